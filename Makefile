@@ -1,0 +1,53 @@
+# Everything runs in a virtual environment that this file makes. Needed beforehand: Python 3.10+, git, make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo dagit test e2e lint format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("dagster-kumo needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second call free; a change of the dependencies installs again.
+$(VENV)/.demo: pyproject.toml example_project/pyproject.toml | $(BIN)/python
+	@echo "Installing what the demo needs into $(VENV) ..."
+	@$(PIP) -e '.[local,plots]' -e example_project
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml example_project/pyproject.toml | $(BIN)/python
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(PIP) -e '.[dev]' -e example_project
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## materialize three days of predictions on the local stand-in
+	@$(BIN)/python -m example_project.demo
+
+dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
+	@cd example_project && ../$(BIN)/dagster dev
+
+test: $(VENV)/.dev ## run the tests
+	@$(BIN)/python -m pytest -m 'not e2e'
+
+e2e: $(VENV)/.dev ## drive the web UI in a real browser
+	@$(BIN)/python -m pytest -m e2e tests/e2e
+
+lint: $(VENV)/.dev ## ruff, pyright, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff format and fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## measure against the official SDK
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove what the other targets made
+	@rm -rf $(VENV) .demo .dagster dist build

@@ -1,0 +1,458 @@
+"""Kumo's job API, one method for each call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from dagster_kumo.api.errors import (
+    KumoAPIError,
+    KumoValidationError,
+    ValidationIssue,
+)
+from dagster_kumo.api.records import (
+    BatchPredictionJobResource,
+    BatchPredictionRequest,
+    CreatedExport,
+    CreatedJob,
+    EmbeddingUrls,
+    JobProgress,
+    OutputType,
+    PredictionTableJobResource,
+    PredictionUrls,
+    PredictiveQuery,
+    TrainingJobResource,
+    UTCDatetime,
+    ValidationResponse,
+    parse_answer,
+)
+from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport
+
+# The SDK asks for ten; a model may have many more runs than that which lack a tag.
+LIST_LIMIT = 100
+
+
+class KumoClient:
+    """A connection to one Kumo deployment.
+
+    Args:
+        url: the API's address, for example `https://<customer_id>.kumoai.cloud/api`. Falls back to
+            `KUMO_API_ENDPOINT`, then to the customer that the key names.
+        api_key: `<customer_id>:<secret>`. Falls back to `KUMO_API_KEY`.
+        group: the group to work in, by name or id, where the deployment has groups (RBAC).
+        project: the project to work in, by name or id.
+        request_timeout: seconds that the server may stay silent before a request counts as lost.
+        request_max_retries: how often a request is repeated after 408, 429, 5xx or a broken
+            connection, with growing waits; the default keeps trying for about two minutes.
+        verify_ssl: False accepts any certificate; a path names a bundle of CAs to trust.
+
+    Raises:
+        ValueError: no key or no address, or one that cannot be right.
+
+    Example:
+        >>> client = KumoClient(api_key="acme:...")  # doctest: +SKIP
+        >>> client.get_prediction_job("bp-job-1").job_status_report.status  # doctest: +SKIP
+        'DONE'
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        group: str | None = None,
+        project: str | None = None,
+        request_timeout: float = 60.0,
+        request_max_retries: int = 8,
+        verify_ssl: bool | str = True,
+    ) -> None:
+        key = _checked_key(api_key or os.getenv("KUMO_API_KEY"))
+        self.url = _checked_url(url or os.getenv("KUMO_API_ENDPOINT") or _url_of_customer(key))
+        self._group = group
+        self._project = project
+        self._scope: dict[str, str] | None = None
+
+        def transport(auth: NoAuth) -> Transport:
+            return Transport(
+                auth,
+                request_timeout=request_timeout,
+                request_max_retries=request_max_retries,
+                verify_ssl=verify_ssl,
+            )
+
+        self._api = transport(ApiKeyAuth(key))
+        self.files = transport(NoAuth())
+        """Reads presigned urls: they need no key, and other hosts must not get it."""
+
+    def __repr__(self) -> str:
+        return f"KumoClient(url={self.url!r})"
+
+    # Connection
+
+    def check(self) -> None:
+        """Ask the server whether it accepts the key.
+
+        Raises:
+            KumoAuthenticationError: it does not.
+        """
+        self._get("/connectors")
+
+    def public_url(self, tracking_url: str) -> str:
+        """A job's tracking url as a browser can open it.
+
+        The server names an internal host; scheme and host are taken from the deployment's own
+        address, the rest is kept. What is no http address is left alone.
+        """
+        if "http" not in tracking_url:
+            return tracking_url
+        here = urlsplit(self.url)
+        return urlunsplit(urlsplit(tracking_url)._replace(scheme=here.scheme, netloc=here.netloc))
+
+    # Batch prediction jobs
+
+    def create_prediction_job(
+        self,
+        request: BatchPredictionRequest,
+        *,
+        find: Callable[[], str | None] | None = None,
+    ) -> tuple[str, list[ValidationIssue]]:
+        """Launch a prediction job: its id, and the server's warnings.
+
+        A launch costs money, so it is sent once. With `find`, which looks the job up by its tags,
+        it is repeated where the answer was lost and `find` returns None.
+
+        Raises:
+            KumoValidationError: the server refused it; `.errors` says why.
+        """
+
+        def recover() -> Any:
+            job_id = find() if find else None
+            return [job_id, {}] if job_id else None
+
+        answer = self._post(
+            "/prediction_jobs",
+            request.to_json(),
+            repeat=False,
+            recover=recover if find else None,
+        )
+        job_id, said = parse_answer(
+            tuple[str | None, ValidationResponse], answer, source="The launch of a prediction job"
+        )
+        if said.errors or not job_id:
+            reasons = "; ".join(map(str, said.errors)) or "it gave no reason and no job id"
+            raise KumoValidationError(
+                f"Kumo refused to launch the prediction job: {reasons}",
+                status_code=200,
+                detail=reasons,
+                errors=said.errors,
+            )
+        return job_id, list(said.warnings)
+
+    def get_prediction_job(self, job_id: str) -> BatchPredictionJobResource:
+        """A prediction job with its status, tags, config and summary."""
+        answer = self._get(f"/prediction_jobs/{_id(job_id, 'prediction job')}")
+        return parse_answer(BatchPredictionJobResource, answer, source=f"Prediction job {job_id}")
+
+    def list_prediction_jobs(
+        self,
+        tags: Mapping[str, str] | None = None,
+        *,
+        status: str | None = None,
+        limit: int = LIST_LIMIT,
+    ) -> list[BatchPredictionJobResource]:
+        """Prediction jobs that carry `tags`, newest first."""
+        answer = self._get("/prediction_jobs", _filters(tags, status, limit))
+        return parse_answer(
+            list[BatchPredictionJobResource], answer, source="The list of prediction jobs"
+        )
+
+    def get_prediction_progress(self, job_id: str) -> JobProgress:
+        """How far a prediction job is."""
+        answer = self._get(f"/prediction_jobs/{_id(job_id, 'prediction job')}/progress")
+        return parse_answer(JobProgress, answer, source=f"The progress of {job_id}")
+
+    def cancel_prediction_job(self, job_id: str) -> bool:
+        """Cancel a prediction job; whether it is cancelled."""
+        answer = self._post(f"/prediction_jobs/{_id(job_id, 'prediction job')}/cancel")
+        return bool(
+            parse_answer(dict[str, bool], answer, source=f"Cancelling {job_id}").get("is_cancelled")
+        )
+
+    def update_prediction_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
+        """Set tags of a prediction job, or remove those whose value is None."""
+        path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/tags"
+        params = {key: "none" if value is None else value for key, value in tags.items()}
+        answer = self._call("PATCH", path, params=params)
+        return bool(
+            parse_answer(dict[str, bool], answer, source=f"Tagging {job_id}").get(
+                "resource_updated"
+            )
+        )
+
+    def get_output_urls(self, job_id: str, output_type: OutputType) -> list[str]:
+        """Where the files of an output are, one Parquet file (or directory of them) each.
+
+        On SaaS these are presigned urls that expire after about an hour: treat them as secrets.
+        """
+        path, kind = {
+            "predictions": ("get_prediction_df_urls", PredictionUrls),
+            "embeddings": ("get_embedding_df_urls", EmbeddingUrls),
+        }[output_type]
+        answer = self._get(f"/prediction_jobs/{_id(job_id, 'prediction job')}/{path}")
+        return parse_answer(
+            kind, answer, source=f"The list of {output_type} files of {job_id}"
+        ).urls
+
+    # Exports
+
+    def create_export(self, job_id: str, output: Mapping[str, Any]) -> str:
+        """Start writing an output of a prediction job to a connector: the export job's id.
+
+        Sent once: the API can neither list exports nor tell whether one was accepted.
+        """
+        body = {
+            "job_id": _id(job_id, "prediction job"),
+            "prediction_output": dict(output),
+            "training_table_output": None,
+            "model_output": None,
+        }
+        return parse_answer(
+            CreatedExport, self._post("/artifact", body, repeat=False), source="The export"
+        ).job_id
+
+    def get_export_status(self, export_id: str) -> str:
+        """An export job's status."""
+        answer = self._get(f"/artifact/{_id(export_id, 'export job')}")
+        return parse_answer(str, answer, source=f"Export job {export_id}")
+
+    def cancel_export(self, export_id: str) -> str:
+        """Cancel an export job: the status it has then."""
+        answer = self._post(f"/artifact/{_id(export_id, 'export job')}/cancel")
+        return parse_answer(str, answer, source=f"Cancelling export job {export_id}")
+
+    # Prediction tables
+
+    def create_prediction_table_job(
+        self,
+        pquery_id: str,
+        plan: Mapping[str, Any],
+        *,
+        job_tags: Mapping[str, str] | None = None,
+        graph_snapshot_id: str | None = None,
+    ) -> str:
+        """Start making a prediction table: the job's id. Sent once."""
+        body = {
+            "job_tags": dict(job_tags or {}),
+            "pquery_id": pquery_id,
+            "plan": dict(plan),
+            "graph_snapshot_id": graph_snapshot_id,
+        }
+        answer = self._post("/genpredtable_jobs", body, repeat=False)
+        return parse_answer(CreatedJob, answer, source="The prediction table job").id
+
+    def get_prediction_table_job(self, job_id: str) -> PredictionTableJobResource:
+        """A prediction table job with its status and plan."""
+        answer = self._get(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}")
+        return parse_answer(
+            PredictionTableJobResource, answer, source=f"Prediction table job {job_id}"
+        )
+
+    def list_prediction_table_jobs(
+        self, tags: Mapping[str, str] | None = None, *, limit: int = LIST_LIMIT
+    ) -> list[PredictionTableJobResource]:
+        """Prediction table jobs that carry `tags`, newest first."""
+        answer = self._get("/genpredtable_jobs", _filters(tags, None, limit))
+        return parse_answer(
+            list[PredictionTableJobResource], answer, source="The list of prediction table jobs"
+        )
+
+    def get_prediction_table_anchor_time(self, job_id: str) -> datetime | None:
+        """The point in time that a generated prediction table stands for."""
+        path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/get_anchor_time"
+        return parse_answer(
+            UTCDatetime | None, self._get(path), source=f"The anchor time of {job_id}"
+        )
+
+    def get_prediction_table_urls(self, job_id: str) -> list[str]:
+        """Where the files of a prediction table are; presigned on SaaS."""
+        path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/table_data"
+        answer = self._get(path, {"presigned": "True"})
+        return parse_answer(list[str], answer, source=f"The files of prediction table {job_id}")
+
+    def cancel_prediction_table_job(self, job_id: str) -> None:
+        """Cancel a prediction table job."""
+        self._post(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/cancel")
+
+    def get_prediction_table_errors(self, job_id: str) -> list[str]:
+        """Why a prediction table job failed, in the server's words."""
+        path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/get_errors"
+        answer = parse_answer(
+            dict[str, list[dict[str, Any]]], self._get(path), source=f"The errors of {job_id}"
+        )
+        return [
+            ": ".join(str(item[k]) for k in ("title", "description") if item.get(k))
+            for item in answer.get("items", [])
+        ]
+
+    # Models
+
+    def get_training_job(self, job_id: str) -> TrainingJobResource:
+        """A training job with its tags and the metrics of its model."""
+        answer = self._get(f"/training_jobs/{_id(job_id, 'training job')}")
+        return parse_answer(TrainingJobResource, answer, source=f"Training job {job_id}")
+
+    def list_training_jobs(
+        self,
+        tags: Mapping[str, str] | None = None,
+        *,
+        status: str | None = None,
+        limit: int = LIST_LIMIT,
+    ) -> list[TrainingJobResource]:
+        """Training jobs that carry `tags`, newest first."""
+        answer = self._get("/training_jobs", _filters(tags, status, limit))
+        return parse_answer(list[TrainingJobResource], answer, source="The list of training jobs")
+
+    def get_predictive_query(self, pquery_id: str) -> PredictiveQuery:
+        """A predictive query: its text and its graph."""
+        answer = self._get(f"/predictive_queries/{_id(pquery_id, 'predictive query')}")
+        return parse_answer(PredictiveQuery, answer, source=f"Predictive query {pquery_id}")
+
+    # The wire
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return self._call("GET", path, params=params)
+
+    def _post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        repeat: bool = True,
+        recover: Callable[[], Any] | None = None,
+    ) -> Any:
+        return self._call("POST", path, body=body, repeat=repeat, recover=recover)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        repeat: bool = True,
+        recover: Callable[[], Any] | None = None,
+    ) -> Any:
+        return self._api.call(
+            method,
+            f"{self.url}/v1{path}",
+            params={**(params or {}), **self._group_and_project()},
+            body=body,
+            repeat=repeat,
+            recover=recover,
+        )
+
+    def _group_and_project(self) -> dict[str, str]:
+        """The query parameters that every call carries where the deployment has groups."""
+        if self._scope is None:
+            self._scope = self._resolve_scope() if self._has_groups() else {}
+        return self._scope
+
+    def _has_groups(self) -> bool:
+        try:
+            flags = self._api.call("GET", f"{self.url}/config")
+        except KumoAPIError as error:
+            if error.status_code == 404:  # a server older than feature flags
+                return False
+            raise
+        return isinstance(flags, dict) and bool(flags.get("rbac"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - any JSON can come here
+
+    def _resolve_scope(self) -> dict[str, str]:
+        groups = parse_answer(
+            list[dict[str, Any]],
+            self._api.call("GET", f"{self.url}/v1/groups"),
+            source="The list of groups",
+        )
+        group_id = _pick("group", self._group, groups, id_field="group_id")
+        if group_id is None:
+            raise ValueError(
+                f"The key belongs to several groups ({_names(groups)}): name one with group=."
+            )
+        if self._project is None:
+            return {"group_id": group_id}
+        projects = parse_answer(
+            list[dict[str, Any]],
+            self._api.call("GET", f"{self.url}/v1/projects", params={"group_id": group_id}),
+            source="The list of projects",
+        )
+        project_id = _pick("project", self._project, projects, id_field="id")
+        return {"group_id": group_id, "project_id": str(project_id)}
+
+
+def _pick(
+    kind: str, wanted: str | None, there: list[dict[str, Any]], *, id_field: str
+) -> str | None:
+    if wanted is None:
+        return str(there[0][id_field]) if len(there) == 1 else None
+    for item in there:
+        if wanted in (item.get(id_field), item.get("display_name")):
+            return str(item[id_field])
+    raise ValueError(f"There is no {kind} {wanted!r}; there are: {_names(there) or 'none'}.")
+
+
+def _names(items: list[dict[str, Any]]) -> str:
+    return ", ".join(str(item.get("display_name")) for item in items)
+
+
+def _filters(tags: Mapping[str, str] | None, status: str | None, limit: int) -> dict[str, str]:
+    return {
+        **(tags or {}),
+        **({"job_status": status} if status else {}),
+        "limit": str(limit),
+    }
+
+
+def _id(value: str, kind: str) -> str:
+    """An id as a part of a path; checked, so that it cannot name another resource."""
+    if not value or value.strip() in ("", ".", ".."):
+        raise ValueError(f"The id of the {kind} is empty.")
+    return quote(value, safe="")
+
+
+def _checked_key(key: str | None) -> str:
+    if not key or not key.strip():
+        raise ValueError(
+            "There is no Kumo API key: pass api_key=, or set the environment variable KUMO_API_KEY."
+        )
+    if not key.isascii() or any(ord(c) <= 32 for c in key):
+        # The key itself must not be in the message, nor in the one that requests would raise.
+        raise ValueError(
+            "The Kumo API key holds white space or another character that no key has. "
+            "Was it copied with its line break?"
+        )
+    return key
+
+
+def _url_of_customer(key: str) -> str:
+    customer, separator, _ = key.partition(":")
+    if not separator or not customer:
+        raise ValueError(
+            "The address of the Kumo API is not known: the key is not of the form "
+            "<customer_id>:<secret>, so pass url=, or set KUMO_API_ENDPOINT."
+        )
+    return f"https://{customer}.kumoai.cloud/api"
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ValueError(
+            f"The address of the Kumo API is like https://<customer_id>.kumoai.cloud/api, not {parts.scheme}://{parts.hostname or ''}{parts.path}."
+        )
+    if parts.username or parts.password:
+        raise ValueError(
+            "The address of the Kumo API holds a password; the key goes into api_key=."
+        )
+    return url.strip().rstrip("/").removesuffix("/v1")

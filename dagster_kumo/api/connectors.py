@@ -1,0 +1,224 @@
+"""Where Kumo itself can write an output: warehouses by the name of a connector, buckets by a path.
+
+Names and targets are those that the official SDK would use, so that a table exported by either
+is the same table: `<output_table_name>_<output_type>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+from urllib.parse import urlsplit
+
+from dagster_kumo.api.records import OUTPUT_TYPES, OutputType
+
+WriteMode = Literal["OVERWRITE", "APPEND"]
+MetadataField = Literal["ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"]
+TableName = str | tuple[str, str]
+
+_DATABRICKS_SEPARATOR = "__kumo__"
+
+
+@dataclass(frozen=True)
+class _Warehouse:
+    """A warehouse, by the name that its connector has in Kumo."""
+
+    name: str
+
+    storage: ClassVar[str]
+    takes_write_mode: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.strip():
+            raise ValueError(
+                f"{type(self).__name__} needs the name of a connector that exists in Kumo, "
+                f'for example {type(self).__name__}("warehouse").'
+            )
+
+    def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
+        """The fields of the request that name the target."""
+        return {"connector_id": self.name, "table_name": _suffixed(self, table_name, output_type)}
+
+    def display_name(self, table_name: TableName, output_type: OutputType) -> str:
+        """The table's name as a person or `dagster/table_name` would write it."""
+        return _suffixed(self, table_name, output_type)
+
+
+@dataclass(frozen=True)
+class SnowflakeConnector(_Warehouse):
+    """Tables in Snowflake, through a connector of that name in Kumo."""
+
+    storage: ClassVar[str] = "snowflake"
+
+
+@dataclass(frozen=True)
+class BigQueryConnector(_Warehouse):
+    """Tables in BigQuery, through a connector of that name in Kumo."""
+
+    storage: ClassVar[str] = "bigquery"
+
+
+@dataclass(frozen=True)
+class DatabricksConnector(_Warehouse):
+    """Tables in Databricks, through a connector of that name in Kumo.
+
+    The table is given as a pair `(schema, table)`. Databricks always overwrites.
+    """
+
+    storage: ClassVar[str] = "databricks"
+    takes_write_mode: ClassVar[bool] = False
+
+    def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
+        schema, table = _schema_and_table(table_name)
+        full = f"{schema}{_DATABRICKS_SEPARATOR}{table}_{output_type}"
+        return {"connector_id": self.name, "table_name": full}
+
+    def display_name(self, table_name: TableName, output_type: OutputType) -> str:
+        schema, table = _schema_and_table(table_name)
+        return f"{schema}.{table}_{output_type}"
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """A folder of an object store, by its url."""
+
+    root_dir: str
+
+    storage: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]]
+    takes_write_mode: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.root_dir)
+        if parts.scheme not in self.schemes or not parts.netloc:
+            expected = " or ".join(f"{s}://..." for s in self.schemes)
+            raise ValueError(
+                f"{type(self).__name__} needs a folder as {expected}, not {self.root_dir!r}."
+            )
+
+    def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
+        return {"file_path": self.display_name(table_name, output_type), "connector_id": None}
+
+    def display_name(self, table_name: TableName, output_type: OutputType) -> str:
+        """The url of the folder that Kumo writes."""
+        separator = "" if self.root_dir.endswith("/") else "/"
+        return f"{self.root_dir}{separator}{_suffixed(self, table_name, output_type)}"
+
+
+@dataclass(frozen=True)
+class S3Connector(_Bucket):
+    """Parquet files below `s3://bucket/folder`."""
+
+    storage: ClassVar[str] = "s3"
+    schemes: ClassVar[tuple[str, ...]] = ("s3",)
+
+
+@dataclass(frozen=True)
+class GCSConnector(_Bucket):
+    """Parquet files below `gs://bucket/folder`."""
+
+    storage: ClassVar[str] = "gcs"
+    schemes: ClassVar[tuple[str, ...]] = ("gs", "gcs")
+
+
+@dataclass(frozen=True)
+class ADLSConnector(_Bucket):
+    """Parquet files below `abfss://container@account.dfs.core.windows.net/folder`."""
+
+    storage: ClassVar[str] = "adls"
+    schemes: ClassVar[tuple[str, ...]] = ("abfss", "abfs")
+
+
+Connector = (
+    S3Connector
+    | GCSConnector
+    | ADLSConnector
+    | SnowflakeConnector
+    | BigQueryConnector
+    | DatabricksConnector
+)
+CONNECTORS: tuple[type[Connector], ...] = get_args(Connector)
+
+
+def is_bucket(connector: Connector) -> bool:
+    """Whether the connector writes files, and not a table."""
+    return isinstance(connector, _Bucket)
+
+
+def prediction_output(
+    output_type: OutputType,
+    connector: Connector,
+    table_name: TableName,
+    *,
+    metadata_fields: Sequence[MetadataField] = (),
+    write_mode: WriteMode | None = None,
+) -> dict[str, Any]:
+    """One `PredictionOutputConfig` for an export or a launch, checked before anything is sent.
+
+    Raises:
+        ValueError: the connector has no room for one of the options, or a name is missing.
+
+    >>> prediction_output("predictions", S3Connector("s3://bucket/out"), "churn")["file_path"]
+    's3://bucket/out/churn_predictions'
+    """
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}.")
+    if not isinstance(connector, CONNECTORS):
+        names = ", ".join(c.__name__ for c in CONNECTORS)
+        raise ValueError(f"The connector is one of {names}, not {connector!r}.")
+    unknown = sorted(set(metadata_fields) - set(get_args(MetadataField)))
+    if unknown:
+        raise ValueError(
+            f"metadata_fields may hold {', '.join(get_args(MetadataField))}, not {', '.join(unknown)}."
+        )
+    output: dict[str, Any] = {
+        "artifact_type": output_type.upper(),
+        "storage_type": connector.storage.upper(),
+        "extra_fields": list(metadata_fields),
+        **connector.target(table_name, output_type),
+    }
+    if connector.takes_write_mode:
+        output["write_mode"] = _checked_write_mode(write_mode or "OVERWRITE")
+    elif write_mode is not None:
+        raise ValueError(
+            f"{type(connector).__name__} has no write mode: what it writes replaces what was there. "
+            "Leave write_mode out; to keep every export, put the time into table_name."
+        )
+    if isinstance(connector, BigQueryConnector):
+        output["staging_table_name"] = None
+    return output
+
+
+def kept_by_kumo(output_type: OutputType) -> dict[str, Any]:
+    """The output that needs no connector: it stays with Kumo, to be read by its urls."""
+    return {"artifact_type": output_type.upper(), "storage_type": "LOCAL", "extra_fields": []}
+
+
+def _checked_write_mode(write_mode: str) -> str:
+    if write_mode not in get_args(WriteMode):
+        raise ValueError(f"write_mode is OVERWRITE or APPEND, not {write_mode!r}.")
+    return write_mode
+
+
+def _suffixed(
+    connector: _Warehouse | _Bucket, table_name: TableName, output_type: OutputType
+) -> str:
+    if not isinstance(table_name, str):
+        raise ValueError(
+            f"{type(connector).__name__} takes one table name, not {table_name!r}; "
+            "a pair (schema, table) is for DatabricksConnector."
+        )
+    if not table_name.strip() or re.search(r"[\x00-\x1f]", table_name):
+        raise ValueError(f"table_name is not a name: {table_name!r}.")
+    return f"{table_name}_{output_type}"
+
+
+def _schema_and_table(table_name: TableName) -> tuple[str, str]:
+    if isinstance(table_name, str) or len(table_name) != 2 or not all(table_name):
+        raise ValueError(
+            'DatabricksConnector takes the table as a pair, for example ("analytics", "churn"), '
+            f"not {table_name!r}."
+        )
+    return table_name

@@ -1,0 +1,105 @@
+"""What can go wrong, as exceptions.
+
+KumoError
+├── KumoConnectionError        no answer at all: host, attempts, last cause
+├── KumoAPIError               the server answered with an error, or with something unreadable
+│   ├── KumoAuthenticationError    401, 403: the key or its rights
+│   └── KumoValidationError        the server refused the request, in its own words
+├── KumoJobFailedError         a job ended, but not DONE
+├── KumoTimeoutError           the wait was limited and the limit is over; the job goes on
+└── KumoDataError              a file is not what it should be
+
+No query string, key or token is ever part of a message: presigned urls carry their signature there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_URL_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]*", re.IGNORECASE)
+
+
+def without_query(text: str) -> str:
+    """`text` with the query string of every url in it replaced by `?...`.
+
+    >>> without_query("GET https://bucket/part-0.parquet?X-Amz-Signature=abc failed")
+    'GET https://bucket/part-0.parquet?... failed'
+    """
+    return _URL_QUERY.sub(r"\1?...", text)
+
+
+class KumoError(Exception):
+    """The root of every error that dagster-kumo raises about Kumo."""
+
+
+class KumoConnectionError(KumoError):
+    """No answer: refused, not resolved, timed out or broken, after all attempts."""
+
+
+class KumoAPIError(KumoError):
+    """The server answered with an error status, or with something that is not Kumo's API.
+
+    Attributes:
+        status_code: the HTTP status.
+        detail: what the server said about it.
+    """
+
+    def __init__(self, message: str, *, status_code: int, detail: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.detail = detail
+
+
+class KumoAuthenticationError(KumoAPIError):
+    """The key is wrong, or has no right to do this (401, 403)."""
+
+
+@dataclass(frozen=True)
+class ValidationIssue:
+    """One thing that the server has to say about a request: a title and a message."""
+
+    title: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.message}" if self.title else self.message
+
+
+class KumoValidationError(KumoAPIError):
+    """The server refused the request.
+
+    Attributes:
+        errors: the server's reasons, each with `.title` and `.message`.
+    """
+
+    def __init__(
+        self, message: str, *, status_code: int, detail: str, errors: Sequence[ValidationIssue] = ()
+    ) -> None:
+        super().__init__(message, status_code=status_code, detail=detail)
+        self.errors = tuple(errors)
+
+
+class KumoJobFailedError(KumoError):
+    """A job ended FAILED or CANCELLED.
+
+    Attributes:
+        job_id: the job.
+        status: its last status.
+        detail: why, in the server's words; empty when it gave none.
+    """
+
+    def __init__(self, message: str, *, job_id: str, status: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.status = status
+        self.detail = detail
+
+
+class KumoTimeoutError(KumoError):
+    """The job was not done within the time that was allowed for waiting. It has not been cancelled."""
+
+
+class KumoDataError(KumoError):
+    """A file or an output is not what it should be: cut, corrupt, incomplete or for another time."""

@@ -1,0 +1,273 @@
+"""What the API returns and takes, as records.
+
+Unknown fields are ignored and unknown statuses kept as they are: a newer server must not break an
+older client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dagster_kumo.api.errors import KumoAPIError, ValidationIssue
+
+T = TypeVar("T")
+
+OutputType = Literal["predictions", "embeddings"]
+OUTPUT_TYPES: tuple[OutputType, ...] = ("predictions", "embeddings")
+
+DONE = "DONE"
+FAILED = "FAILED"
+CANCELLED = "CANCELLED"
+TERMINAL_STATUSES = frozenset({DONE, FAILED, CANCELLED})
+LIVE_STATUSES = frozenset({"NOT_STARTED", "QUEUED", "RUNNING"})
+
+
+def parse_answer(kind: Any, answer: object, *, source: str) -> Any:
+    """Read a JSON answer as `kind` (a record, or a type made of records).
+
+    Raises:
+        KumoAPIError: the answer has another shape; `source` says which call gave it.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(answer)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:3]
+        )
+    raise KumoAPIError(
+        f"{source} answered with something else than Kumo's API would ({problems}). "
+        "Is the url the one of a Kumo deployment's API, and is dagster-kumo new enough for it?",
+        status_code=200,
+        detail=problems,
+    )
+
+
+def _in_utc(value: datetime) -> datetime:
+    return (
+        value.replace(tzinfo=timezone.utc)
+        if value.tzinfo is None
+        else value.astimezone(timezone.utc)
+    )
+
+
+UTCDatetime = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class Record(BaseModel):
+    """The base of all records: immutable, and tolerant of fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ValidationResponse(Record):
+    """What the server found while it looked at a request or ran a job."""
+
+    warnings: Sequence[ValidationIssue] = ()
+    errors: Sequence[ValidationIssue] = ()
+    info_items: Sequence[ValidationIssue] = ()
+
+
+class JobEvent(Record):
+    """One entry of a job's event log: the stage it was in."""
+
+    stage_name: str
+    last_updated_at: UTCDatetime | None = None
+    detail: str | None = None
+
+
+class JobStatusReport(Record):
+    """Where a job stands.
+
+    `status` is NOT_STARTED, QUEUED, RUNNING, DONE, FAILED or CANCELLED; other words from a newer
+    server are kept and count as not ended. `tracking_url` is as the server gave it, which may name
+    a host that only the service knows.
+    """
+
+    status: str
+    tracking_url: str = ""
+    start_time: UTCDatetime | None = None
+    end_time: UTCDatetime | None = None
+    event_log: Sequence[JobEvent] = ()
+    validation_response: ValidationResponse | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended, well or not."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that the job is in or ended in, for example `Predicting`."""
+        return self.event_log[-1].stage_name if self.event_log else None
+
+    @property
+    def reason(self) -> str:
+        """Why the job failed, in the server's words; empty when it gave none."""
+        said = [str(e) for e in self.validation_response.errors] if self.validation_response else []
+        if not said and self.event_log and self.event_log[-1].detail:
+            said = [self.event_log[-1].detail]
+        return "; ".join(said)
+
+
+class JobProgress(Record):
+    """How far a running prediction job is."""
+
+    start_time: UTCDatetime | None = None
+    total_iterations: int = 0
+    completed_iterations: int = 0
+    elapsed_prediction_time: timedelta = timedelta(0)
+    estimated_prediction_time: timedelta | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """What is done of the whole, 0 to 1; None when the server cannot tell yet."""
+        if self.total_iterations <= 0:
+            return None
+        return min(1.0, self.completed_iterations / self.total_iterations)
+
+
+class PredictOptions(Record):
+    """Options of a prediction run; see `BatchPrediction` for what they mean."""
+
+    binary_classification_threshold: float | None = None
+    num_classes_to_return: int | None = None
+    num_workers: int = 1
+
+
+class BatchPredictionRequest(Record):
+    """What a prediction job is asked to do: the body of a launch, and the echo in the job.
+
+    `outputs` are `PredictionOutputConfig` as the API takes them (see `connectors`).
+    """
+
+    job_tags: dict[str, str] = Field(default_factory=dict)
+    model_training_job_id: str = ""
+    predict_options: PredictOptions = PredictOptions()
+    outputs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    graph_snapshot_id: str | None = None
+    pred_table_job_id: str | None = None
+    pred_table_path: str | None = None
+    prediction_time: UTCDatetime | None = None
+    explanations: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of the launch."""
+        return self.model_dump(mode="json")
+
+
+class BatchPredictionJobSummary(Record):
+    """Summary statistics of a prediction job that is done."""
+
+    num_entities_predicted: int
+
+
+class BatchPredictionJobResource(Record):
+    """A prediction job as the server keeps it."""
+
+    job_id: str
+    job_status_report: JobStatusReport
+    created_at: UTCDatetime | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    project_id: str | None = None
+    config: BatchPredictionRequest = BatchPredictionRequest()
+    result: BatchPredictionJobSummary | None = None
+
+
+class PredictionUrls(Record):
+    """Where the files of the predictions are."""
+
+    urls: list[str] = Field(alias="prediction_partitions")
+
+
+class EmbeddingUrls(Record):
+    """Where the files of the embeddings are."""
+
+    urls: list[str] = Field(alias="embedding_partitions")
+
+
+class CreatedJob(Record):
+    """The answer to a request that made a job."""
+
+    id: str
+
+
+class CreatedExport(Record):
+    """The answer to a request that started an export."""
+
+    job_id: str
+
+
+class Metric(Record):
+    """One number of a model's evaluation."""
+
+    name: str
+    value: float | None = None
+
+
+class EvaluationMetrics(Record):
+    """A model's numbers on its holdout, validation and training data."""
+
+    test_metrics: Sequence[Metric] = ()
+    validation_metrics: Sequence[Metric] = ()
+    training_metrics: Sequence[Metric] = ()
+
+
+class TrainingJobSummary(Record):
+    """What came out of a training job."""
+
+    eval_metrics: EvaluationMetrics = EvaluationMetrics()
+    total_elapsed_time: timedelta | None = None
+    automl_experiments_completed: int | None = None
+
+
+class TrainingJobConfig(Record):
+    """What a training job was asked to do, as far as predictions need it."""
+
+    pquery_id: str | None = None
+
+
+class TrainingJobResource(Record):
+    """A training job, which is to say a model."""
+
+    job_id: str
+    job_status_report: JobStatusReport
+    created_at: UTCDatetime | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    config: TrainingJobConfig = TrainingJobConfig()
+    result: TrainingJobSummary | None = None
+
+
+class PredictionTableConfig(Record):
+    """What a prediction table job was asked to do."""
+
+    pquery_id: str | None = None
+    plan: dict[str, Any] = Field(default_factory=dict)
+
+
+class PredictionTableJobResource(Record):
+    """A prediction table job as the server keeps it."""
+
+    job_id: str
+    job_status_report: JobStatusReport
+    created_at: UTCDatetime | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    config: PredictionTableConfig = PredictionTableConfig()
+
+
+class PredictiveQuery(Record):
+    """A predictive query: its text, and the graph that it reads."""
+
+    query_string: str
+    name: str | None = None
+    desc: str | None = None
+    graph: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that the query's graph is made of."""
+        tables = self.graph.get("tables")
+        return sorted(str(name) for name in tables) if isinstance(tables, dict) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - a graph is free-form JSON here

@@ -1,0 +1,298 @@
+"""HTTP as this project speaks it: retries, timeouts, and errors that name the cause and no secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+from urllib3 import Retry
+from urllib3.exceptions import MaxRetryError
+
+from dagster_kumo.api.errors import (
+    KumoAPIError,
+    KumoAuthenticationError,
+    KumoConnectionError,
+    KumoValidationError,
+    without_query,
+)
+
+logger = logging.getLogger("dagster_kumo")
+
+CONNECT_TIMEOUT = 10.0  # seconds; a host that is there accepts a connection at once
+MAX_ANSWER_BYTES = (
+    64 * 1024**2
+)  # of JSON; the largest honest answers, lists of jobs, are far smaller
+MAX_DETAIL_CHARS = 2_000  # of what the server says about an error
+
+BROKEN = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+
+
+def should_retry(status_code: int) -> bool:
+    """Whether the same request may well succeed a little later: 408, 429 and 5xx."""
+    return status_code in (408, 429) or 500 <= status_code < 600
+
+
+class NoAuth(AuthBase):
+    """Adds nothing. Without it requests would look for the host in ~/.netrc."""
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        return r
+
+
+class ApiKeyAuth(NoAuth):
+    """The header of SaaS and of Databricks deployments."""
+
+    def __init__(self, api_key: str) -> None:
+        self._api_key = api_key
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        r.headers["X-API-Key"] = self._api_key
+        return r
+
+    def hide_in(self, text: str) -> str:
+        """`text` without the key, should a server have echoed it."""
+        return text.replace(self._api_key, "***")
+
+
+class Transport:
+    """Sends requests; keeps one `requests.Session` for each thread, since sessions are not thread-safe.
+
+    Redirects are not followed: they could carry the key to another host.
+    """
+
+    def __init__(
+        self,
+        auth: NoAuth,
+        *,
+        request_timeout: float,
+        request_max_retries: int,
+        verify_ssl: bool | str = True,
+    ) -> None:
+        self._auth = auth
+        self._timeout = (min(CONNECT_TIMEOUT, request_timeout), request_timeout)
+        self._max_retries = request_max_retries
+        self._verify = verify_ssl
+        self._threads = threading.local()
+
+    def retries(self) -> Retry:
+        """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
+        return Retry(
+            total=self._max_retries,
+            backoff_factor=0.5,  # waits of 0, 1, 2, 4 ... seconds
+            backoff_max=60,
+            backoff_jitter=0.5,
+            allowed_methods=None,
+            status_forcelist=(),
+            raise_on_status=False,
+        )
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        repeat: bool = True,
+        recover: Callable[[], Any] | None = None,
+    ) -> Any:
+        """Send a request and return the JSON that answers it.
+
+        With `repeat=False` the request is sent once, since it might not be harmless twice.
+        `recover` makes such a request repeatable: it is called before each repetition and after the
+        last attempt, looks whether the lost request was carried out after all, and returns what its
+        answer would have been, or None.
+
+        Raises:
+            KumoConnectionError: no answer.
+            KumoAPIError: an answer that is an error, or no JSON.
+        """
+        retry = self.retries() if repeat or recover else Retry(total=0)
+        while True:
+            response, content, cause = None, b"", None
+            try:
+                with self._send(method, url, params=params, body=body) as response:
+                    content = _read_limited(response, without_query(url))
+            except BROKEN as error:
+                response, cause = None, error
+            if response is not None and not should_retry(response.status_code):
+                break
+            attempts = len(retry.history) + 1
+            # Only status and headers are looked at, which urllib3 reads off the raw response.
+            raw = response.raw if response is not None else None
+            try:
+                retry = retry.increment(method, urlsplit(url).path, response=raw, error=cause)
+            except MaxRetryError:
+                retry = None
+            else:
+                logger.debug("%s %s: trying again", method, without_query(url))
+                retry.sleep(raw)
+            if recover is not None and (found := recover()) is not None:
+                return found
+            if retry is None and response is not None:
+                raise self._refused(method, url, response, content, attempts=attempts)
+            if retry is None:
+                raise self.no_answer(method, url, cause, attempts=attempts) from None
+        if not response.ok or response.is_redirect:
+            raise self._refused(method, url, response, content)
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise KumoAPIError(
+                f"{method} {without_query(url)} answered {response.status_code} with something that is "
+                f"not JSON. Is {_origin(url)} the address of a Kumo API?",
+                status_code=response.status_code,
+                detail=self._hidden(content.decode("utf-8", "replace")),
+            ) from None
+
+    @contextmanager
+    def stream(
+        self, url: str, headers: Mapping[str, str]
+    ) -> Generator[requests.Response, None, None]:
+        """Open a GET whose body is read piece by piece; the caller looks at the status."""
+        with self._send("GET", url, headers={"Accept-Encoding": "identity", **headers}) as response:
+            yield response
+
+    def no_answer(
+        self, method: str, url: str, cause: Exception | None, *, attempts: int
+    ) -> KumoConnectionError:
+        """The error that says that nobody answered, how often it was tried, and why."""
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        return KumoConnectionError(
+            f"{method} {without_query(url)} got no answer after {tries}: {describe(cause)}. "
+            f"Is {_origin(url)} reachable from this machine?"
+        )
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        session: requests.Session | None = getattr(self._threads, "session", None)
+        if session is None:
+            session = self._threads.session = requests.Session()
+        return session.request(
+            method,
+            url,
+            params=params,
+            json=body,
+            headers=headers,
+            auth=self._auth,
+            timeout=self._timeout,
+            verify=self._verify,
+            allow_redirects=False,
+            stream=True,
+        )
+
+    def _hidden(self, text: str) -> str:
+        if isinstance(self._auth, ApiKeyAuth):
+            text = self._auth.hide_in(text)
+        return without_query(text)[:MAX_DETAIL_CHARS]
+
+    def _refused(
+        self,
+        method: str,
+        url: str,
+        response: requests.Response,
+        content: bytes,
+        *,
+        attempts: int = 1,
+    ) -> KumoAPIError:
+        status = response.status_code
+        detail = self._hidden(_detail(response, content))
+        after = f" after {attempts} attempts" if attempts > 1 else ""
+        said = (
+            f"{method} {without_query(url)} answered {status}{after}: {detail or response.reason}"
+        )
+        if response.is_redirect:
+            target = without_query(str(response.headers.get("Location", "")))
+            message = (
+                f"{method} {without_query(url)} is redirected to {target}, which is not followed, "
+                "since that could carry the key elsewhere. Set url to the address that the service has now."
+            )
+            return KumoAPIError(message, status_code=status, detail=target)
+        if status in (401, 403):
+            advice = "Check the API key (KUMO_API_KEY), and that it belongs to this deployment."
+            return KumoAuthenticationError(f"{said}\n{advice}", status_code=status, detail=detail)
+        if status == 422:
+            return KumoValidationError(said, status_code=status, detail=detail)
+        return KumoAPIError(said, status_code=status, detail=detail)
+
+
+def describe(cause: BaseException | None) -> str:
+    """The root of a broken connection in a few words, without the url that requests puts in.
+
+    requests wraps urllib3's errors, which wrap the operating system's: the innermost one that
+    says something is what a person needs.
+    """
+    if isinstance(cause, requests.exceptions.SSLError):
+        return "the TLS certificate was not accepted (verify_ssl takes the path of a CA bundle)"
+    if isinstance(cause, requests.exceptions.ProxyError):
+        return "the proxy did not answer (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)"
+    if isinstance(cause, requests.exceptions.ConnectTimeout):
+        return "connecting timed out"
+    if isinstance(cause, requests.exceptions.Timeout):
+        return "the answer did not come in time"
+    inner: BaseException | None = cause
+    words = "the connection broke"
+    seen: set[int] = set()
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        if isinstance(inner, OSError) and inner.strerror:
+            words = inner.strerror
+        if "timed out" in str(inner):
+            words = "the answer did not come in time"
+        wrapped = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
+        following = wrapped if isinstance(wrapped, BaseException) else None
+        inner = following or inner.__cause__ or inner.__context__
+    return words
+
+
+def _read_limited(response: requests.Response, url: str) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    for chunk in response.iter_content(64 * 1024):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise KumoAPIError(
+                f"{url} answered with more than {MAX_ANSWER_BYTES // 1024**2} MB, which no call of "
+                "Kumo's API does.",
+                status_code=response.status_code,
+                detail="answer too large",
+            )
+    return b"".join(chunks)
+
+
+def _detail(response: requests.Response, content: bytes) -> str:
+    """What the server says about an error: usually `{"detail": ...}`, sometimes plain text."""
+    text = content.decode("utf-8", "replace").strip()
+    if "html" in response.headers.get("Content-Type", ""):
+        return response.reason or "an HTML page"
+    try:
+        parsed: Any = json.loads(text)
+    except ValueError:
+        return text
+    detail: object = parsed.get("detail", parsed) if isinstance(parsed, dict) else parsed  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - any JSON can come here
+    return detail if isinstance(detail, str) else json.dumps(detail)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,69 @@
+"""Where the files of a live output are: urls that expire and are asked for again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from dagster_kumo.api.errors import KumoDataError
+
+
+class Addresses:
+    """The urls of an output's files, fetched when first needed and anew when one has expired.
+
+    Safe to share between threads: many readers that find their url expired at once cause one call.
+    """
+
+    def __init__(self, fetch: Callable[[], Sequence[str]], *, what: str) -> None:
+        self._fetch = fetch
+        self._what = what
+        self._lock = threading.Lock()
+        self._urls: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+    def all(self) -> list[str]:
+        """Every url, in the server's order, which is the order of the partitions."""
+        with self._lock:
+            if self._urls is None:
+                self._urls = list(self._fetch())
+                if not self._urls:
+                    raise KumoDataError(f"{self._what} has no files, though its job is done.")
+            return list(self._urls)
+
+    def get(self, index: int) -> str:
+        """The url of one file."""
+        return self.all()[index]
+
+    def renewed(self, index: int, expired: str) -> str:
+        """A fresh url for a file whose url `expired`.
+
+        Raises:
+            KumoDataError: the server lists other files than before.
+        """
+        with self._lock:
+            if self._urls is not None and self._urls[index] == expired:
+                fresh = list(self._fetch())
+                if len(fresh) != len(self._urls):
+                    raise KumoDataError(
+                        f"{self._what} had {len(self._urls)} files and has {len(fresh)} now. "
+                        "Was the job's output replaced while it was read? Materialize again."
+                    )
+                self._urls = _in_order_of(self._urls, fresh)
+            assert self._urls is not None
+            return self._urls[index]
+
+
+def file_name(url: str) -> str:
+    """The last part of a url's path, for messages: never the query, which may hold a signature."""
+    return urlsplit(url).path.rstrip("/").rpartition("/")[2] or "the file"
+
+
+def _in_order_of(known: list[str], fresh: list[str]) -> list[str]:
+    """`fresh` in the order of `known`, where the paths tell; a server may list in any order."""
+    by_path = {urlsplit(url).path: url for url in fresh}
+    if len(by_path) == len(known) and all(urlsplit(url).path in by_path for url in known):
+        return [by_path[urlsplit(url).path] for url in known]
+    return fresh

@@ -1,0 +1,163 @@
+"""One partition file of an output, opened as Parquet: a stored one, or one that is still with Kumo."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.download import RemoteFile
+
+FOOTER_GUESS_BYTES = 64 * 1024  # the footer of a prediction file fits, so that one request gets it
+
+
+class PartitionFile(Protocol):
+    """What `Predictions` needs of a file."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def open(self, *, whole: bool) -> AbstractParquet:
+        """Open the file; `whole` says that all of it is going to be read."""
+        ...
+
+
+class AbstractParquet(Protocol):
+    """A context manager that gives a `pyarrow.parquet.ParquetFile`."""
+
+    def __enter__(self) -> pq.ParquetFile: ...
+
+    def __exit__(self, *exc: object) -> bool | None: ...
+
+
+def read_footer(path: Path | str, *, name: str) -> pq.FileMetaData:
+    """The Parquet footer of a local file.
+
+    Raises:
+        KumoDataError: the file is not Parquet, or is damaged.
+    """
+    try:
+        return pq.read_metadata(str(path))
+    except (pa.ArrowException, OSError) as error:
+        raise not_parquet(name, error) from None
+
+
+def not_parquet(name: str, error: Exception) -> KumoDataError:
+    """The error for a file that pyarrow could not read."""
+    return KumoDataError(f"{name} is not a readable Parquet file: {error}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a store, on a disk or on any fsspec file system."""
+
+    upath: UPath
+
+    @property
+    def name(self) -> str:
+        return self.upath.name
+
+    @property
+    def path(self) -> str:
+        return str(self.upath)
+
+    @contextmanager
+    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:  # noqa: ARG002 - a store is read in parts as cheaply as whole
+        if self.upath.protocol in ("", "file", "local"):
+            with _as_parquet(self.upath.path, self.name, memory_map=True) as parquet:
+                yield parquet
+        else:
+            with self.upath.open("rb") as file, _as_parquet(file, self.name) as parquet:
+                yield parquet
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """A file that is still with Kumo."""
+
+    remote: RemoteFile
+
+    @property
+    def name(self) -> str:
+        return self.remote.name
+
+    @property
+    def path(self) -> str:
+        return self.remote.addresses.get(self.remote.index)
+
+    @contextmanager
+    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:
+        if whole:
+            with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as folder:
+                local = Path(folder) / "part.parquet"
+                self.remote.download(local)
+                with _as_parquet(str(local), self.name, memory_map=True) as parquet:
+                    yield parquet
+        else:
+            reader = io.BufferedReader(_RangeReader(self.remote), FOOTER_GUESS_BYTES)
+            with _as_parquet(reader, self.name, pre_buffer=True) as parquet:
+                yield parquet
+
+
+@contextmanager
+def _as_parquet(
+    source: object, name: str, *, memory_map: bool = False, pre_buffer: bool = False
+) -> Generator[pq.ParquetFile, None, None]:
+    try:
+        parquet = pq.ParquetFile(source, memory_map=memory_map, pre_buffer=pre_buffer)
+    except (pa.ArrowException, OSError) as error:
+        raise not_parquet(name, error) from None
+    with parquet:
+        yield parquet
+
+
+class _RangeReader(io.RawIOBase):
+    """A remote file as a seekable one: each read is a range request, the footer is kept.
+
+    Presigned urls are made for GET alone, so the length comes with the first range and not by HEAD.
+    """
+
+    def __init__(self, remote: RemoteFile) -> None:
+        self._remote = remote
+        self._tail, self._length = remote.read_range(None, FOOTER_GUESS_BYTES)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride] - io's own stub names it differently
+        wanted = min(len(buffer), self._length - self._position)
+        if wanted <= 0:
+            return 0
+        tail_start = self._length - len(self._tail)
+        if self._position >= tail_start:
+            begin = self._position - tail_start
+            data = self._tail[begin : begin + wanted]
+        else:
+            data, _ = self._remote.read_range(self._position, wanted)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -1,0 +1,232 @@
+"""An output of a prediction job, read one partition file at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.api.records import OutputType
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    from dagster_kumo.predictions.files import PartitionFile
+
+BATCH_ROWS = 131_072
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which prediction job an output comes from, and what that job promised of it."""
+
+    job_id: str
+    output_type: OutputType
+    training_job_id: str | None = None
+    prediction_time: datetime | None = None
+    num_entities: int | None = None
+    window: timedelta | None = None
+    """How far the data's own anchor time may be from `prediction_time`; None: they are not compared."""
+
+
+class Predictions:
+    """An output as a sequence of Parquet partition files, read one at a time.
+
+    The same class stands for the live result of a job and for files that the I/O manager stored.
+    Nothing is fetched before it is asked for, and iterating holds one partition in memory.
+
+    Raises (from every method that reads):
+        KumoDataError: a file is missing, cut or not Parquet, or has no such column.
+        KumoConnectionError: a live result could not be fetched.
+
+    Example:
+        >>> for table in predictions:                       # doctest: +SKIP
+        ...     print(table.num_rows)
+        >>> predictions.to_pandas(columns=["ENTITY", "True_PROB"])   # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        files: Sequence[PartitionFile],
+        *,
+        provenance: Provenance | None = None,
+        num_rows: int | None = None,
+    ) -> None:
+        self._files = files
+        self._num_rows = num_rows
+        self.provenance = provenance
+        """The job behind the output; None for data that no Kumo job made, or that several did."""
+
+    def __repr__(self) -> str:
+        source = f"{self.output_type} of {self.job_id}" if self.provenance else "data"
+        return f"<Predictions: {source}, {len(self)} partition files>"
+
+    @property
+    def job_id(self) -> str | None:
+        """The prediction job that made this; None when there is not exactly one."""
+        return self.provenance.job_id if self.provenance else None
+
+    @property
+    def output_type(self) -> OutputType | None:
+        """`predictions` or `embeddings`; None when no prediction job made this."""
+        return self.provenance.output_type if self.provenance else None
+
+    @property
+    def files(self) -> Sequence[PartitionFile]:
+        """The partition files themselves, for those who move them."""
+        return self._files
+
+    @property
+    def paths(self) -> list[str]:
+        """Where the partition files are, for engines that read them on their own.
+
+        Of a live result on SaaS these are presigned urls: treat them as secrets.
+        """
+        return [file.path for file in self._files]
+
+    @property
+    def num_partitions(self) -> int:
+        """The number of partition files."""
+        return len(self._files)
+
+    def __len__(self) -> int:
+        return self.num_partitions
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns and their types, from the first partition file."""
+        self._some_files()
+        with self._files[0].open(whole=False) as parquet:
+            return parquet.schema_arrow
+
+    @property
+    def num_rows(self) -> int:
+        """The rows of all partition files, counted by their footers."""
+        if self._num_rows is None:
+            self._num_rows = sum(self._rows_of(file) for file in self._files)
+        return self._num_rows
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self.iter_partitions()
+
+    def iter_partitions(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Each partition file as a `pyarrow.Table`, one after the other."""
+        for index in range(len(self)):
+            yield self.partition(index, columns)
+
+    def partition(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The partition file at `index` as a `pyarrow.Table`."""
+        file = self._files[index]
+        with file.open(whole=columns is None) as parquet, _read_errors(file):
+            return parquet.read(columns=_checked(columns, parquet, file))
+
+    def iter_batches(
+        self, batch_size: int = BATCH_ROWS, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows as record batches of at most `batch_size` rows."""
+        for file in self._files:
+            with file.open(whole=columns is None) as parquet, _read_errors(file):
+                yield from parquet.iter_batches(
+                    batch_size=batch_size, columns=_checked(columns, parquet, file)
+                )
+
+    def iter_pandas(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """Each partition file as a `pandas.DataFrame`."""
+        for table in self.iter_partitions(columns):
+            yield table.to_pandas()
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Everything as one `pyarrow.Table`, in memory."""
+        import pyarrow as pa
+
+        self._some_files()
+        try:
+            return pa.concat_tables(self.iter_partitions(columns), promote_options="default")
+        except pa.ArrowInvalid as error:
+            raise KumoDataError(f"The partition files do not fit together: {error}") from None
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Everything as one `pandas.DataFrame`, in memory."""
+        # self_destruct frees each Arrow column as soon as pandas has it: one copy, not two.
+        return self.to_arrow(columns).to_pandas(split_blocks=True, self_destruct=True)
+
+    def to_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """Everything as a stream of record batches, for DuckDB and the like."""
+        import pyarrow as pa
+
+        schema = self.schema
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in _known(columns, schema.names)])
+        return pa.RecordBatchReader.from_batches(schema, self.iter_batches(columns=columns))
+
+    def to_dataset(self) -> ds.Dataset:
+        """The stored files as a `pyarrow.dataset.Dataset`, read lazily.
+
+        Raises:
+            KumoDataError: this is a live result, whose urls expire: store it first.
+        """
+        import pyarrow.dataset as ds
+
+        from dagster_kumo.predictions.files import StoredFile
+
+        self._some_files()
+        stored = [file for file in self._files if isinstance(file, StoredFile)]
+        if len(stored) < len(self):
+            raise KumoDataError(
+                "A live result cannot be a dataset, since its urls expire. Store it by materializing "
+                "the asset with KumoIOManager, or read it with .to_reader() or .iter_batches()."
+            )
+        file_system = stored[0].upath.fs
+        return ds.dataset(
+            [file.upath.path for file in stored], filesystem=file_system, format="parquet"
+        )
+
+    def _rows_of(self, file: PartitionFile) -> int:
+        with file.open(whole=False) as parquet:
+            return parquet.metadata.num_rows
+
+    def _some_files(self) -> None:
+        if not self._files:
+            raise KumoDataError("There are no partition files, so there is no schema either.")
+
+
+class _read_errors:  # noqa: N801 - reads as the statement that it is
+    """Turns what pyarrow raises while it reads into the project's own error."""
+
+    def __init__(self, file: PartitionFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import pyarrow as pa
+
+        from dagster_kumo.predictions.files import not_parquet
+
+        if isinstance(error, pa.ArrowException):
+            raise not_parquet(self._file.name, error) from None
+
+
+def _checked(
+    columns: Sequence[str] | None, parquet: pq.ParquetFile, file: PartitionFile
+) -> list[str] | None:
+    """`columns`, or an error: pyarrow would leave out in silence what it does not know."""
+    if columns is None:
+        return None
+    return _known(columns, parquet.schema_arrow.names, where=f" in {file.name}")
+
+
+def _known(columns: Sequence[str], there: Sequence[Any], *, where: str = "") -> list[str]:
+    missing = [name for name in columns if name not in there]
+    if missing:
+        raise KumoDataError(
+            f"There is no column {', '.join(missing)}{where}; there are: {', '.join(there)}."
+        )
+    return list(columns)
