@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,10 @@ from dagster_kumo.predictions.download import RemoteFile
 FOOTER_GUESS_BYTES = 64 * 1024  # the footer of a prediction file fits, so that one request gets it
 
 
+def _never() -> bool:
+    return False
+
+
 class PartitionFile(Protocol):
     """What `Predictions` needs of a file."""
 
@@ -29,17 +33,13 @@ class PartitionFile(Protocol):
     @property
     def path(self) -> str: ...
 
-    def open(self, *, whole: bool) -> AbstractParquet:
+    def open(self, *, whole: bool) -> AbstractContextManager[pq.ParquetFile]:
         """Open the file; `whole` says that all of it is going to be read."""
         ...
 
-
-class AbstractParquet(Protocol):
-    """A context manager that gives a `pyarrow.parquet.ParquetFile`."""
-
-    def __enter__(self) -> pq.ParquetFile: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
+    def save(self, to: Path, *, stopped: Callable[[], bool] = ...) -> None:
+        """Write the file's bytes to a local path with bounded memory; `stopped` ends it early."""
+        ...
 
 
 def read_footer(path: Path | str, *, name: str) -> pq.FileMetaData:
@@ -82,6 +82,9 @@ class StoredFile:
             with self.upath.open("rb") as file, _as_parquet(file, self.name) as parquet:
                 yield parquet
 
+    def save(self, to: Path, *, stopped: Callable[[], bool] = _never) -> None:  # noqa: ARG002 - fsspec copies in one call
+        self.upath.fs.get_file(self.upath.path, str(to))
+
 
 @dataclass(frozen=True)
 class LiveFile:
@@ -110,10 +113,13 @@ class LiveFile:
             with _as_parquet(reader, self.name, pre_buffer=True) as parquet:
                 yield parquet
 
+    def save(self, to: Path, *, stopped: Callable[[], bool] = _never) -> None:
+        self.remote.download(to, stopped=stopped)
+
 
 @contextmanager
 def _as_parquet(
-    source: object, name: str, *, memory_map: bool = False, pre_buffer: bool = False
+    source: Any, name: str, *, memory_map: bool = False, pre_buffer: bool = False
 ) -> Generator[pq.ParquetFile, None, None]:
     try:
         parquet = pq.ParquetFile(source, memory_map=memory_map, pre_buffer=pre_buffer)

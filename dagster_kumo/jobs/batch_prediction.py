@@ -1,0 +1,282 @@
+"""Batch prediction jobs, and what comes out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.connectors import (
+    Connector,
+    MetadataField,
+    TableName,
+    WriteMode,
+    prediction_output,
+)
+from dagster_kumo.api.errors import KumoError, KumoJobFailedError
+from dagster_kumo.api.records import (
+    DONE,
+    BatchPredictionJobResource,
+    BatchPredictionJobSummary,
+    JobProgress,
+    JobStatusReport,
+    OutputType,
+)
+from dagster_kumo.jobs.outputs import read_files
+from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dagster_kumo.predictions.predictions import Predictions
+
+
+class BatchPredictionJob:
+    """A prediction job, running or ended.
+
+    Args:
+        job_id: the id that Kumo gave it.
+        client: the connection.
+
+    Example:
+        >>> job = BatchPredictionJob("bp-job-1", client)     # doctest: +SKIP
+        >>> job.result().summary().num_entities_predicted    # doctest: +SKIP
+        23570
+    """
+
+    def __init__(self, job_id: str, client: KumoClient) -> None:
+        self.id = job_id
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"BatchPredictionJob({self.id!r})"
+
+    def get(self) -> BatchPredictionJobResource:
+        """The job as the server keeps it: status, tags, config and summary."""
+        return self._client.get_prediction_job(self.id)
+
+    def status(self) -> JobStatusReport:
+        """Where the job stands."""
+        return self.get().job_status_report
+
+    def progress(self) -> JobProgress:
+        """How far the job is."""
+        return self._client.get_prediction_progress(self.id)
+
+    @property
+    def tracking_url(self) -> str:
+        """The job's page in Kumo."""
+        return self._client.public_url(self.status().tracking_url)
+
+    def cancel(self) -> bool:
+        """Cancel the job; whether it is cancelled."""
+        return self._client.cancel_prediction_job(self.id)
+
+    def update_tags(self, tags: Mapping[str, str | None]) -> bool:
+        """Set tags, or remove those whose value is None."""
+        return self._client.update_prediction_job_tags(self.id, tags)
+
+    def wait(
+        self,
+        *,
+        poll_interval: float = POLL_INTERVAL,
+        timeout: float | None = None,
+        on_look: Callable[[JobStatusReport], None] | None = None,
+    ) -> JobStatusReport:
+        """Wait until the job has ended, well or not.
+
+        Args:
+            poll_interval: the longest time between two looks, in seconds. Looks begin close
+                together and draw apart, so that a short job is noticed soon.
+            timeout: how long to wait, in seconds; None waits as long as it takes.
+            on_look: called with the report of each look.
+
+        Raises:
+            KumoTimeoutError: the time is over; the job goes on.
+        """
+        return wait_for_end(
+            self.status,
+            job=f"Prediction job {self.id}",
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_look=on_look,
+        )
+
+    def result(
+        self,
+        *,
+        poll_interval: float = POLL_INTERVAL,
+        timeout: float | None = None,
+        on_look: Callable[[JobStatusReport], None] | None = None,
+    ) -> BatchPredictionJobResult:
+        """Wait for the job and return its result; the arguments are those of `wait`.
+
+        Raises:
+            KumoJobFailedError: the job ended FAILED or CANCELLED.
+            KumoTimeoutError: the time is over; the job goes on.
+        """
+        report = self.wait(poll_interval=poll_interval, timeout=timeout, on_look=on_look)
+        raise_unless_done(
+            report,
+            job=f"Prediction job {self.id}",
+            job_id=self.id,
+            url=self._client.public_url(report.tracking_url),
+        )
+        return BatchPredictionJobResult(self.id, self._client)
+
+
+class BatchPredictionJobResult:
+    """What a prediction job produced: everything that the official SDK's class of this name offers.
+
+    Args:
+        job_id: the id of the prediction job.
+        client: the connection.
+
+    Example:
+        >>> result = BatchPredictionJobResult("bp-job-1", client)   # doctest: +SKIP
+        >>> for table in result.predictions():                      # doctest: +SKIP
+        ...     print(table.num_rows)
+    """
+
+    def __init__(self, job_id: str, client: KumoClient) -> None:
+        self.id = job_id
+        self._client = client
+        self._done: BatchPredictionJobResource | None = None
+
+    def __repr__(self) -> str:
+        return f"BatchPredictionJobResult({self.id!r})"
+
+    @property
+    def tracking_url(self) -> str:
+        """The job's page in Kumo."""
+        return self._client.public_url(self._job().job_status_report.tracking_url)
+
+    def summary(self) -> BatchPredictionJobSummary:
+        """Summary statistics of the output.
+
+        Raises:
+            KumoJobFailedError: the job has not ended, or not DONE, so there are none.
+        """
+        job = self._job()
+        status = job.job_status_report.status
+        if not job.job_status_report.is_terminal:
+            raise KumoJobFailedError(
+                f"Prediction job {self.id} is {status} and has no summary yet. "
+                "Wait for it with BatchPredictionJob(...).result().",
+                job_id=self.id,
+                status=status,
+            )
+        raise_unless_done(
+            job.job_status_report,
+            job=f"Prediction job {self.id}",
+            job_id=self.id,
+            url=self.tracking_url,
+        )
+        if job.result is None:
+            raise KumoError(
+                f"Prediction job {self.id} is DONE, but the server keeps no summary of it."
+            )
+        return job.result
+
+    @property
+    def prediction_table(self) -> PredictionTable | PredictionTableJob:
+        """The prediction table that the job used: the table when its job is done, else that job.
+
+        Raises:
+            KumoError: there is none, since the job used a table given by its path or failed early.
+        """
+        table_job_id = self._job().config.pred_table_job_id
+        if table_job_id is None:
+            raise KumoError(
+                f"Prediction job {self.id} has no prediction table job: it used a table given by its "
+                "path, or ended before its table was made."
+            )
+        job = PredictionTableJob(table_job_id, self._client)
+        return PredictionTable(table_job_id, self._client) if job.status().status == DONE else job
+
+    def export(
+        self,
+        output_type: OutputType,
+        output_connector: Connector,
+        output_table_name: TableName | None = None,
+        *,
+        metadata_fields: Sequence[MetadataField] = (),
+        write_mode: WriteMode | None = None,
+    ) -> str:
+        """Start writing an output to a warehouse or a bucket.
+
+        Args:
+            output_type: `predictions` or `embeddings`.
+            output_connector: where to, for example `SnowflakeConnector("warehouse")`.
+            output_table_name: the table or folder, to which `_<output_type>` is added; a pair
+                `(schema, table)` for Databricks. None names it after the job.
+            metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+            write_mode: `OVERWRITE` (what the service does by default) or `APPEND`, where the
+                warehouse has the choice.
+
+        Returns:
+            the id of the export job; `ArtifactExportJob(id, client).result()` waits for it.
+
+        Raises:
+            ValueError: the connector has no room for an option. Nothing has been sent.
+        """
+        output = prediction_output(
+            output_type,
+            output_connector,
+            output_table_name if output_table_name is not None else self.id,
+            metadata_fields=metadata_fields,
+            write_mode=write_mode,
+        )
+        return self._client.create_export(self.id, output)
+
+    def predictions_urls(self) -> list[str]:
+        """Where the predictions are: presigned urls on SaaS, which are secrets and expire."""
+        return self._client.get_output_urls(self.id, "predictions")
+
+    def predictions_df(self) -> pd.DataFrame:
+        """All predictions in memory. For large outputs read `predictions()` piece by piece."""
+        return self.predictions().to_pandas()
+
+    def predictions(self) -> Predictions:
+        """The predictions, one partition file at a time."""
+        return self._output("predictions")
+
+    def embeddings_urls(self) -> list[str]:
+        """Where the embeddings are: presigned urls on SaaS, which are secrets and expire."""
+        return self._client.get_output_urls(self.id, "embeddings")
+
+    def embeddings_df(self) -> pd.DataFrame:
+        """All embeddings in memory. For large outputs read `embeddings()` piece by piece."""
+        return self.embeddings().to_pandas()
+
+    def embeddings(self) -> Predictions:
+        """The embeddings, one partition file at a time."""
+        return self._output("embeddings")
+
+    def _output(self, output_type: OutputType) -> Predictions:
+        from dagster_kumo.predictions.predictions import Provenance
+
+        job = self._job()
+        summary = self.summary()
+        return read_files(
+            self._client,
+            lambda: self._client.get_output_urls(self.id, output_type),
+            what=f"The {output_type} of prediction job {self.id}",
+            provenance=Provenance(
+                job_id=self.id,
+                output_type=output_type,
+                training_job_id=job.config.model_training_job_id or None,
+                prediction_time=job.config.prediction_time,
+                num_entities=summary.num_entities_predicted,
+            ),
+        )
+
+    def _job(self) -> BatchPredictionJobResource:
+        """The job, asked for once it has ended and each time before."""
+        if self._done is not None:
+            return self._done
+        job = self._client.get_prediction_job(self.id)
+        if job.job_status_report.is_terminal:
+            self._done = job
+        return job

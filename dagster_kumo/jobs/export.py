@@ -1,0 +1,64 @@
+"""Exports: Kumo writes an output of a prediction job to a warehouse or a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.records import CANCELLED, JobStatusReport
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+
+
+class ArtifactExportJob:
+    """A job that writes an output to a connector.
+
+    Example:
+        >>> ArtifactExportJob("export-1", client).result()  # doctest: +SKIP
+        'export-1'
+    """
+
+    def __init__(self, job_id: str, client: KumoClient) -> None:
+        self.id = job_id
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"ArtifactExportJob({self.id!r})"
+
+    def status(self) -> str:
+        """The job's status; an export has no report beyond this word."""
+        return self._client.get_export_status(self.id)
+
+    def cancel(self) -> bool:
+        """Cancel the job; whether it is cancelled."""
+        return self._client.cancel_export(self.id) == CANCELLED
+
+    def result(
+        self,
+        *,
+        poll_interval: float = POLL_INTERVAL,
+        timeout: float | None = None,
+        on_look: Callable[[JobStatusReport], None] | None = None,
+    ) -> str:
+        """Wait until everything is written; the export job's id.
+
+        Raises:
+            KumoJobFailedError: the export ended FAILED or CANCELLED.
+            KumoTimeoutError: `timeout` seconds are over; the export goes on.
+        """
+        job = f"Export job {self.id}"
+        report = wait_for_end(
+            lambda: JobStatusReport(status=self.status()),
+            job=job,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_look=on_look,
+        )
+        raise_unless_done(report, job=job, job_id=self.id, detail=_NO_REASON)
+        return self.id
+
+
+# The API answers with a bare status. The usual causes are on the connector's side.
+_NO_REASON = (
+    "Kumo gives no reason for exports. Check that the connector exists in Kumo, may write there, "
+    "and that the table or folder is not held by something else"
+)

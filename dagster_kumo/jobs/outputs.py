@@ -1,0 +1,43 @@
+"""The files of an output that is still with Kumo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.addresses import Addresses, file_name
+
+if TYPE_CHECKING:
+    from dagster_kumo.predictions.predictions import Predictions, Provenance
+
+
+def read_files(
+    client: KumoClient,
+    urls: Callable[[], Sequence[str]],
+    *,
+    what: str,
+    provenance: Provenance | None = None,
+) -> Predictions:
+    """Files by their urls, which are asked for again when they expire.
+
+    Raises:
+        KumoDataError: there are no files, or they are not where they can be read from here.
+    """
+    from dagster_kumo.predictions.download import RemoteFile
+    from dagster_kumo.predictions.files import LiveFile
+    from dagster_kumo.predictions.predictions import Predictions
+
+    addresses = Addresses(urls, what=what)
+    for url in addresses.all():
+        if not url.startswith(("https://", "http://")):
+            scheme = url.partition(":")[0]
+            raise KumoDataError(
+                f"{what} lies at {scheme}:..., {file_name(url)}, which is not an address that can be "
+                "fetched over HTTP. Export it with a connector instead."
+            )
+    return Predictions(
+        [LiveFile(RemoteFile(addresses, i, client.files)) for i in range(len(addresses))],
+        provenance=provenance,
+    )

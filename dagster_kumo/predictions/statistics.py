@@ -1,0 +1,269 @@
+"""Statistics of an output in one pass and bounded memory, mergeable between files.
+
+Counts, means and deviations merge exactly. Quantiles do not: each batch gives its t-digest read off
+at a fixed grid of probabilities, and the grids are merged as the mixture of the distributions that
+they describe. (Arrow's engine computes t-digests over a stream by itself, but in the versions that
+run on every supported Python it offers no way to feed it a stream with back-pressure.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ENTITY = "ENTITY"
+ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Closer together at both ends, where a histogram would otherwise smear the last few rows.
+_TAIL = np.array([0.0001, 0.0003, 0.001, 0.0025])
+GRID = np.unique(np.concatenate([np.linspace(0.0, 1.0, 201), _TAIL, 1.0 - _TAIL]))
+MAX_GRIDS = 64  # kept before they are merged into one
+MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "many"
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass
+class Distribution:
+    """The distribution of a numeric column, as quantile grids with their weights."""
+
+    _grids: list[tuple[int, FloatArray]] = field(default_factory=list[tuple[int, FloatArray]])
+
+    def add(self, values: pa.Array[Any]) -> None:
+        """Take in numbers without nulls or NaN."""
+        count = len(values)
+        if count:
+            digest = pc.tdigest(values, q=GRID.tolist(), delta=200)
+            self._take(count, np.asarray(digest.to_numpy(zero_copy_only=False), dtype=np.float64))
+
+    def merge(self, other: Distribution) -> None:
+        """Take in what another has seen."""
+        for weight, grid in other._grids:
+            self._take(weight, grid)
+
+    def quantiles(self, probabilities: Iterable[float]) -> list[float]:
+        """The values at `probabilities`, interpolated."""
+        (_, grid) = self._merged()
+        return [float(v) for v in np.interp(list(probabilities), GRID, grid)]
+
+    def histogram(self, edges: FloatArray) -> list[float]:
+        """How many values lie between each two neighbours of `edges`."""
+        weight, grid = self._merged()
+        below = _share_below(grid, edges)
+        below[0], below[-1] = 0.0, 1.0
+        return [float(v) for v in np.diff(below) * weight]
+
+    def _take(self, weight: int, grid: FloatArray) -> None:
+        self._grids.append((weight, grid))
+        if len(self._grids) > MAX_GRIDS:
+            self._merged()
+
+    def _merged(self) -> tuple[int, FloatArray]:
+        if len(self._grids) > 1:
+            total = sum(weight for weight, _ in self._grids)
+            points = np.unique(np.concatenate([grid for _, grid in self._grids]))
+            share = sum(weight / total * _share_below(grid, points) for weight, grid in self._grids)
+            self._grids = [(total, np.interp(GRID, np.asarray(share), points))]
+        return self._grids[0]
+
+
+def _share_below(grid: FloatArray, points: FloatArray) -> FloatArray:
+    """The share of a distribution that is not above each of `points`."""
+    # A value that fills many places of the grid (a spike) counts up to its last place.
+    values, last = np.unique(grid[::-1], return_index=True)
+    return np.interp(points, values, GRID[::-1][last], left=0.0, right=1.0)
+
+
+@dataclass
+class ColumnSummary:
+    """What is known of one column.
+
+    `nulls` counts nulls and NaN, `count` the values that are left. A list column is described by its
+    elements, an identifier by its extremes alone.
+    """
+
+    name: str
+    type: pa.DataType
+    rows: int = 0
+    count: int = 0
+    nulls: int = 0
+    min: Any = None
+    max: Any = None
+    mean: float | None = None
+    _m2: float = 0.0
+    distribution: Distribution | None = None
+    values: Counter[Any] | None = None
+
+    def __post_init__(self) -> None:
+        element = _element(self.type)
+        if self.name != ENTITY and _is_number(element):
+            self.distribution = Distribution()
+        if self.name != ENTITY and (_is_label(element) or self.name == "CLASS"):
+            self.values = Counter()
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation of the population."""
+        return math.sqrt(self._m2 / self.count) if self.mean is not None and self.count else None
+
+    @property
+    def null_fraction(self) -> float:
+        """The share of nulls, 0 to 1."""
+        return self.nulls / self.rows if self.rows else 0.0
+
+    @property
+    def distinct(self) -> int | None:
+        """The number of different values, for columns of classes; None where it would be costly."""
+        return len(self.values) if self.values is not None else None
+
+    def update(self, column: pa.Array[Any]) -> None:
+        """Take in one batch of the column."""
+        self.rows += len(column)
+        if _is_list(self.type):
+            self.nulls += column.null_count
+            column = _present(pc.list_flatten(column))
+        else:
+            rows, column = len(column), _present(column)
+            self.nulls += rows - len(column)
+        if not len(column):
+            return
+        self._extend(_extremes(column))
+        self._count_values(column)
+        if self.distribution is not None or pa.types.is_boolean(column.type):
+            numbers = column.cast(pa.float64())
+            mean = pc.mean(numbers).as_py()
+            variance = pc.variance(numbers).as_py()
+            self._combine(len(column), mean, variance * len(column))
+            if self.distribution is not None:
+                self.distribution.add(numbers)
+        else:
+            self.count += len(column)
+
+    def merge(self, other: ColumnSummary) -> None:
+        """Take in what another has seen of the same column."""
+        self.rows += other.rows
+        self.nulls += other.nulls
+        if not other.count:
+            return
+        self._extend((other.min, other.max))
+        if self.values is not None:
+            self.values = None if other.values is None else self.values + other.values
+            self._limit_values()
+        if other.mean is not None:
+            self._combine(other.count, other.mean, other._m2)
+        else:
+            self.count += other.count
+        if self.distribution is not None and other.distribution is not None:
+            self.distribution.merge(other.distribution)
+
+    def quantiles(self) -> list[float] | None:
+        """The values at `QUANTILES`."""
+        if self.distribution is None or not self.count:
+            return None
+        return self.distribution.quantiles(QUANTILES)
+
+    def _combine(self, count: int, mean: float, m2: float) -> None:
+        """Chan's rule for the mean and the squared deviations of two parts."""
+        if self.mean is None or not self.count:
+            self.count, self.mean, self._m2 = count, mean, m2
+            return
+        total = self.count + count
+        delta = mean - self.mean
+        self._m2 += m2 + delta * delta * self.count * count / total
+        self.mean += delta * count / total
+        self.count = total
+
+    def _extend(self, extremes: tuple[Any, Any]) -> None:
+        low, high = extremes
+        if low is not None:
+            self.min = low if self.min is None else min(self.min, low)
+            self.max = high if self.max is None else max(self.max, high)
+
+    def _count_values(self, column: pa.Array[Any]) -> None:
+        if self.values is not None:
+            counts: Any = pc.value_counts(column)
+            for item in counts.to_pylist():
+                self.values[item["values"]] += item["counts"]
+            self._limit_values()
+
+    def _limit_values(self) -> None:
+        if self.values is not None and len(self.values) > MAX_VALUES:
+            self.values = None
+
+
+class OutputSummary:
+    """What is known of all columns of an output."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.columns = {f.name: ColumnSummary(f.name, f.type) for f in schema}
+        self.num_rows = 0
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take in a batch of rows."""
+        self.num_rows += batch.num_rows
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            self.columns[name].update(column)
+
+    def merge(self, other: OutputSummary) -> None:
+        """Take in what another has seen of the same output."""
+        self.num_rows += other.num_rows
+        for name, column in other.columns.items():
+            if name in self.columns:
+                self.columns[name].merge(column)
+            else:
+                self.columns[name] = column
+
+
+def _element(type_: pa.DataType) -> pa.DataType:
+    element: pa.DataType = getattr(type_, "value_type", type_)
+    return element if _is_list(type_) else type_
+
+
+def _present(column: pa.Array[Any]) -> pa.Array[Any]:
+    """The values, without nulls and NaN."""
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    if column.null_count:
+        column = column.drop_null()
+    if pa.types.is_floating(column.type):
+        nan = pc.is_nan(column)
+        if pc.any(nan).as_py():
+            column = column.filter(pc.invert(nan))
+    return column
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    kinds = pa.types
+    return kinds.is_list(type_) or kinds.is_large_list(type_) or kinds.is_fixed_size_list(type_)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    kinds = pa.types
+    return kinds.is_integer(type_) or kinds.is_floating(type_) or kinds.is_decimal(type_)
+
+
+def _is_label(type_: pa.DataType) -> bool:
+    kinds = pa.types
+    return (
+        kinds.is_boolean(type_)
+        or kinds.is_string(type_)
+        or kinds.is_large_string(type_)
+        or kinds.is_dictionary(type_)
+    )
+
+
+def _extremes(column: pa.Array[Any]) -> tuple[Any, Any]:
+    try:
+        both: Any = pc.min_max(column).as_py()
+    except pa.ArrowNotImplementedError:  # a type that has no order, a struct for example
+        return None, None
+    return both["min"], both["max"]

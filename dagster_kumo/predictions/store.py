@@ -1,0 +1,266 @@
+"""Where outputs are kept: versions of Parquet files, and one manifest that names the one in force.
+
+    <directory of the asset partition>/
+        manifest.json                                   written last, in one go
+        20261124T020000.123456Z-3f9a1c/part-00000.parquet ...
+
+A reader sees the whole of one version or the whole of the one before: files are never changed, and
+the manifest is replaced atomically (renamed on a local disk, put as one object elsewhere). Versions
+that are no longer in force are removed by a later write, after a grace period for those who still
+read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from upath import UPath
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.api.records import OutputType, UTCDatetime
+from dagster_kumo.predictions.files import StoredFile
+from dagster_kumo.predictions.predictions import Predictions, Provenance
+
+MANIFEST = "manifest.json"
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
+
+
+class StoredFileEntry(BaseModel):
+    """One partition file in a manifest."""
+
+    name: str
+    num_rows: int
+    size_bytes: int
+
+
+class Manifest(BaseModel):
+    """What is stored of one asset partition."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: int = 1
+    version: str
+    created_at: UTCDatetime
+    files: list[StoredFileEntry]
+    job_id: str | None = None
+    output_type: OutputType | None = None
+    training_job_id: str | None = None
+    prediction_time: UTCDatetime | None = None
+    num_entities: int | None = None
+    superseded: dict[str, UTCDatetime] = Field(default_factory=dict[str, datetime])
+    """Versions that are not in force any more, and since when."""
+
+    @property
+    def num_rows(self) -> int:
+        return sum(file.num_rows for file in self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+class PartitionStore:
+    """The stored versions of one asset partition, in a directory of any fsspec file system."""
+
+    def __init__(self, directory: UPath, *, grace_period: timedelta = timedelta(hours=1)) -> None:
+        self.directory = directory
+        self._grace_period = grace_period
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie on a disk of this machine."""
+        return self.directory.protocol in ("", "file", "local")
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of the version in force; None when nothing has been stored."""
+        path = self.directory / MANIFEST
+        try:
+            # Asked of the file system itself: listings, which may be cached, play no part.
+            content = path.fs.cat_file(path.path)
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = Manifest.model_validate_json(content)
+        except ValidationError as error:
+            raise KumoDataError(f"{path} is not a manifest of dagster-kumo: {error}") from None
+        if manifest.format != 1:
+            raise KumoDataError(
+                f"{path} was written by a newer dagster-kumo (format {manifest.format}). Upgrade to read it."
+            )
+        return manifest
+
+    def read(self) -> Predictions:
+        """The version in force.
+
+        Raises:
+            FileNotFoundError: nothing has been stored here.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise FileNotFoundError(
+                f"Nothing is stored in {self.directory}. Materialize the asset partition first."
+            )
+        return self.predictions(manifest)
+
+    @contextmanager
+    def new_version(self) -> Generator[NewVersion, None, None]:
+        """Write a version: put the files, then commit. What is not committed is removed again."""
+        stamp = datetime.now(timezone.utc).strftime(_STAMP)
+        version = NewVersion(self, f"{stamp}-{secrets.token_hex(3)}")
+        try:
+            yield version
+        finally:
+            version.clean_up()
+
+    def predictions(self, manifest: Manifest) -> Predictions:
+        """The files that a manifest names."""
+        folder = self.directory / manifest.version
+        provenance = None
+        if manifest.job_id is not None and manifest.output_type is not None:
+            provenance = Provenance(
+                job_id=manifest.job_id,
+                output_type=manifest.output_type,
+                training_job_id=manifest.training_job_id,
+                prediction_time=manifest.prediction_time,
+                num_entities=manifest.num_entities,
+            )
+        return Predictions(
+            [StoredFile(folder / file.name) for file in manifest.files],
+            provenance=provenance,
+            num_rows=manifest.num_rows,
+        )
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest in one go."""
+        path = self.directory / MANIFEST
+        content = manifest.model_dump_json(indent=2).encode()
+        if not self.is_local:
+            path.fs.pipe_file(path.path, content)
+            return
+        temporary = Path(f"{path.path}.{manifest.version}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def out_of_force(
+        self, before: Manifest | None, new: str
+    ) -> tuple[dict[str, datetime], list[str]]:
+        """The versions that `new` leaves behind: those to keep, since when, and those to remove.
+
+        One that no manifest knows was left by a writer that died, or belongs to one that is still
+        at work: it counts as left behind from now on, and not before it is old.
+        """
+        now = datetime.now(timezone.utc)
+        since = dict(before.superseded) if before else {}
+        if before:
+            since[before.version] = now
+        there = self._version_names()
+        for name, began in there.items():
+            if name not in since and now - began > self._grace_period:
+                since[name] = now
+        since.pop(new, None)
+        expired = [name for name, at in since.items() if now - at > self._grace_period]
+        kept = {name: at for name, at in since.items() if name in there and name not in expired}
+        return kept, [name for name in expired if name in there]
+
+    def remove(self, version: str) -> None:
+        """Remove a version's files, as far as they can be removed."""
+        folder = self.directory / version
+        # It is out of force: what cannot be removed today costs space, and is no reason to fail.
+        with contextlib.suppress(OSError):
+            folder.fs.rm(folder.path, recursive=True)
+
+    def _version_names(self) -> dict[str, datetime]:
+        """The versions that are there, by when they were begun; other files are none of ours."""
+        file_system = self.directory.fs
+        file_system.invalidate_cache()
+        try:
+            entries: Sequence[str] = file_system.ls(self.directory.path, detail=False)
+        except FileNotFoundError:
+            return {}
+        names = [str(entry).rstrip("/").rpartition("/")[2] for entry in entries]
+        return {name: began for name in names if (began := _began(name)) is not None}
+
+
+class NewVersion:
+    """A version that is being written."""
+
+    def __init__(self, store: PartitionStore, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._folder = store.directory / name
+        self._committed = False
+        self._made = False
+        if store.is_local:
+            # Files grow where they will stay: a rename on the same disk then costs nothing.
+            self.scratch = Path(self._folder.path)
+            self.scratch.mkdir(parents=True)
+        else:
+            self.scratch = Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
+
+    def put(self, local: Path, name: str) -> None:
+        """Move a file from `scratch` to its place in the version. Safe to call from threads."""
+        if self._store.is_local:
+            with local.open("rb") as file:
+                os.fsync(file.fileno())
+            local.replace(self.scratch / name)
+        else:
+            target = self._folder / name
+            self._made = True
+            target.fs.put_file(str(local), target.path)
+            local.unlink()
+
+    def commit(
+        self, files: Sequence[StoredFileEntry], provenance: Provenance | None
+    ) -> Predictions:
+        """Put the version in force."""
+        store = self._store
+        kept, expired = store.out_of_force(store.manifest(), self._name)
+        manifest = Manifest(
+            version=self._name,
+            created_at=datetime.now(timezone.utc),
+            files=list(files),
+            job_id=provenance.job_id if provenance else None,
+            output_type=provenance.output_type if provenance else None,
+            training_job_id=provenance.training_job_id if provenance else None,
+            prediction_time=provenance.prediction_time if provenance else None,
+            num_entities=provenance.num_entities if provenance else None,
+            superseded=kept,
+        )
+        store.write_manifest(manifest)
+        self._committed = True
+        for version in expired:
+            store.remove(version)
+        return store.predictions(manifest)
+
+    def clean_up(self) -> None:
+        """Remove what was not committed, and the scratch folder."""
+        if not self._store.is_local:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        if not self._committed and (self._store.is_local or self._made):
+            self._store.remove(self._name)
+
+
+def _began(version: str) -> datetime | None:
+    """When a version was begun, by its name; None for a name that is not one of ours."""
+    stamp, separator, tail = version.rpartition("-")
+    if not separator or not tail.isalnum():
+        return None
+    try:
+        return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None

@@ -1,0 +1,178 @@
+"""Bring an output into a store: fetch, check, summarise and put its files, several at a time.
+
+Each file takes one path of its own through the steps, on one thread: fetched to a scratch file,
+its footer checked, its rows summarised, then moved to its place. Memory is bounded by the batches
+in flight, disk by the files in flight.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.files import PartitionFile, read_footer
+from dagster_kumo.predictions.predictions import BATCH_ROWS
+from dagster_kumo.predictions.statistics import OutputSummary
+from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
+
+logger = logging.getLogger("dagster_kumo")
+
+
+@dataclass
+class Transferred:
+    """What came over."""
+
+    files: list[StoredFileEntry]
+    schema: pa.Schema
+    summary: OutputSummary | None
+    """None when the statistics could not be computed, or were not wanted."""
+    seconds: float
+
+    @property
+    def num_rows(self) -> int:
+        """The rows of all files."""
+        return sum(file.num_rows for file in self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+@dataclass
+class _One:
+    entry: StoredFileEntry
+    schema: pa.Schema
+    summary: OutputSummary | None
+
+
+def transfer(
+    files: Sequence[PartitionFile],
+    version: NewVersion,
+    *,
+    max_parallel: int,
+    summarise: bool = True,
+    warn: Callable[[str], None] = logger.warning,
+) -> Transferred:
+    """Bring `files` into `version`, which is not committed here.
+
+    Raises:
+        KumoDataError: a file is not Parquet, or the files do not have the same columns.
+        KumoConnectionError: a file could not be fetched.
+    """
+    if not files:
+        raise KumoDataError("The output has no files.")
+    started = time.monotonic()
+    stop = threading.Event()
+    with ThreadPoolExecutor(max_parallel, thread_name_prefix="kumo-transfer") as pool:
+        futures = {
+            pool.submit(_bring, file, index, version, stop, summarise, warn): index
+            for index, file in enumerate(files)
+        }
+        try:
+            done = _collect(futures)
+        except BaseException:  # also an interrupt: the threads must end before the scratch files go
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    schema = done[0].schema
+    for index, one in enumerate(done):
+        if one.schema.names != schema.names:
+            raise KumoDataError(
+                f"{files[index].name} has the columns {', '.join(one.schema.names)}, but "
+                f"{files[0].name} has {', '.join(schema.names)}."
+            )
+    return Transferred(
+        files=[one.entry for one in done],
+        schema=schema,
+        summary=_merged([one.summary for one in done], warn) if summarise else None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _collect(futures: dict[Future[_One], int]) -> list[_One]:
+    done: dict[int, _One] = {}
+    for future in as_completed(futures):
+        done[futures[future]] = future.result()
+    return [done[index] for index in sorted(done)]
+
+
+def _bring(
+    file: PartitionFile,
+    index: int,
+    version: NewVersion,
+    stop: threading.Event,
+    summarise: bool,
+    warn: Callable[[str], None],
+) -> _One:
+    name = f"part-{index:05d}.parquet"
+    scratch = version.scratch / f"{name}.partial"
+    footer = _fetch(file, scratch, stop)
+    size = scratch.stat().st_size
+    schema = footer.schema.to_arrow_schema()
+    summary = _summarise(scratch, file.name, schema, stop, warn) if summarise else None
+    version.put(scratch, name)
+    entry = StoredFileEntry(name=name, num_rows=footer.num_rows, size_bytes=size)
+    return _One(entry, schema, summary)
+
+
+def _fetch(file: PartitionFile, scratch: Path, stop: threading.Event) -> pq.FileMetaData:
+    file.save(scratch, stopped=stop.is_set)
+    try:
+        return read_footer(scratch, name=file.name)
+    except KumoDataError:
+        # Bytes that were damaged on the way are right the second time; damaged at the source, never.
+        file.save(scratch, stopped=stop.is_set)
+        return read_footer(scratch, name=file.name)
+
+
+def _summarise(
+    path: Path, name: str, schema: pa.Schema, stop: threading.Event, warn: Callable[[str], None]
+) -> OutputSummary | None:
+    """The statistics of one file; None, with a warning, when they cannot be computed.
+
+    They enrich the metadata and are no reason to lose the data. A file whose pages cannot be read
+    is another matter: it is damaged.
+    """
+    summary = OutputSummary(schema)
+    with pq.ParquetFile(str(path), memory_map=True) as parquet:
+        batches = parquet.iter_batches(BATCH_ROWS)
+        while True:
+            if stop.is_set():
+                raise KumoDataError("The transfer was stopped.")
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise KumoDataError(f"{name} is damaged: {error}") from None
+            if batch is None:
+                return summary
+            try:
+                summary.update(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
+                warn(f"No statistics: {name} could not be summarised ({error}).")
+                return None
+
+
+def _merged(
+    summaries: Sequence[OutputSummary | None], warn: Callable[[str], None]
+) -> OutputSummary | None:
+    first, *others = summaries
+    if first is None or any(other is None for other in others):
+        return None
+    try:
+        for other in others:
+            assert other is not None
+            first.merge(other)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
+        warn(f"No statistics: those of the files do not fit together ({error}).")
+        return None
+    return first
