@@ -1,0 +1,96 @@
+"""The data folder: where a stand-in keeps all it has.
+
+```
+<data>/state.json      the day the transactions end, the secret that signs urls; written once
+<data>/models/         fitted weights
+<data>/jobs/<kind>/    one JSON file for each job
+<data>/files/<job id>/ prediction files, served by presigned urls
+<data>/exports/        what exports wrote: warehouses.duckdb, s3/<bucket>/..., gcs/..., adls/...
+<data>/server.json     where the server of this folder answers, while there is one
+<data>/server.log      what a server started by `LocalKumo.shared` printed
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import uuid
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, cast
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` so that a reader sees the whole of it or the whole of what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    part.write_text(json.dumps(value, indent=1))
+    part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in the file, or None if there is no such file."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return cast("dict[str, Any]", value)
+
+
+class DataFolder:
+    """One data folder, and the facts fixed when it was first used."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self.path.mkdir(parents=True, exist_ok=True)
+        state = self._state()
+        self.last_day = date.fromisoformat(state["last_day"])
+        self.secret = bytes.fromhex(state["secret"])
+        self.created_at = datetime.fromisoformat(state["created_at"])
+
+    @property
+    def models(self) -> Path:
+        return self.path / "models"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    @property
+    def files(self) -> Path:
+        return self.path / "files"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
+    def warehouses(self) -> Path:
+        """The DuckDB file with the tables that exports to warehouses wrote."""
+        return self.exports / "warehouses.duckdb"
+
+    def _state(self) -> dict[str, Any]:
+        path = self.path / "state.json"
+        state = read_json(path)
+        if state is not None:
+            return state
+        now = datetime.now(timezone.utc)
+        state = {
+            "last_day": (now.date() - timedelta(days=1)).isoformat(),
+            "secret": secrets.token_hex(32),
+            "created_at": now.isoformat(),
+        }
+        # Several processes may be first: all of them take the state of the one that linked it.
+        part = self.path / f".state.{uuid.uuid4().hex}"
+        part.write_text(json.dumps(state, indent=1))
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            state = read_json(path) or state
+        except OSError:  # a file system without hard links
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return state

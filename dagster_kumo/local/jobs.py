@@ -1,0 +1,305 @@
+"""Jobs: what is known of each, how they are kept, and how they live.
+
+A job goes NOT_STARTED → QUEUED → RUNNING → DONE, or ends FAILED or CANCELLED. Each runs in a
+thread of its own, and is written to the data folder at every change; one that a stopped server
+left unfinished begins again when the next server opens the folder.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from dagster_kumo.local.folder import read_json, write_json
+
+Kind = Literal["prediction_jobs", "genpredtable_jobs", "training_jobs", "artifact"]
+
+_ID_PREFIXES: dict[Kind, str] = {
+    "prediction_jobs": "bp-job",
+    "genpredtable_jobs": "gen-predtable-job",
+    "training_jobs": "trainingjob",
+    "artifact": "export-job",
+}
+TERMINAL = frozenset({"DONE", "FAILED", "CANCELLED"})
+# With no durations to act out, a launch is answered when the job is over, unless it takes longer.
+_AT_ONCE_SECONDS = 1.0
+
+
+class JobFailed(Exception):
+    """A job cannot go on; it ends FAILED with this title and message."""
+
+    def __init__(self, title: str, message: str) -> None:
+        super().__init__(message)
+        self.title = title
+        self.message = message
+
+
+class _Cancelled(Exception):
+    pass
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass
+class Job:
+    """One job of any kind. `config` is the request that made it, as Kumo echoes it."""
+
+    kind: Kind
+    id: str
+    created_at: datetime
+    config: dict[str, Any]
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+    project_id: str | None = None
+    status: str = "NOT_STARTED"
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    event_log: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    errors: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    result: dict[str, Any] | None = None
+    # What only the stand-in needs to know.
+    private: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended, in whatever way."""
+        return self.status in TERMINAL
+
+    def log(self, stage: str, detail: str | None = None) -> None:
+        """Add a stage to the event log."""
+        self.event_log.append(
+            {"stage_name": stage, "last_updated_at": now().isoformat(), "detail": detail}
+        )
+
+    def status_report(self) -> dict[str, Any]:
+        """Kumo's JobStatusReport."""
+        validation = None
+        if self.errors:
+            validation = {"warnings": [], "errors": self.errors, "info_items": []}
+        return {
+            "status": self.status,
+            # An internal host, as the service names one: clients put their own in its place.
+            "tracking_url": f"http://kumo-internal:8080/jobs/{self.id}",
+            "start_time": (self.start_time or self.created_at).isoformat(),
+            "end_time": self.end_time.isoformat() if self.end_time else None,
+            "event_log": self.event_log,
+            "validation_response": validation,
+        }
+
+    def resource(self) -> dict[str, Any]:
+        """Kumo's resource for this kind of job, a copy."""
+        resource: dict[str, Any] = {
+            "job_id": self.id,
+            "job_status_report": self.status_report(),
+            "created_at": self.created_at.isoformat(),
+            "tags": self.tags,
+            "project_id": self.project_id,
+            "config": self.config,
+        }
+        if self.kind == "genpredtable_jobs":
+            resource |= {"source": "REST", "user": None}
+        else:
+            resource["result"] = self.result
+        return copy.deepcopy(resource)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as it is kept in the data folder."""
+        value = dict(vars(self))
+        for name in ("created_at", "start_time", "end_time"):
+            value[name] = value[name].isoformat() if value[name] else None
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Job:
+        """The job that `to_json` described."""
+        for name in ("created_at", "start_time", "end_time"):
+            value[name] = datetime.fromisoformat(value[name]) if value[name] else None
+        return cls(**value)
+
+
+class JobStore:
+    """All jobs of a data folder, in memory and on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.lock = threading.RLock()
+        self._jobs: dict[str, Job] = {}
+        for path in sorted(folder.glob("*/*.json")):
+            value = read_json(path)
+            if value is not None:
+                self._jobs[value["id"]] = Job.from_json(value)
+
+    def new(
+        self,
+        kind: Kind,
+        config: dict[str, Any],
+        *,
+        tags: dict[str, str] | None = None,
+        project_id: str | None = None,
+        private: dict[str, Any] | None = None,
+    ) -> Job:
+        """Make a job, not started yet, and keep it."""
+        job = Job(
+            kind=kind,
+            id=f"{_ID_PREFIXES[kind]}-{uuid.uuid4().hex[:16]}",
+            created_at=now(),
+            config=config,
+            tags=dict(tags or {}),
+            project_id=project_id,
+            private=dict(private or {}),
+        )
+        job.log("Queued")
+        self.add(job)
+        return job
+
+    def add(self, job: Job) -> None:
+        """Keep a job."""
+        with self.lock:
+            self._jobs[job.id] = job
+            self.save(job)
+
+    def save(self, job: Job) -> None:
+        """Write a changed job to the data folder."""
+        with self.lock:
+            write_json(self._folder / job.kind / f"{job.id}.json", job.to_json())
+
+    def get(self, kind: Kind, id: str) -> Job | None:
+        """The job of this kind and id, if there is one."""
+        job = self._jobs.get(id)
+        return job if job is not None and job.kind == kind else None
+
+    def all(self, kind: Kind | None = None) -> list[Job]:
+        """The jobs of a kind (or all), in the order in which they were made."""
+        with self.lock:
+            jobs = [job for job in self._jobs.values() if kind in (None, job.kind)]
+        return sorted(jobs, key=lambda job: job.created_at)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a job's work, and the share of the job's running time that it is to take."""
+
+    name: str
+    share: float
+    work: Callable[[Job], None] | None = None
+
+
+class JobRunner:
+    """Lets jobs live."""
+
+    def __init__(self, store: JobStore, queue_seconds: float, run_seconds: float) -> None:
+        self.store = store
+        self.queue_seconds = queue_seconds
+        self.run_seconds = run_seconds
+        self._stopping = threading.Event()
+        self._cancelled: dict[str, threading.Event] = {}
+
+    def start(self, job: Job, stages: Iterable[Stage], *, upstream: Job | None = None) -> None:
+        """Let a job run its stages, after the job `upstream` if one is named."""
+        self._cancelled[job.id] = threading.Event()
+        thread = threading.Thread(
+            target=self._live, args=(job, list(stages), upstream), name=job.id, daemon=True
+        )
+        thread.start()
+        if not self.queue_seconds and not self.run_seconds:
+            thread.join(_AT_ONCE_SECONDS)
+
+    def cancel(self, job: Job) -> bool:
+        """Cancel a job that is not over yet; whether it was."""
+        with self.store.lock:
+            if job.over:
+                return False
+            self._end(job, "CANCELLED")
+        if event := self._cancelled.get(job.id):
+            event.set()
+        return True
+
+    def stop(self) -> None:
+        """Leave all unfinished jobs as they are; the next server takes them up."""
+        self._stopping.set()
+        for event in list(self._cancelled.values()):
+            event.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way."""
+        return bool(self._cancelled)
+
+    def fraction_done(self, job: Job) -> float:
+        """How much of its running time a job has behind it."""
+        if job.status == "DONE":
+            return 1.0
+        if job.status != "RUNNING" or job.start_time is None or not self.run_seconds:
+            return 0.0
+        return min((now() - job.start_time).total_seconds() / self.run_seconds, 0.99)
+
+    def _live(self, job: Job, stages: list[Stage], upstream: Job | None) -> None:
+        try:
+            while upstream is not None and not upstream.over:
+                self._wait(job, 0.02)
+            self._go(job, "QUEUED")
+            self._wait(job, self.queue_seconds)
+            self._go(job, "RUNNING")
+            started = time.monotonic()
+            share = 0.0
+            for stage in stages:
+                self._log(job, stage.name)
+                if stage.work is not None:
+                    stage.work(job)
+                share += stage.share
+                self._wait(job, started + share * self.run_seconds - time.monotonic())
+            with self.store.lock:
+                if not job.over:
+                    self._end(job, "DONE")
+        except _Cancelled:
+            pass
+        except JobFailed as failure:
+            self._fail(job, failure.title, failure.message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job has to end
+            traceback.print_exc()
+            self._fail(job, "Internal error", f"{type(error).__name__}: {error}")
+        finally:
+            self._cancelled.pop(job.id, None)
+
+    def _wait(self, job: Job, seconds: float) -> None:
+        event = self._cancelled[job.id]
+        if event.wait(max(seconds, 0)) or job.over or self._stopping.is_set():
+            raise _Cancelled
+
+    def _go(self, job: Job, status: str) -> None:
+        with self.store.lock:
+            if job.over:
+                raise _Cancelled
+            job.status = status
+            if status == "RUNNING":
+                job.start_time = now()
+            self.store.save(job)
+
+    def _log(self, job: Job, stage: str) -> None:
+        with self.store.lock:
+            if job.over:
+                raise _Cancelled
+            job.log(stage)
+            self.store.save(job)
+
+    def _fail(self, job: Job, title: str, message: str) -> None:
+        with self.store.lock:
+            if not job.over:
+                job.errors = [{"title": title, "message": message}]
+                self._end(job, "FAILED")
+
+    def _end(self, job: Job, status: str) -> None:
+        job.status = status
+        job.end_time = now()
+        job.log(status.capitalize())
+        self.store.save(job)

@@ -1,0 +1,236 @@
+"""The stand-in's models: small neural networks over a customer's buying record.
+
+A model sees recency, frequency, money spent and tenure as they stood at an anchor time, from
+purchases before the anchor only. scikit-learn fits it (a third of a second each); its weights are
+kept as plain arrays, so that predicting needs numpy alone, and the activations of its hidden layer
+serve as the embedding. Everything is deterministic, and days are counted from the start of the
+data, so the weights do not depend on the day the data folder was made.
+
+These are stand-ins, not Kumo's models.
+"""
+
+# scikit-learn has no types; numpy's are partly unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingTypeStubs=false, reportMissingTypeArgument=false
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dagster_kumo.local.data import purchases
+from dagster_kumo.local.tasks import BANDS, HORIZON_DAYS, Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Raised when features or fitting change, so that cached weights are made anew.
+_VERSION = 1
+_WINDOWS = (14, 30, 60, 120)
+# A few very large orders would otherwise steer the regression.
+_SPEND_CAP = 200.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted model: weights of a network with one hidden layer, and how well it does."""
+
+    task: str
+    mean: NDArray[Any]
+    scale: NDArray[Any]
+    hidden: NDArray[Any]
+    hidden_bias: NDArray[Any]
+    output: NDArray[Any]
+    output_bias: NDArray[Any]
+    target_scale: float
+    # {"training_metrics": {name: value}, "validation_metrics": ..., "test_metrics": ...}
+    metrics: dict[str, dict[str, float]]
+
+    def embed(self, features: NDArray[Any]) -> NDArray[Any]:
+        """The hidden layer's activations, one row for each row of features."""
+        scaled = (features - self.mean) / self.scale
+        return np.maximum(scaled @ self.hidden + self.hidden_bias, 0).astype(np.float32)
+
+    def predict(self, features: NDArray[Any]) -> NDArray[Any]:
+        """P(buys) for binary, dollars for regression (both 1-d), a column a band for multiclass."""
+        raw = self.embed(features) @ self.output + self.output_bias
+        if self.task == "regression":
+            return np.maximum(raw[:, 0] * self.target_scale, 0)
+        if self.task == "binary_classification":
+            return 1 / (1 + np.exp(-raw[:, 0]))
+        exp = np.exp(raw - raw.max(axis=1, keepdims=True))
+        return exp / exp.sum(axis=1, keepdims=True)
+
+
+def entities_at(day: int) -> NDArray[np.int64]:
+    """The customers known as `day` begins: those with a purchase on an earlier day, in order."""
+    rows = purchases()
+    return np.unique(rows.customer[rows.day < day])
+
+
+def features_at(day: int, entities: NDArray[np.int64]) -> NDArray[Any]:
+    """What was known of each of the customers as `day` began: purchases on earlier days only."""
+    rows = purchases()
+    known = rows.day < day
+    customer, when = rows.customer[known], rows.day[known]
+    dollars, cds = rows.cents[known] / 100, rows.cds[known]
+    size = int(max(rows.customer.max(), entities.max(initial=0))) + 1
+
+    last = np.full(size, -1)
+    np.maximum.at(last, customer, when)
+    # A customer never seen before the anchor counts as new on the day of the anchor.
+    first = np.full(size, day)
+    np.minimum.at(first, customer, when)
+    recency = np.where(last < 0, day, day - last)
+    tenure = day - first
+
+    columns = [
+        np.log1p(recency),
+        np.log1p(tenure),
+        recency / np.maximum(tenure, 1),
+        np.log1p(np.bincount(customer, minlength=size)),
+        np.log1p(np.bincount(customer, dollars, minlength=size)),
+        np.log1p(np.bincount(customer, cds, minlength=size)),
+    ]
+    for window in _WINDOWS:
+        recent = when >= day - window
+        columns.append(np.log1p(np.bincount(customer[recent], minlength=size)))
+        columns.append(np.log1p(np.bincount(customer[recent], dollars[recent], minlength=size)))
+    return np.stack(columns, axis=1)[entities]
+
+
+def labels_after(day: int, entities: NDArray[np.int64], task: str) -> NDArray[Any]:
+    """What the customers did in the 30 days from `day` on."""
+    rows = purchases()
+    after = (rows.day >= day) & (rows.day < day + HORIZON_DAYS)
+    size = int(rows.customer.max()) + 1
+    count = np.bincount(rows.customer[after], minlength=size)[entities]
+    if task == "binary_classification":
+        return (count > 0).astype(np.int64)
+    if task == "multiclass_classification":
+        return np.minimum(count, len(BANDS) - 1)
+    return np.bincount(rows.customer[after], rows.cents[after] / 100, minlength=size)[entities]
+
+
+_models: dict[tuple[str, Split], Model] = {}
+_fitting = threading.Lock()
+
+
+def load_model(task: str, split: Split, cache: Path) -> Model:
+    """The model for a task, fitted on first use and kept in `cache` and in memory."""
+    with _fitting:
+        model = _models.get((task, split))
+        if model is None:
+            path = cache / f"{task}-{split.cutoff}-v{_VERSION}.npz"
+            model = _read(path) or _fit(task, split)
+            _models[task, split] = model
+            if not path.exists():
+                _write(path, model)
+        return model
+
+
+def _fit(task: str, split: Split) -> Model:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    entities = [entities_at(day) for day in split.train]
+    features = np.concatenate(
+        [features_at(day, who) for day, who in zip(split.train, entities, strict=True)]
+    )
+    labels = np.concatenate(
+        [labels_after(day, who, task) for day, who in zip(split.train, entities, strict=True)]
+    )
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    options: dict[str, Any] = {
+        "hidden_layer_sizes": (16,),
+        "max_iter": 6,
+        "batch_size": 512,
+        "alpha": 1e-3,
+        "random_state": 7,
+    }
+    target_scale = 1.0
+    if task == "regression":
+        labels = np.minimum(labels, _SPEND_CAP)
+        target_scale = float(labels.std())
+        network = MLPRegressor(learning_rate_init=2e-3, **options)
+    else:
+        network = MLPClassifier(learning_rate_init=5e-3, **options)
+    with warnings.catch_warnings():
+        # Six passes over the data are meant; scikit-learn would rather have more.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit(
+            (features - mean) / scale, labels / target_scale if task == "regression" else labels
+        )
+    weights: Any = network.coefs_
+    biases: Any = network.intercepts_
+    model = Model(
+        task=task,
+        mean=mean,
+        scale=scale,
+        hidden=weights[0],
+        hidden_bias=biases[0],
+        output=weights[1],
+        output_bias=biases[1],
+        target_scale=target_scale,
+        metrics={},
+    )
+    model.metrics.update(
+        training_metrics=_measure(model, split.train[-1]),
+        validation_metrics=_measure(model, split.validation),
+        test_metrics=_measure(model, split.holdout),
+    )
+    return model
+
+
+def _measure(model: Model, day: int) -> dict[str, float]:
+    """How well the model does at one anchor, against what the customers then did."""
+    from sklearn import metrics
+
+    entities = entities_at(day)
+    truth = labels_after(day, entities, model.task)
+    guess = model.predict(features_at(day, entities))
+    if model.task == "binary_classification":
+        values = {
+            "auroc": metrics.roc_auc_score(truth, guess),
+            "auprc": metrics.average_precision_score(truth, guess),
+            "acc": metrics.accuracy_score(truth, guess >= 0.5),
+        }
+    elif model.task == "regression":
+        values = {
+            "mae": metrics.mean_absolute_error(truth, guess),
+            "mse": metrics.mean_squared_error(truth, guess),
+            "rmse": metrics.mean_squared_error(truth, guess) ** 0.5,
+        }
+    else:
+        values = {
+            "acc": metrics.accuracy_score(truth, guess.argmax(axis=1)),
+            "ce": metrics.log_loss(truth, guess, labels=range(len(BANDS))),
+        }
+    return {name: float(value) for name, value in values.items()}
+
+
+_ARRAYS = ("mean", "scale", "hidden", "hidden_bias", "output", "output_bias")
+
+
+def _write(path: Path, model: Model) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"task": model.task, "target_scale": model.target_scale, "metrics": model.metrics}
+    part = path.with_name(f".{uuid.uuid4().hex}.npz")
+    arrays = {name: getattr(model, name) for name in _ARRAYS}
+    np.savez(part, about=np.array(json.dumps(about)), **arrays)
+    part.replace(path)
+
+
+def _read(path: Path) -> Model | None:
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        about = json.loads(str(stored["about"]))
+        arrays = {name: stored[name] for name in _ARRAYS}
+    return Model(**about, **arrays)

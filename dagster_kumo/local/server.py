@@ -1,0 +1,198 @@
+"""The HTTP face: which path is answered by what, with which key."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable
+from typing import Any
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from dagster_kumo.local import pages
+from dagster_kumo.local.catalog import Catalog, check_group
+from dagster_kumo.local.exports import Exports
+from dagster_kumo.local.predictions import PredictionJobs
+from dagster_kumo.local.service import API_KEY, ApiError, Call, Service
+from dagster_kumo.local.tables import PredictionTables
+from dagster_kumo.local.training import TrainingJobs
+
+Answer = Callable[[Call], Any]
+
+
+class Application:
+    """The service's parts, and the ASGI application over them."""
+
+    def __init__(self, service: Service, *, rbac: bool) -> None:
+        self.service = service
+        self.training = TrainingJobs(service)
+        self.tables = PredictionTables(service)
+        self.exports = Exports(service)
+        self.predictions = PredictionJobs(service, self.training, self.tables, self.exports)
+        self.catalog = Catalog(service)
+        self._rbac = rbac
+        self.app = Starlette(
+            routes=[*self._api_routes(), *self._other_routes()],
+            exception_handlers={HTTPException: _http_error, Exception: _crash},
+        )
+
+    def resume(self) -> None:
+        """Take up the jobs that an earlier server left unfinished."""
+        resume = {
+            "prediction_jobs": self.predictions.resume,
+            "genpredtable_jobs": self.tables.resume,
+            "training_jobs": self.training.resume,
+            "artifact": self.exports.resume,
+        }
+        for job in self.service.store.all():
+            if not job.over:
+                resume[job.kind](job)
+
+    def _api_routes(self) -> list[Route]:
+        s, p, t, g = self.service, self.predictions, self.training, self.tables
+        e, c = self.exports, self.catalog
+        jobs = "/prediction_jobs"
+        tables = "/genpredtable_jobs"
+        training = "/training_jobs"
+
+        table: list[tuple[str, str, Answer]] = [
+            ("POST", jobs, p.create),
+            ("GET", jobs, p.list),
+            ("GET", jobs + "/{id}", p.get),
+            ("GET", jobs + "/{id}/progress", p.progress),
+            ("POST", jobs + "/{id}/cancel", p.cancel),
+            ("PATCH", jobs + "/{id}/tags", lambda call: s.update_tags("prediction_jobs", call)),
+            (
+                "GET",
+                jobs + "/{id}/get_prediction_df_urls",
+                lambda call: {"prediction_partitions": p.urls(call, "PREDICTIONS")},
+            ),
+            (
+                "GET",
+                jobs + "/{id}/get_embedding_df_urls",
+                lambda call: {"embedding_partitions": p.urls(call, "EMBEDDINGS")},
+            ),
+            ("POST", "/artifact", e.create),
+            ("GET", "/artifact/{id}", e.status),
+            ("POST", "/artifact/{id}/cancel", e.cancel),
+            ("POST", tables, g.create),
+            ("GET", tables, lambda call: [j.resource() for j in s.list("genpredtable_jobs", call)]),
+            ("GET", tables + "/{id}", lambda call: s.find("genpredtable_jobs", call).resource()),
+            ("GET", tables + "/{id}/get_anchor_time", g.anchor_time),
+            ("GET", tables + "/{id}/table_data", g.data_urls),
+            ("GET", tables + "/{id}/get_errors", g.errors),
+            ("POST", tables + "/{id}/cancel", g.cancel),
+            ("PATCH", tables + "/{id}/tags", lambda call: s.update_tags("genpredtable_jobs", call)),
+            ("POST", training, t.create),
+            ("GET", training, t.list),
+            ("GET", training + "/{id}", t.read),
+            ("GET", training + "/{id}/progress", t.progress),
+            ("GET", training + "/{id}/holdout", lambda call: PlainTextResponse(t.holdout(call))),
+            ("GET", training + "/{id}/encoders", lambda call: None),  # noqa: ARG005
+            ("POST", training + "/{id}/cancel", t.cancel),
+            ("PATCH", training + "/{id}/tags", lambda call: s.update_tags("training_jobs", call)),
+            ("GET", "/groups", c.groups),
+            ("GET", "/projects", c.projects),
+            ("GET", "/connectors/group_connectors", c.group_connectors),
+            ("GET", "/connectors", c.connectors),
+            ("POST", "/connectors", c.create_connector),
+            ("GET", "/connectors/{id}", c.connector),
+            ("DELETE", "/connectors/{id}", c.delete_connector),
+            ("POST", "/tables", c.create_table),
+            ("POST", "/tables/validate", c.accept),
+            ("GET", "/tables/{id}", c.table),
+            ("POST", "/tablesnapshots", c.create_table_snapshot),
+            ("GET", "/tablesnapshots/{id}", c.table_snapshot),
+            ("POST", "/graphs", c.create_graph),
+            ("POST", "/graphs/validate", c.accept),
+            ("GET", "/graphs/{id}", c.graph),
+            ("POST", "/graphsnapshots", c.create_graph_snapshot),
+            ("GET", "/graphsnapshots/edge_health/{id}", c.edge_health),
+            ("GET", "/graphsnapshots/{id}", c.graph_snapshot),
+            ("POST", "/predictive_queries", c.create_query),
+            ("GET", "/predictive_queries", c.queries),
+            ("POST", "/predictive_queries/validate", c.accept),
+            ("POST", "/predictive_queries/infer_task_type", c.task_type),
+            ("GET", "/predictive_queries/{id}", c.query),
+        ]
+        routes = [self._route(method, "/v1" + path, answer) for method, path, answer in table]
+        config = {"rbac": True} if self._rbac else {}
+        return [*routes, Route("/api/config", lambda request: JSONResponse(config))]  # noqa: ARG005
+
+    def _route(self, method: str, path: str, answer: Answer) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                call = await _read(request)
+                self._check(call, request)
+                value = await to_thread.run_sync(answer, call)
+            except ApiError as error:
+                return JSONResponse({"detail": error.detail}, error.status)
+            return value if isinstance(value, Response) else JSONResponse(value)
+
+        return Route("/api" + path, endpoint, methods=[method])
+
+    def _check(self, call: Call, request: Request) -> None:
+        key = request.headers.get("x-api-key", "")
+        if not hmac.compare_digest(key.encode(), API_KEY.encode()):
+            raise ApiError(401, "Invalid API key. The stand-in prints its key when it starts.")
+        if self._rbac:
+            check_group(call, call.path.removeprefix("/api"))
+
+    def _other_routes(self) -> list[Route]:
+        store = self.service.store
+
+        def home(request: Request) -> Response:
+            return HTMLResponse(pages.home_page(self.service, _base(request)))
+
+        def job(request: Request) -> Response:
+            id = request.path_params["id"]
+            for job in store.all():
+                if job.id == id:
+                    return HTMLResponse(pages.job_page(job))
+            return HTMLResponse(pages.missing_page(id), 404)
+
+        def ping(request: Request) -> Response:
+            del request
+            # How `LocalKumo.shared` recognises the server of its folder.
+            return JSONResponse({"data": str(self.service.folder.path), "pid": os.getpid()})
+
+        files = Route("/files/{path:path}", self.service.files.answer, methods=["GET", "HEAD"])
+        return [Route("/", home), Route("/ping", ping), Route("/jobs/{id}", job), files]
+
+
+async def _read(request: Request) -> Call:
+    json: Any = None
+    if body := await request.body():
+        try:
+            json = await request.json()
+        except ValueError:
+            detail = f"The body ({len(body)} bytes) is not valid JSON."
+            raise ApiError(422, detail) from None
+    return Call(
+        method=request.method,
+        path=request.url.path,
+        ids={name: str(value) for name, value in request.path_params.items()},
+        query=dict(request.query_params),
+        json=json,
+        base=_base(request),
+    )
+
+
+def _base(request: Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+async def _crash(request: Request, error: Exception) -> Response:
+    del request
+    return JSONResponse({"detail": f"The stand-in has a bug: {error!r}"}, 500)

@@ -1,0 +1,120 @@
+"""One stand-in for several processes: find the one that serves a data folder, or start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from dagster_kumo.local.folder import read_json
+from dagster_kumo.local.locks import FileLock
+from dagster_kumo.local.service import API_KEY
+
+_START_SECONDS = 60.0
+_PING_SECONDS = 5.0
+_STOP_SECONDS = 10.0
+# Kumo's answers are on this machine: no proxy may stand between.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class SharedKumo:
+    """A stand-in that runs in a process of its own."""
+
+    url: str
+    api_key: str
+    data: Path
+    pid: int
+
+    def stop(self) -> None:
+        """End it, for everybody who uses it."""
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + _STOP_SECONDS
+        while _find(self.data) is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def find_or_start(
+    data: str | os.PathLike[str], *, queue_seconds: float, run_seconds: float, idle_timeout: float
+) -> SharedKumo:
+    """The stand-in that serves a data folder; started if there is none."""
+    folder = Path(data).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if (found := _find(folder)) is not None:
+        return found
+    # Whoever gets the lock first starts it; the others find it when they get the lock.
+    with FileLock(folder / "start.lock"):
+        if (found := _find(folder)) is not None:
+            return found
+        options = {
+            "--queue-seconds": queue_seconds,
+            "--run-seconds": run_seconds,
+            "--idle-timeout": idle_timeout,
+        }
+        return _start(folder, options)
+
+
+def _find(folder: Path) -> SharedKumo | None:
+    try:
+        server = read_json(folder / "server.json")
+    except ValueError:
+        return None
+    if server is None:
+        return None
+    try:
+        with _opener.open(
+            server["url"].removesuffix("/api") + "/ping", timeout=_PING_SECONDS
+        ) as answer:
+            about: dict[str, Any] = json.load(answer)
+    except (URLError, OSError, ValueError):
+        return None
+    # Another program may have taken the port since.
+    if about.get("data") != str(folder):
+        return None
+    return SharedKumo(server["url"], API_KEY, folder, about["pid"])
+
+
+def _start(folder: Path, options: dict[str, float]) -> SharedKumo:
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "dagster_kumo.cli", "local", "--data", str(folder)]
+    command += ["--port", "0"]
+    for name, value in options.items():
+        command += [name, str(value)]
+    detached: dict[str, Any]
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
+        detached = {"creationflags": flags}
+    else:
+        # Neither a signal to the caller's group nor the end of its terminal is to reach it.
+        detached = {"start_new_session": True}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **detached,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if (found := _find(folder)) is not None:
+            return found
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    last = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"The stand-in for {folder} did not start. Its log, {log}, ends:\n{last}")

@@ -1,0 +1,346 @@
+"""`LocalKumo`: the stand-in in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from dagster_kumo.local.faults import Faults
+from dagster_kumo.local.folder import DataFolder, write_json
+from dagster_kumo.local.locks import FileLock
+from dagster_kumo.local.service import API_KEY
+from dagster_kumo.local.shared import SharedKumo, find_or_start
+
+if TYPE_CHECKING:
+    from dagster_kumo.local.wire import RecordedRequest, Recorder
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 15.0
+_STOP_SECONDS = 5.0
+
+
+class LocalKumo:
+    """A stand-in for the Kumo service on this machine: a real HTTP server in a thread.
+
+    It speaks Kumo's job API and serves prediction files by presigned urls. Its predictions come
+    from a small model fitted on real transactions, and change with the anchor time. It is a
+    stand-in: neither the model nor the service is Kumo's.
+
+    Example:
+        ```python
+        from dagster_kumo import KumoResource
+        from dagster_kumo.local import LocalKumo
+
+        with LocalKumo() as kumo:
+            resource = KumoResource(url=kumo.url, api_key=kumo.api_key)
+            ...
+            assert kumo.jobs[0]["job_status_report"]["status"] == "DONE"
+        ```
+
+    With a fault:
+        ```python
+        with LocalKumo() as kumo:
+            kumo.faults.answer(503, path=r"/prediction_jobs/[^/]+$", times=3)
+            ...
+        ```
+
+    Args:
+        data: The data folder: jobs, files and exports are kept there, and a stand-in started
+            again on it goes on where the last one stopped. Without it, a temporary folder that is
+            removed at the end.
+        port: The port on 127.0.0.1; 0 takes a free one.
+        queue_seconds: How long a job stays QUEUED.
+        run_seconds: How long a job is RUNNING, at least. With both at 0 a launch is answered when
+            the job is over, unless that takes longer than a second.
+        url_lifetime: Seconds until a presigned url expires.
+        rbac: Whether calls must name a group (and may name a project).
+        files_per_output: How many files each output has; by default one for each worker.
+        keep_requests: How many of the last requests are recorded in `requests`.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        *,
+        port: int = 0,
+        queue_seconds: float = 0.0,
+        run_seconds: float = 0.0,
+        url_lifetime: float = 3600.0,
+        rbac: bool = False,
+        files_per_output: int | None = None,
+        keep_requests: int = 10_000,
+    ) -> None:
+        self._given_data = None if data is None else Path(data)
+        self._asked_port = port
+        self._queue_seconds = queue_seconds
+        self._run_seconds = run_seconds
+        self._url_lifetime = url_lifetime
+        self._rbac = rbac
+        self._files_per_output = files_per_output
+        self._keep_requests = keep_requests
+        self._faults = Faults()
+        self._running: _Running | None = None
+        self._data: Path | None = None
+
+    @classmethod
+    def shared(
+        cls,
+        data: str | os.PathLike[str],
+        *,
+        queue_seconds: float = 2.0,
+        run_seconds: float = 6.0,
+        idle_timeout: float = 1800.0,
+    ) -> SharedKumo:
+        """The one stand-in of a data folder, for as many processes as like to use it.
+
+        If one already serves the folder, this finds it; if none does, it starts one in a process
+        of its own, and however many processes ask at the same moment, only one is started. It ends
+        by itself when nobody has called it for `idle_timeout` seconds. The options count only when
+        it is started.
+
+        Example:
+            ```python
+            kumo = LocalKumo.shared("./kumo-data")
+            resource = KumoResource(url=kumo.url, api_key=kumo.api_key)
+            ```
+        """
+        return find_or_start(
+            data, queue_seconds=queue_seconds, run_seconds=run_seconds, idle_timeout=idle_timeout
+        )
+
+    def start(self) -> LocalKumo:
+        """Start to serve. Returns itself."""
+        if self._running is not None:
+            return self
+        temporary = self._given_data is None
+        data = self._given_data or Path(tempfile.mkdtemp(prefix="local-kumo-"))
+        try:
+            self._running = self._serve(data)
+        except BaseException:
+            if temporary:
+                shutil.rmtree(data, ignore_errors=True)
+            raise
+        self._data = self._running.folder.path
+        return self
+
+    def stop(self) -> None:
+        """Stop to serve, open connections or not. Unfinished jobs go on when it starts again."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+            if self._given_data is None:
+                shutil.rmtree(running.folder.path, ignore_errors=True)
+
+    def __enter__(self) -> LocalKumo:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the API is: `http://127.0.0.1:<port>/api`."""
+        return f"http://{_HOST}:{self._started.port}/api"
+
+    @property
+    def api_key(self) -> str:
+        """The key to use. It is the same for every stand-in, and no secret."""
+        return API_KEY
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self._started.folder.path
+
+    @property
+    def faults(self) -> Faults:
+        """Faults to inject; see `Faults`."""
+        return self._faults
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The requests that came in, in order, file requests and broken ones too."""
+        return self._started.recorder.requests
+
+    def clear_requests(self) -> None:
+        """Forget the requests recorded so far."""
+        self._started.recorder.clear()
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """The prediction jobs as the API shows them, in the order of their launch."""
+        return [job.resource() for job in self._started.jobs("prediction_jobs")]
+
+    @property
+    def exports(self) -> list[dict[str, Any]]:
+        """The exports in the order of their launch: id, status, job, output, where written."""
+        return [self._started.describe_export(job) for job in self._started.jobs("artifact")]
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long nobody has called, 0 while a job is under way."""
+        return self._started.idle_seconds
+
+    @property
+    def _started(self) -> _Running:
+        if self._running is None:
+            raise RuntimeError("This LocalKumo is not started: use it in a `with`, or start() it.")
+        return self._running
+
+    def _serve(self, data: Path) -> _Running:
+        return _Running(
+            data,
+            port=self._asked_port,
+            queue_seconds=self._queue_seconds,
+            run_seconds=self._run_seconds,
+            url_lifetime=self._url_lifetime,
+            rbac=self._rbac,
+            files_per_output=self._files_per_output,
+            keep_requests=self._keep_requests,
+            faults=self._faults,
+        )
+
+
+class _Running:
+    """A server that serves, from its making to `stop`."""
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int,
+        queue_seconds: float,
+        run_seconds: float,
+        url_lifetime: float,
+        rbac: bool,
+        files_per_output: int | None,
+        keep_requests: int,
+        faults: Faults,
+    ) -> None:
+        # The web server is loaded here, so that importing this package stays cheap.
+        import uvicorn
+
+        from dagster_kumo.local.files import FileServer
+        from dagster_kumo.local.jobs import JobRunner, JobStore
+        from dagster_kumo.local.server import Application
+        from dagster_kumo.local.service import Service
+        from dagster_kumo.local.wire import Connection, Recorder, Wire
+
+        self.folder = DataFolder(data)
+        self._lock = FileLock(self.folder.path / "serving.lock")
+        if not self._lock.acquire(wait=False):
+            raise RuntimeError(
+                f"Another stand-in serves {self.folder.path}. Stop it first, use another data "
+                "folder, or share it: LocalKumo.shared(data)."
+            )
+        try:
+            self._socket = _listen(port)
+            self.port: int = self._socket.getsockname()[1]
+            self.recorder: Recorder = Recorder(keep_requests)
+            self._store = JobStore(self.folder.jobs)
+            self._runner = JobRunner(self._store, queue_seconds, run_seconds)
+            files = FileServer(self.folder.files, self.folder.secret, url_lifetime, faults)
+            service = Service(
+                self.folder, self._store, self._runner, files, faults, files_per_output
+            )
+            self._application = Application(service, rbac=rbac)
+            self._application.resume()
+        except BaseException:
+            self._lock.release()
+            raise
+
+        transports: set[asyncio.Transport] = set()
+        connection = type("_Connection", (Connection,), {"open_transports": transports})
+        self._transports = transports
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                Wire(self._application.app, faults, self.recorder),
+                http=connection,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="local-kumo", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self._lock.release()
+                raise RuntimeError(f"The stand-in did not start on port {self.port}.")
+            time.sleep(0.005)
+        write_json(
+            self.folder.path / "server.json",
+            {"url": f"http://{_HOST}:{self.port}/api", "pid": os.getpid()},
+        )
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self._server.serve(sockets=[self._socket])
+
+        asyncio.run(serve())
+
+    def stop(self) -> None:
+        """Stop, whoever is still connected."""
+        self._runner.stop()
+        self._server.should_exit = True
+        self._server.force_exit = True
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop may have ended by itself
+            self._loop.call_soon_threadsafe(self._abort_connections)
+        self._thread.join(_STOP_SECONDS)
+        (self.folder.path / "server.json").unlink(missing_ok=True)
+        self._lock.release()
+
+    def _abort_connections(self) -> None:
+        for transport in list(self._transports):
+            transport.abort()
+
+    def jobs(self, kind: Any) -> list[Any]:
+        """The jobs of a kind, in the order of their launch."""
+        return self._store.all(kind)
+
+    def describe_export(self, job: Any) -> dict[str, Any]:
+        """An export, for a person or a test."""
+        return self._application.exports.describe(job)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long nobody has called, 0 while a job is under way."""
+        return 0.0 if self._runner.busy else time.monotonic() - self.recorder.last_at
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # on Windows the option would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((_HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise RuntimeError(
+            f"Cannot listen on {_HOST}:{port}: {error.strerror}. Choose another port, or 0 for a "
+            "free one."
+        ) from error
+    return listener
