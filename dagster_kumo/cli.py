@@ -48,8 +48,16 @@ def local(
     from dagster_kumo.local.tasks import TRAINING_JOBS
 
     ended = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        del number, frame
+        ended.set()
+
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: ended.set())
+        signal.signal(name, end)
+    if hasattr(signal, "pthread_sigmask"):
+        # Whoever started this may have had them blocked, which is inherited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     kumo = LocalKumo(data, port=port, queue_seconds=queue_seconds, run_seconds=run_seconds)
     try:
         kumo.start()

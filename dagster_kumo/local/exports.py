@@ -10,7 +10,7 @@ A warehouse's tables are in the schema `<storage>_<connector>`, for example
 `schema__kumo__table` is called `schema.table`. Any connector's name will do.
 """
 
-# duckdb's and pyarrow's types are partly unknown:
+# The types of duckdb and pyarrow are partly unknown:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Exports:
         }
         export = self._service.store.new("artifact", config, project_id=call.project_id)
         self.resume(export)
+        self._service.runner.linger(export)
         return {"job_id": export.id}
 
     def status(self, call: Call) -> str:

@@ -29,7 +29,7 @@ _ID_PREFIXES: dict[Kind, str] = {
     "artifact": "export-job",
 }
 TERMINAL = frozenset({"DONE", "FAILED", "CANCELLED"})
-# With no durations to act out, a launch is answered when the job is over, unless it takes longer.
+# The longest that a launch lingers.
 _AT_ONCE_SECONDS = 1.0
 
 
@@ -211,8 +211,14 @@ class JobRunner:
             target=self._live, args=(job, list(stages), upstream), name=job.id, daemon=True
         )
         thread.start()
-        if not self.queue_seconds and not self.run_seconds:
-            thread.join(_AT_ONCE_SECONDS)
+
+    def linger(self, job: Job) -> None:
+        """With no durations to act out, give a job the time to end before its launch is answered."""
+        if self.queue_seconds or self.run_seconds:
+            return
+        deadline = time.monotonic() + _AT_ONCE_SECONDS
+        while not job.over and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def cancel(self, job: Job) -> bool:
         """Cancel a job that is not over yet; whether it was."""

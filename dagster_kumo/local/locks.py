@@ -35,6 +35,8 @@ class FileLock:
     def release(self) -> None:
         """Let the lock go."""
         if self._file is not None:
+            # Unlocked first: a forked child may hold the file open beyond the closing.
+            _unlock(self._file)
             self._file.close()
             self._file = None
 
@@ -49,6 +51,18 @@ class FileLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _try_lock(file: IO[bytes]) -> bool:

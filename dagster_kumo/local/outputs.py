@@ -11,7 +11,7 @@
 ANCHOR_TIMESTAMP is a timestamp in UTC without a zone.
 """
 
-# pyarrow has no types; numpy's are partly unknown:
+# The types of pyarrow and numpy are partly unknown:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingTypeStubs=false, reportMissingTypeArgument=false
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -39,6 +39,13 @@ def anchor_column(anchor: datetime, rows: int) -> pa.Array:
     return pa.array(np.full(rows, plain))
 
 
+def table_of(columns: dict[str, Any]) -> pa.Table:
+    """A table of arrays, pyarrow's and numpy's."""
+    import pyarrow as pa
+
+    return pa.table(cast("Any", columns))
+
+
 def predictions_table(
     model: Model,
     features: NDArray[Any],
@@ -55,7 +62,7 @@ def predictions_table(
     if model.task == "multiclass_classification":
         count = min(num_classes or len(BANDS), len(BANDS))
         order = np.argsort(-guess, axis=1, kind="stable")[:, :count]
-        return pa.table(
+        return table_of(
             {
                 "ENTITY": np.repeat(entities, count),
                 "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities) * count),
@@ -63,14 +70,17 @@ def predictions_table(
                 "SCORE": np.take_along_axis(guess, order, axis=1).ravel().astype(np.float32),
             }
         )
-    columns = {"ENTITY": entities, "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities))}
+    columns: dict[str, Any] = {
+        "ENTITY": entities,
+        "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities)),
+    }
     if model.task == "regression":
         columns["TARGET_PRED"] = guess.astype(np.float32)
     else:
         columns["TARGET_PRED"] = guess >= threshold
         columns["False_PROB"] = (1 - guess).astype(np.float32)
         columns["True_PROB"] = guess.astype(np.float32)
-    return pa.table(columns)
+    return table_of(columns)
 
 
 def embeddings_table(model: Model, features: NDArray[Any], entities: NDArray[np.int64]) -> pa.Table:
@@ -81,14 +91,12 @@ def embeddings_table(model: Model, features: NDArray[Any], entities: NDArray[np.
     width = vectors.shape[1]
     offsets = np.arange(len(vectors) + 1, dtype=np.int32) * width
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel()))
-    return pa.table({"ENTITY": entities, "EMBEDDING": lists})
+    return table_of({"ENTITY": entities, "EMBEDDING": lists})
 
 
 def entities_table(entities: NDArray[np.int64], anchor: datetime) -> pa.Table:
     """A prediction table: for whom, and as of when."""
-    import pyarrow as pa
-
-    return pa.table({"ENTITY": entities, "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities))})
+    return table_of({"ENTITY": entities, "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities))})
 
 
 def write_parts(folder: Path, tables: list[pa.Table]) -> None:

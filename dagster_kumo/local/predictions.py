@@ -84,6 +84,7 @@ class PredictionJobs:
             "prediction_jobs", config, tags=tags, project_id=call.project_id, private=private
         )
         self.resume(job)
+        self._service.runner.linger(job)
         return [job.id, validation(warnings=warnings)]
 
     def _check(self, config: dict[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -332,6 +333,9 @@ def _read_request(body: dict[str, Any]) -> dict[str, Any]:
         "explanations": check("explanations", bool) or False,
         "data_backend_session_id": check("data_backend_session_id", str),
     }
+    for name, value in tags.items():
+        if not isinstance(value, str):
+            problems.append(problem(["job_tags", name], "Input should be a valid string"))
     kinds = {"num_workers": int, "num_classes_to_return": (int, type(None))}
     for name in _OPTIONS:
         value = config["predict_options"][name]

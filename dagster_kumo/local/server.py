@@ -19,6 +19,7 @@ from dagster_kumo.local.catalog import Catalog, check_group
 from dagster_kumo.local.exports import Exports
 from dagster_kumo.local.predictions import PredictionJobs
 from dagster_kumo.local.service import API_KEY, ApiError, Call, Service
+from dagster_kumo.local.sources import SourceTables
 from dagster_kumo.local.tables import PredictionTables
 from dagster_kumo.local.training import TrainingJobs
 
@@ -35,6 +36,7 @@ class Application:
         self.exports = Exports(service)
         self.predictions = PredictionJobs(service, self.training, self.tables, self.exports)
         self.catalog = Catalog(service)
+        self.sources = SourceTables(service)
         self._rbac = rbac
         self.app = Starlette(
             routes=[*self._api_routes(), *self._other_routes()],
@@ -103,6 +105,10 @@ class Application:
             ("POST", "/connectors", c.create_connector),
             ("GET", "/connectors/{id}", c.connector),
             ("DELETE", "/connectors/{id}", c.delete_connector),
+            ("POST", "/source_tables/validate_table", self.sources.validate),
+            ("POST", "/source_tables/list_tables", self.sources.names),
+            ("POST", "/source_tables/get_table_config", self.sources.config),
+            ("POST", "/source_tables/get_table_data", self.sources.data),
             ("POST", "/tables", c.create_table),
             ("POST", "/tables/validate", c.accept),
             ("GET", "/tables/{id}", c.table),
@@ -122,7 +128,7 @@ class Application:
         ]
         routes = [self._route(method, "/v1" + path, answer) for method, path, answer in table]
         config = {"rbac": True} if self._rbac else {}
-        return [*routes, Route("/api/config", lambda request: JSONResponse(config))]  # noqa: ARG005
+        return [*routes, Route("/api/config", _always(JSONResponse(config)))]
 
     def _route(self, method: str, path: str, answer: Answer) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -163,6 +169,14 @@ class Application:
 
         files = Route("/files/{path:path}", self.service.files.answer, methods=["GET", "HEAD"])
         return [Route("/", home), Route("/ping", ping), Route("/jobs/{id}", job), files]
+
+
+def _always(response: Response) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        del request
+        return response
+
+    return endpoint
 
 
 async def _read(request: Request) -> Call:

@@ -125,14 +125,13 @@ class Service:
         for error in tag_errors(changes):
             raise ApiError(400, error["message"])
         with self.store.lock:
-            before = dict(job.tags)
-            for name, value in changes.items():
-                if value.lower() == "none":
-                    job.tags.pop(name, None)
-                else:
-                    job.tags[name] = value
+            tags = {name: value for name, value in job.tags.items() if name not in changes}
+            tags |= {k: v for k, v in changes.items() if v.lower() != "none"}
+            updated = tags != job.tags
+            # Replaced, never changed: another thread may be reading them.
+            job.tags = tags
             self.store.save(job)
-            return {"resource_updated": job.tags != before}
+        return {"resource_updated": updated}
 
     def start(self, job: Job, *stages: Stage, upstream: Job | None = None) -> None:
         """Let a job run."""

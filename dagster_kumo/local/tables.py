@@ -1,6 +1,6 @@
 """Prediction tables (`/v1/genpredtable_jobs`): for whom to predict, and as of when."""
 
-# pyarrow has no types:
+# The types of pyarrow are partly unknown:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dagster_kumo.local.jobs import Job, JobFailed, Stage
 from dagster_kumo.local.models import entities_at
 from dagster_kumo.local.outputs import entities_table, parts, write_parts
 from dagster_kumo.local.service import ApiError, Call, Service, parse_time, problem
-from dagster_kumo.local.tasks import CURRENT
+from dagster_kumo.local.tasks import CURRENT, QUERIES
 
 # Stands for a value that is left to the server.
 _MISSING = "???"
@@ -46,6 +46,7 @@ class PredictionTables:
         }
         job = self._new(config, self._anchor(plan["anchor_time"]), CURRENT.cutoff, call.project_id)
         self.resume(job)
+        self._service.runner.linger(job)
         return {"id": job.id}
 
     def create_inline(self, parent: Job) -> Job:
@@ -111,10 +112,13 @@ class PredictionTables:
     def _new(
         self, config: dict[str, Any], anchor: datetime, cutoff: int, project_id: str | None
     ) -> Job:
+        tags = {"pquery_id": config["pquery_id"]}
+        if query := QUERIES.get(config["pquery_id"]):
+            tags["pquery_name"] = query.name
         return self._service.store.new(
             "genpredtable_jobs",
             config,
-            tags=config["job_tags"] | {"pquery_id": config["pquery_id"]},
+            tags=config["job_tags"] | tags,
             project_id=project_id,
             private={"anchor": anchor.isoformat(), "cutoff": cutoff},
         )

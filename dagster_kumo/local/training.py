@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster_kumo.local.jobs import Job, Stage, now
 from dagster_kumo.local.models import entities_at, features_at, labels_after
-from dagster_kumo.local.outputs import anchor_column, write_parts
+from dagster_kumo.local.outputs import anchor_column, table_of, write_parts
 from dagster_kumo.local.service import ApiError, Call, Service, problem
 from dagster_kumo.local.tasks import CURRENT, EARLIER, QUERIES, TRAINING_JOBS, Query, Split
 
@@ -102,6 +102,7 @@ class TrainingJobs:
             private={"pquery_id": query.id, "cutoff": CURRENT.cutoff},
         )
         self.resume(job)
+        self._service.runner.linger(job)
         return {"id": job.id}
 
     def resume(self, job: Job) -> None:
@@ -168,15 +169,13 @@ class TrainingJobs:
         return self._service.files.url(call.base, file)
 
     def _holdout_table(self, trained: Trained) -> Any:
-        import pyarrow as pa
-
         day, task = trained.split.holdout, trained.query.task
         entities = entities_at(day)
         guess = self._service.model(trained.query, trained.split).predict(
             features_at(day, entities)
         )
         anchor = self._service.calendar.at(day)
-        return pa.table(  # pyright: ignore[reportUnknownMemberType] - pyarrow has no types
+        return table_of(
             {
                 "ENTITY": entities,
                 "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities)),
