@@ -1,0 +1,79 @@
+"""Dagster integration for Kumo: batch predictions, embeddings and exports as assets.
+
+The plain Python side (`KumoClient`, the job handles, `Predictions`, connectors, errors) works without
+a Dagster instance; the rest maps it to Dagster.
+"""
+
+from dagster import DagsterLibraryRegistry
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.connectors import (
+    ADLSConnector,
+    BigQueryConnector,
+    DatabricksConnector,
+    GCSConnector,
+    S3Connector,
+    SnowflakeConnector,
+)
+from dagster_kumo.api.errors import (
+    KumoAPIError,
+    KumoAuthenticationError,
+    KumoConnectionError,
+    KumoDataError,
+    KumoError,
+    KumoJobFailedError,
+    KumoModelError,
+    KumoTimeoutError,
+    KumoValidationError,
+)
+from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
+from dagster_kumo.assets import build_kumo_export_asset, kumo_assets
+from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.definitions import KumoExport, build_kumo_assets_definitions
+from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
+from dagster_kumo.jobs.export import ArtifactExportJob
+from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
+from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.resource import KumoResource
+from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
+from dagster_kumo.version import __version__
+
+__all__ = [
+    "ADLSConnector",
+    "ArtifactExportJob",
+    "BatchPrediction",
+    "BatchPredictionJob",
+    "BatchPredictionJobResult",
+    "BatchPredictionJobSummary",
+    "BigQueryConnector",
+    "DagsterKumoTranslator",
+    "DatabricksConnector",
+    "GCSConnector",
+    "JobStatusReport",
+    "KumoAPIError",
+    "KumoAssetProps",
+    "KumoAuthenticationError",
+    "KumoClient",
+    "KumoConnectionError",
+    "KumoDataError",
+    "KumoError",
+    "KumoExport",
+    "KumoIOManager",
+    "KumoJobFailedError",
+    "KumoModelError",
+    "KumoResource",
+    "KumoTimeoutError",
+    "KumoValidationError",
+    "PredictionTable",
+    "PredictionTableJob",
+    "Predictions",
+    "S3Connector",
+    "SnowflakeConnector",
+    "__version__",
+    "build_kumo_assets_definitions",
+    "build_kumo_export_asset",
+    "kumo_assets",
+]
+
+DagsterLibraryRegistry.register("dagster-kumo", __version__)

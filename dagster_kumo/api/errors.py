@@ -5,6 +5,7 @@ KumoError
 ├── KumoAPIError               the server answered with an error, or with something unreadable
 │   ├── KumoAuthenticationError    401, 403: the key or its rights
 │   └── KumoValidationError        the server refused the request, in its own words
+├── KumoModelError             there is no trained model as asked for
 ├── KumoJobFailedError         a job ended, but not DONE
 ├── KumoTimeoutError           the wait was limited and the limit is over; the job goes on
 └── KumoDataError              a file is not what it should be
@@ -79,6 +80,10 @@ class KumoValidationError(KumoAPIError):
     ) -> None:
         super().__init__(message, status_code=status_code, detail=detail)
         self.errors = tuple(errors)
+
+
+class KumoModelError(KumoError):
+    """There is no trained model as asked for: none with these tags, or one that is not done."""
 
 
 class KumoJobFailedError(KumoError):

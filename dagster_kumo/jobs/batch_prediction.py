@@ -142,15 +142,24 @@ class BatchPredictionJobResult:
     def __init__(self, job_id: str, client: KumoClient) -> None:
         self.id = job_id
         self._client = client
-        self._done: BatchPredictionJobResource | None = None
+        self._ended: BatchPredictionJobResource | None = None
 
     def __repr__(self) -> str:
         return f"BatchPredictionJobResult({self.id!r})"
 
+    def get(self) -> BatchPredictionJobResource:
+        """The job as the server keeps it; asked for once it has ended, and each time before."""
+        if self._ended is not None:
+            return self._ended
+        job = self._client.get_prediction_job(self.id)
+        if job.job_status_report.is_terminal:
+            self._ended = job
+        return job
+
     @property
     def tracking_url(self) -> str:
         """The job's page in Kumo."""
-        return self._client.public_url(self._job().job_status_report.tracking_url)
+        return self._client.public_url(self.get().job_status_report.tracking_url)
 
     def summary(self) -> BatchPredictionJobSummary:
         """Summary statistics of the output.
@@ -158,7 +167,7 @@ class BatchPredictionJobResult:
         Raises:
             KumoJobFailedError: the job has not ended, or not DONE, so there are none.
         """
-        job = self._job()
+        job = self.get()
         status = job.job_status_report.status
         if not job.job_status_report.is_terminal:
             raise KumoJobFailedError(
@@ -186,7 +195,7 @@ class BatchPredictionJobResult:
         Raises:
             KumoError: there is none, since the job used a table given by its path or failed early.
         """
-        table_job_id = self._job().config.pred_table_job_id
+        table_job_id = self.get().config.pred_table_job_id
         if table_job_id is None:
             raise KumoError(
                 f"Prediction job {self.id} has no prediction table job: it used a table given by its "
@@ -257,7 +266,7 @@ class BatchPredictionJobResult:
     def _output(self, output_type: OutputType) -> Predictions:
         from dagster_kumo.predictions.predictions import Provenance
 
-        job = self._job()
+        job = self.get()
         summary = self.summary()
         return read_files(
             self._client,
@@ -271,12 +280,3 @@ class BatchPredictionJobResult:
                 num_entities=summary.num_entities_predicted,
             ),
         )
-
-    def _job(self) -> BatchPredictionJobResource:
-        """The job, asked for once it has ended and each time before."""
-        if self._done is not None:
-            return self._done
-        job = self._client.get_prediction_job(self.id)
-        if job.job_status_report.is_terminal:
-            self._done = job
-        return job

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.files import PartitionFile, read_footer
+from dagster_kumo.predictions.anchors import Extremes, anchor_extremes, widest
+from dagster_kumo.predictions.files import PartitionFile, not_parquet, read_footer
 from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.statistics import OutputSummary
 from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
@@ -35,6 +37,8 @@ class Transferred:
     schema: pa.Schema
     summary: OutputSummary | None
     """None when the statistics could not be computed, or were not wanted."""
+    anchors: Extremes | None
+    """The earliest and the latest anchor time in the data; None when it has none."""
     seconds: float
 
     @property
@@ -52,6 +56,7 @@ class Transferred:
 class _One:
     entry: StoredFileEntry
     schema: pa.Schema
+    anchors: Extremes | None
     summary: OutputSummary | None
 
 
@@ -95,6 +100,7 @@ def transfer(
         files=[one.entry for one in done],
         schema=schema,
         summary=_merged([one.summary for one in done], warn) if summarise else None,
+        anchors=reduce(widest, (one.anchors for one in done)),
         seconds=time.monotonic() - started,
     )
 
@@ -117,12 +123,16 @@ def _bring(
     name = f"part-{index:05d}.parquet"
     scratch = version.scratch / f"{name}.partial"
     footer = _fetch(file, scratch, stop)
-    size = scratch.stat().st_size
-    schema = footer.schema.to_arrow_schema()
-    summary = _summarise(scratch, file.name, schema, stop, warn) if summarise else None
+    with pq.ParquetFile(str(scratch), memory_map=True) as parquet:
+        try:
+            anchors = anchor_extremes(parquet)
+            summary = _summarise(parquet, file.name, stop, warn) if summarise else None
+        except (pa.ArrowException, OSError) as error:
+            raise not_parquet(file.name, error) from None
+        schema = parquet.schema_arrow
+    entry = StoredFileEntry(name=name, num_rows=footer.num_rows, size_bytes=scratch.stat().st_size)
     version.put(scratch, name)
-    entry = StoredFileEntry(name=name, num_rows=footer.num_rows, size_bytes=size)
-    return _One(entry, schema, summary)
+    return _One(entry, schema, anchors, summary)
 
 
 def _fetch(file: PartitionFile, scratch: Path, stop: threading.Event) -> pq.FileMetaData:
@@ -136,30 +146,23 @@ def _fetch(file: PartitionFile, scratch: Path, stop: threading.Event) -> pq.File
 
 
 def _summarise(
-    path: Path, name: str, schema: pa.Schema, stop: threading.Event, warn: Callable[[str], None]
+    parquet: pq.ParquetFile, name: str, stop: threading.Event, warn: Callable[[str], None]
 ) -> OutputSummary | None:
     """The statistics of one file; None, with a warning, when they cannot be computed.
 
-    They enrich the metadata and are no reason to lose the data. A file whose pages cannot be read
-    is another matter: it is damaged.
+    They enrich the metadata and are no reason to lose the data. Pages that cannot be read are
+    another matter: the file is damaged, and that is raised.
     """
-    summary = OutputSummary(schema)
-    with pq.ParquetFile(str(path), memory_map=True) as parquet:
-        batches = parquet.iter_batches(BATCH_ROWS)
-        while True:
-            if stop.is_set():
-                raise KumoDataError("The transfer was stopped.")
-            try:
-                batch = next(batches, None)
-            except (pa.ArrowException, OSError) as error:
-                raise KumoDataError(f"{name} is damaged: {error}") from None
-            if batch is None:
-                return summary
-            try:
-                summary.update(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
-                warn(f"No statistics: {name} could not be summarised ({error}).")
-                return None
+    summary = OutputSummary(parquet.schema_arrow)
+    for batch in parquet.iter_batches(BATCH_ROWS):
+        if stop.is_set():
+            raise KumoDataError("The transfer was stopped.")
+        try:
+            summary.update(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
+            warn(f"No statistics: {name} could not be summarised ({error}).")
+            return None
+    return summary
 
 
 def _merged(

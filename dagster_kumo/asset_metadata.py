@@ -1,0 +1,178 @@
+"""What is shown of an asset in Dagster: the entries of its materializations, and their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dagster_kumo.api.connectors import Connector, WriteMode, is_bucket
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
+from dagster_kumo.predictions.predictions import Provenance
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
+
+BATCH_PREDICTION = "dagster-kumo/batch_prediction"
+"""On the spec of an asset: the `BatchPrediction` that makes it."""
+OUTPUT_TYPE = "dagster-kumo/output_type"
+"""On the spec of an asset: `predictions` or `embeddings`."""
+
+NAMESPACE = "dagster-kumo/"
+COLUMN_DESCRIPTIONS = {
+    "ENTITY": "The primary key of the entity that is predicted for.",
+    "ANCHOR_TIMESTAMP": "The point in time that the prediction looks ahead from.",
+    "TARGET_PRED": "The predicted value; of a yes or no question, by the threshold.",
+    "True_PROB": "The probability of yes, 0 to 1.",
+    "False_PROB": "The probability of no, 0 to 1.",
+    "CLASS": "One of the possible classes or items.",
+    "SCORE": "How likely the class is for the entity.",
+}
+
+
+def job_metadata(
+    result: BatchPredictionJobResult, provenance: Provenance | None, *, seconds: float
+) -> dict[str, Any]:
+    """What is known of the prediction job behind a materialization."""
+    entries: dict[str, Any] = {
+        "job_id": result.id,
+        "tracking_url": dg.MetadataValue.url(result.tracking_url),
+        "num_entities_predicted": result.summary().num_entities_predicted,
+        "duration_seconds": round(seconds, 3),
+    }
+    if provenance and provenance.training_job_id:
+        entries["training_job_id"] = provenance.training_job_id
+    if provenance and provenance.prediction_time:
+        entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
+    return _in_namespace(entries)
+
+
+def export_metadata(
+    *,
+    export_job_id: str,
+    job_id: str,
+    connector: Connector,
+    target: str,
+    write_mode: WriteMode | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """What is known of an export."""
+    entries: dict[str, Any] = {
+        "export_job_id": export_job_id,
+        "job_id": job_id,
+        "storage": connector.storage,
+        "write_mode": write_mode or "OVERWRITE",
+        "duration_seconds": round(seconds, 3),
+    }
+    return {
+        **_in_namespace(entries),
+        "dagster/uri" if is_bucket(connector) else "dagster/table_name": target,
+    }
+
+
+def column_schema(schema: pa.Schema) -> dg.TableSchema:
+    """The columns of an output with their types, and what Kumo's own columns mean."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                f.name,
+                str(f.type),
+                description=COLUMN_DESCRIPTIONS.get(f.name),
+                constraints=dg.TableColumnConstraints(nullable=f.nullable),
+            )
+            for f in schema
+        ]
+    )
+
+
+def statistics_metadata(summary: OutputSummary) -> dict[str, Any]:
+    """The statistics of an output: a table for people, and single numbers that Dagit plots."""
+    entries: dict[str, Any] = {"statistics": _statistics_table(summary)}
+    for name, column in summary.columns.items():
+        mean = _finite(column.mean)
+        if mean is not None:
+            entries[f"{name}/mean"] = float(mean)
+        entries[f"{name}/null_fraction"] = column.null_fraction
+    return _in_namespace(entries)
+
+
+def preview_table(rows: pa.Table) -> dg.TableMetadataValue:
+    """Rows as a table in the metadata."""
+    records = [
+        dg.TableRecord({name: _cell(value) for name, value in row.items()})
+        for row in rows.to_pylist()
+    ]
+    return dg.MetadataValue.table(records, schema=column_schema(rows.schema))
+
+
+def _in_namespace(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{NAMESPACE}{name}": value for name, value in entries.items()}
+
+
+_STATISTICS_COLUMNS = (
+    ("column", "string"),
+    ("type", "string"),
+    ("count", "int"),
+    ("nulls", "int"),
+    ("distinct", "int"),
+    ("min", "string"),
+    ("max", "string"),
+    ("mean", "float"),
+    ("std", "float"),
+    ("5 %", "float"),
+    ("25 %", "float"),
+    ("50 %", "float"),
+    ("75 %", "float"),
+    ("95 %", "float"),
+)
+
+
+def _statistics_table(summary: OutputSummary) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [_statistics_row(column) for column in summary.columns.values()],
+        schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in _STATISTICS_COLUMNS]),
+    )
+
+
+def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
+    quantiles = column.quantiles() or [None] * 5
+    values = [
+        column.name,
+        str(column.type),
+        column.count,
+        column.nulls,
+        column.distinct,
+        _cell(column.min),
+        _cell(column.max),
+        _finite(column.mean),
+        _finite(column.std),
+        *(_finite(q) for q in quantiles),
+    ]
+    return dg.TableRecord(
+        {name: value for (name, _), value in zip(_STATISTICS_COLUMNS, values, strict=True)}
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    """A number that Dagit can show: it cannot parse a record with NaN or inf in it."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.6g}")
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
+    if isinstance(value, list):
+        text = ", ".join(str(_cell(v)) for v in value[:4])
+        return f"[{text}{', ...' if len(value) > 4 else ''}]"
+    return str(value)

@@ -1,0 +1,161 @@
+"""`BatchPrediction`: what to run, said once, where the assets are defined."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from dagster_kumo.api.connectors import kept_by_kumo
+from dagster_kumo.api.records import (
+    OUTPUT_TYPES,
+    BatchPredictionRequest,
+    OutputType,
+    PredictOptions,
+)
+
+Anchor = Literal["end", "start"]
+TABLE_OPTIONS = ("forecast_length", "lag_timesteps", "year_over_year")
+MAX_WORKERS = 4
+OWN_TAG_PREFIX = "dagster."
+
+_TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MAX_TAG_VALUE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPrediction:
+    """A batch prediction to run: by which model, for which time, with which options.
+
+    Args:
+        training_job_id: the training job whose model predicts.
+        training_job_tags: instead of an id, tags of the training job: the newest one that is DONE
+            and carries them is taken, each time anew when the prediction runs.
+        outputs: `predictions`, `embeddings` or both. They come from one job.
+        binary_classification_threshold: from which probability on TARGET_PRED is true, 0 to 1.
+        num_classes_to_return: how many classes an entity gets at most, the best ones.
+        num_workers: how many workers share the work, 1 to 4; each writes one file.
+        anchor: which end of a time partition's window is the anchor time, the point in time that
+            predictions look ahead from: `"end"`, `"start"`, or None for none, which leaves it to
+            Kumo (the latest time in the data). Without partitions there is never one.
+        prediction_table: `"inline"` sends the anchor time with the launch.
+        prediction_table_job_id: predict for the entities of this prediction table.
+        prediction_table_path: predict for the entities of one's own prediction table at this path.
+        graph_snapshot_id: a snapshot of the data to predict on; None takes a fresh one.
+        job_tags: further tags of the Kumo job.
+
+    Raises:
+        ValueError: something cannot be; the message says what to write instead.
+
+    Example:
+        >>> BatchPrediction(training_job_id="trainingjob-1", outputs=("predictions", "embeddings")).outputs
+        ('predictions', 'embeddings')
+    """
+
+    training_job_id: str | None = None
+    training_job_tags: Mapping[str, str] | None = None
+    outputs: Sequence[OutputType] = ("predictions",)
+    binary_classification_threshold: float | None = None
+    num_classes_to_return: int | None = None
+    num_workers: int = 1
+    anchor: Anchor | None = "end"
+    prediction_table: Literal["inline"] = "inline"
+    prediction_table_job_id: str | None = None
+    prediction_table_path: str | None = None
+    graph_snapshot_id: str | None = None
+    job_tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        self._check_model()
+        self._check_outputs()
+        self._check_options()
+        self._check_time()
+        for key, value in self.job_tags.items():
+            if not _TAG_KEY.fullmatch(key) or key.startswith(OWN_TAG_PREFIX):
+                raise ValueError(
+                    f"{key!r} cannot be a tag of a Kumo job: a key has at most 64 letters, digits, dots, "
+                    f"underscores and dashes, and does not begin with {OWN_TAG_PREFIX!r}."
+                )
+            if len(value) > MAX_TAG_VALUE:
+                raise ValueError(f"The tag {key!r} is longer than {MAX_TAG_VALUE} characters.")
+
+    @property
+    def gives_own_table(self) -> bool:
+        """Whether the entities come from a prediction table that already exists."""
+        return bool(self.prediction_table_job_id or self.prediction_table_path)
+
+    def request(
+        self,
+        *,
+        training_job_id: str,
+        outputs: Sequence[OutputType],
+        prediction_time: datetime | None,
+    ) -> BatchPredictionRequest:
+        """The request for one job, without the tags that tell whose it is.
+
+        Predictions alone are asked for with an empty list, as the SDK does: every server knows
+        that. Embeddings need to be named.
+        """
+        return BatchPredictionRequest(
+            job_tags=dict(self.job_tags),
+            model_training_job_id=training_job_id,
+            predict_options=PredictOptions(
+                binary_classification_threshold=self.binary_classification_threshold,
+                num_classes_to_return=self.num_classes_to_return,
+                num_workers=self.num_workers,
+            ),
+            outputs=[kept_by_kumo(t) for t in OUTPUT_TYPES] if "embeddings" in outputs else [],
+            graph_snapshot_id=self.graph_snapshot_id,
+            pred_table_job_id=self.prediction_table_job_id,
+            pred_table_path=self.prediction_table_path,
+            prediction_time=prediction_time,
+        )
+
+    def _check_model(self) -> None:
+        if self.training_job_id and self.training_job_tags:
+            raise ValueError(
+                "BatchPrediction names two models: give training_job_id or training_job_tags, not both."
+            )
+        if not self.training_job_id and not self.training_job_tags:
+            raise ValueError(
+                "BatchPrediction names no model: give training_job_id='trainingjob-...', "
+                "or training_job_tags={'use_case': '...'} for the newest one that carries them."
+            )
+
+    def _check_outputs(self) -> None:
+        if isinstance(self.outputs, str):
+            raise ValueError(f"outputs is a sequence: write outputs=({self.outputs!r},).")
+        unknown: list[Any] = [o for o in self.outputs if o not in OUTPUT_TYPES]
+        if unknown or not self.outputs:
+            raise ValueError(
+                f"outputs holds {' or '.join(map(repr, OUTPUT_TYPES))} or both, not {unknown or 'nothing'}."
+            )
+        if len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(f"outputs names one twice: {tuple(self.outputs)}.")
+
+    def _check_options(self) -> None:
+        threshold = self.binary_classification_threshold
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(
+                f"binary_classification_threshold is a probability, 0 to 1, not {threshold}."
+            )
+        if self.num_classes_to_return is not None and self.num_classes_to_return < 1:
+            raise ValueError(
+                f"num_classes_to_return is at least 1, not {self.num_classes_to_return}; "
+                "leave it out for all classes."
+            )
+        if not 1 <= self.num_workers <= MAX_WORKERS:
+            raise ValueError(f"num_workers is 1 to {MAX_WORKERS}, not {self.num_workers}.")
+
+    def _check_time(self) -> None:
+        if self.anchor is not None and self.anchor not in get_args(Anchor):
+            raise ValueError(f"anchor is 'end', 'start' or None, not {self.anchor!r}.")
+        if self.prediction_table != "inline":
+            raise ValueError(f"prediction_table is 'inline', not {self.prediction_table!r}.")
+        if self.prediction_table_job_id and self.prediction_table_path:
+            raise ValueError(
+                "A prediction table is given by its job or by its path: give prediction_table_job_id "
+                "or prediction_table_path, not both."
+            )

@@ -1,0 +1,141 @@
+"""Everything of one model in one call: model, predictions, embeddings, exports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from typing_extensions import Unpack
+
+from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
+from dagster_kumo.api.records import OutputType
+from dagster_kumo.assets import (
+    DEFAULT_IO_MANAGER_KEY,
+    DEFAULT_RESOURCE_KEY,
+    AssetOptions,
+    build_kumo_export_asset,
+    completed_spec,
+    kumo_assets,
+)
+from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.resource import KumoResource
+from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
+
+
+@dataclass(frozen=True, kw_only=True)
+class KumoExport:
+    """One export of a model's output; the fields are those of `build_kumo_export_asset`.
+
+    Example:
+        >>> from dagster_kumo import SnowflakeConnector
+        >>> KumoExport(connector=SnowflakeConnector("warehouse"), table_name="CHURN").output_type
+        'predictions'
+    """
+
+    connector: Connector
+    table_name: TableName
+    output_type: OutputType = "predictions"
+    write_mode: WriteMode | None = None
+    metadata_fields: Sequence[MetadataField] = ()
+    key: dg.AssetKey | None = None
+    automation_condition: dg.AutomationCondition[Any] | None = None
+
+
+def build_kumo_assets_definitions(
+    *,
+    name: str,
+    prediction: BatchPrediction,
+    exports: Sequence[KumoExport] = (),
+    partitions_def: dg.PartitionsDefinition | None = None,
+    deps: Iterable[Any] = (),
+    translator: DagsterKumoTranslator | None = None,
+    resource_key: str = DEFAULT_RESOURCE_KEY,
+    io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
+    **options: Unpack[AssetOptions],
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Make all assets of one model.
+
+    The trained model is an external asset `<name>/model`: Kumo trains it from the tables in `deps`,
+    and the predictions depend on it. Then come `<name>/predictions`, `<name>/embeddings` if the
+    prediction asks for them, and one asset for each export.
+
+    Args:
+        name: the model's name; the prefix of the keys.
+        prediction: what to run.
+        exports: what Kumo writes to warehouses and buckets once the predictions are there.
+        partitions_def: the partitions of predictions, embeddings and exports.
+        deps: the source tables that the model reads, as `deps` of any asset.
+        translator: changes the specs.
+        resource_key: the key of the `KumoResource`.
+        io_manager_key: the key of the `KumoIOManager`.
+        automation_condition: for predictions and embeddings; an export has its own.
+        options: see `AssetOptions`.
+
+    Raises:
+        ValueError: the definition cannot be; the message says what to write instead.
+
+    Example:
+        >>> import dagster as dg
+        >>> assets = build_kumo_assets_definitions(
+        ...     name="churn",
+        ...     prediction=BatchPrediction(training_job_id="trainingjob-1"),
+        ...     partitions_def=dg.DailyPartitionsDefinition(start_date="2026-01-01"),
+        ...     deps=["customers", "orders"],
+        ... )
+        >>> [asset.key.to_user_string() for asset in assets]  # a spec for the model, then definitions
+        ['churn/model', 'churn/predictions']
+    """
+    translator = translator or DagsterKumoTranslator()
+    model = completed_spec(
+        translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
+        deps=deps,
+        automation_condition=None,
+        options=options,
+    )
+
+    @kumo_assets(
+        name=name,
+        prediction=prediction,
+        partitions_def=partitions_def,
+        deps=[model.key],
+        translator=translator,
+        io_manager_key=io_manager_key,
+        automation_condition=automation_condition,
+        required_resource_keys={resource_key},
+        **options,
+    )
+    def predictions(context: dg.AssetExecutionContext) -> Any:
+        kumo: KumoResource = getattr(context.resources, resource_key)
+        yield from kumo.predict(context)
+
+    built = [
+        build_kumo_export_asset(
+            name=name,
+            predictions=predictions,
+            connector=export.connector,
+            table_name=export.table_name,
+            output_type=export.output_type,
+            write_mode=export.write_mode,
+            metadata_fields=export.metadata_fields,
+            key=export.key,
+            translator=translator,
+            resource_key=resource_key,
+            automation_condition=export.automation_condition,
+            **options,
+        )
+        for export in exports
+    ]
+    _check_keys([model.key, *predictions.keys, *(key for export in built for key in export.keys)])
+    return [model, predictions, *built]
+
+
+def _check_keys(keys: Sequence[dg.AssetKey]) -> None:
+    twice = sorted({key.to_user_string() for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(
+            f"Two assets have the key {', '.join(twice)}. Give one of the exports a key of its own: "
+            "KumoExport(..., key=dg.AssetKey([...]))."
+        )

@@ -1,0 +1,325 @@
+"""`KumoIOManager`: keeps outputs as Parquet files and hands them to other assets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.asset_metadata import (
+    NAMESPACE,
+    column_schema,
+    preview_table,
+    statistics_metadata,
+)
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
+from dagster_kumo.loading import Annotation
+from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.resource import KumoResource
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from dagster_kumo.predictions.store import PartitionStore
+    from dagster_kumo.predictions.transfer import Transferred
+
+RowCountCheck = Literal["error", "warn", "off"]
+
+
+class KumoIOManager(dg.ConfigurableIOManager):
+    """Stores predictions and embeddings as the Parquet files that Kumo wrote, partition by partition.
+
+    Files are moved with bounded memory, several at a time, and checked before the new version comes
+    into force; until then, and if anything fails, the version stored before stays as it is.
+
+    Inputs are loaded by their annotation: `Predictions` (also when there is none), `pandas.DataFrame`,
+    `pyarrow.Table`, `pyarrow.dataset.Dataset`, `pyarrow.RecordBatchReader`, `polars.DataFrame` or
+    `.LazyFrame`, `BatchPredictionJobResult`, or `dict[str, ...]` of one of them by Dagster partition.
+    `AssetIn(metadata={"columns": [...]})` reads only those columns;
+    `AssetIn(metadata={"allow_missing_partitions": True})` leaves out partitions that are not stored.
+
+    DataFrames and Arrow tables that other assets return are stored as well.
+
+    Example:
+        >>> import dagster as dg
+        >>> defs = dg.Definitions(
+        ...     resources={"kumo_io_manager": KumoIOManager(base_path="s3://bucket/predictions")},
+        ... )
+    """
+
+    base_path: str = Field(
+        description="The folder to store in: a path, or any url that fsspec knows (s3://, gs://, abfss://)."
+    )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        json_schema_extra={"dagster__is_secret": True},
+        description="Options of the file system, as fsspec takes them: endpoint, credentials.",
+    )
+    max_parallel_downloads: int = Field(
+        default=4, ge=1, description="How many files are moved at the same time."
+    )
+    preview_rows: int = Field(
+        default=0,
+        ge=0,
+        description=(
+            "How many rows the metadata shows. None by default: rows in an event log are data in one more place."
+        ),
+    )
+    statistics: bool = Field(
+        default=True, description="Whether statistics of the columns are computed for the metadata."
+    )
+    row_count_check: RowCountCheck = Field(
+        default="error",
+        description=(
+            "What to do about predictions with fewer rows than the job's summary has entities: refuse "
+            "them ('error'), store them with a warning ('warn'), or nothing ('off')."
+        ),
+    )
+    grace_period: float = Field(
+        default=3600.0,
+        ge=0,
+        description="Seconds for which a version that is no longer in force is kept for its readers.",
+    )
+    kumo: dg.ResourceDependency[KumoResource | None] = None  # pyright: ignore[reportAssignmentType] - the form in which Dagster takes an optional resource
+    """The connection, for inputs annotated with `BatchPredictionJobResult`; None takes the one that
+    the environment describes."""
+
+    # Writing
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Store an output: of each partition one new version."""
+        if context.has_asset_key and context.has_asset_partitions:
+            keys = list(context.asset_partition_keys)
+            values = self._by_partition(context, obj, keys)
+        else:
+            values = {None: obj}
+        for key, value in values.items():
+            metadata = self._store_partition(context, key, value)
+            if len(values) == 1:
+                context.add_output_metadata(metadata)
+
+    def _by_partition(
+        self, context: dg.OutputContext, obj: Any, keys: list[str]
+    ) -> Mapping[str | None, Any]:
+        if len(keys) == 1:
+            return {keys[0]: obj}
+        if not isinstance(obj, Mapping) or set(obj) != set(keys):
+            raise KumoDataError(
+                f"{context.asset_key.to_user_string()} is made for {len(keys)} partitions in one run, so its "
+                "value must be a dictionary by partition key. Return one, or give the asset "
+                "BackfillPolicy.multi_run()."
+            )
+        return obj
+
+    def _store_partition(
+        self, context: dg.OutputContext, key: str | None, obj: Any
+    ) -> dict[str, Any]:
+        from dagster_kumo.predictions.tables import as_predictions
+        from dagster_kumo.predictions.transfer import transfer
+
+        output = as_predictions(obj)
+        store = self._store(context, key)
+        with store.new_version() as version:
+            transferred = transfer(
+                output.files,
+                version,
+                max_parallel=self.max_parallel_downloads,
+                summarise=self.statistics,
+                warn=context.log.warning,
+            )
+            self._check_rows(context, output, transferred)
+            _check_anchor(output, transferred)
+            stored = version.commit(transferred.files, output.provenance)
+        rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
+        context.log.info(
+            f"Stored {transferred.num_rows:,} rows in {len(transferred.files)} files "
+            f"({transferred.size_bytes / 1e6:,.1f} MB at {rate:,.0f} MB/s) in {store.directory}"
+        )
+        return self._metadata(context, stored, transferred)
+
+    def _check_rows(
+        self, context: dg.OutputContext, output: Predictions, transferred: Transferred
+    ) -> None:
+        """Fewer rows than entities mean that some have no prediction. More are normal: of a
+        multiclass model there is one for each entity and class. Embeddings are only counted."""
+        expected = output.provenance.num_entities if output.provenance else None
+        if expected is None or output.output_type != "predictions" or self.row_count_check == "off":
+            return
+        if transferred.num_rows < expected:
+            message = (
+                f"Prediction job {output.job_id} says that it predicted for {expected:,} entities, but its "
+                f"files hold {transferred.num_rows:,} rows."
+            )
+            if self.row_count_check == "error":
+                raise KumoDataError(
+                    f"{message} They are not stored, and what was stored before stays in force.\n"
+                    "Materialize again, or set row_count_check='warn' to store them all the same."
+                )
+            context.log.warning(message)
+
+    def _metadata(
+        self, context: dg.OutputContext, stored: Predictions, transferred: Transferred
+    ) -> dict[str, Any]:
+        metadata: dict[str, Any] = {
+            "dagster/row_count": transferred.num_rows,
+            "dagster/size_bytes": transferred.size_bytes,
+            "dagster/column_schema": column_schema(transferred.schema),
+            f"{NAMESPACE}num_partitions": len(transferred.files),
+        }
+        try:
+            metadata |= self._insights(stored, transferred)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
+            context.log.warning(f"Some metadata could not be made, the data is stored: {error}")
+        return metadata
+
+    def _insights(self, stored: Predictions, transferred: Transferred) -> dict[str, Any]:
+        from dagster_kumo.distribution import (
+            distribution_as_picture,
+            distribution_as_text,
+            score_column,
+        )
+
+        insights: dict[str, Any] = {}
+        if transferred.summary is not None:
+            insights |= statistics_metadata(transferred.summary)
+            column = score_column(transferred.summary)
+            if column is not None:
+                title = f"{column.name} of {column.count:,} rows"
+                picture = distribution_as_picture(column, title=title)
+                insights[f"{NAMESPACE}distribution"] = dg.MetadataValue.md(
+                    picture or distribution_as_text(column)
+                )
+        if self.preview_rows:
+            batches = stored.iter_batches(self.preview_rows)
+            import pyarrow as pa
+
+            rows = pa.Table.from_batches([next(batches)]).slice(0, self.preview_rows)
+            insights[f"{NAMESPACE}preview"] = preview_table(rows)
+        return insights
+
+    # Reading
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Load an input as its annotation asks.
+
+        Raises:
+            FileNotFoundError: a partition is not stored.
+        """
+        annotation = Annotation.parse(context.dagster_type.typing_type)
+        metadata = context.definition_metadata or {}
+        columns: Sequence[str] | None = metadata.get("columns")
+        if context.has_asset_key and context.has_asset_partitions:
+            keys: list[str | None] = list(context.asset_partition_keys)
+        else:
+            keys = [None]
+        found = self._found(
+            context, keys, skip_missing=bool(metadata.get("allow_missing_partitions"))
+        )
+        if annotation.by_partition:
+            return {key: self._load(annotation, [one], columns) for key, one in found.items()}
+        if not found and (annotation.optional or keys != [None]):
+            if annotation.optional:
+                return None
+            raise FileNotFoundError(
+                f"None of the {len(keys)} partitions of {_name(context)} is stored."
+            )
+        return self._load(annotation, list(found.values()), columns)
+
+    def _found(
+        self, context: dg.InputContext, keys: list[str | None], *, skip_missing: bool
+    ) -> dict[str | None, Predictions]:
+        optional = Annotation.parse(context.dagster_type.typing_type).optional
+        found: dict[str | None, Predictions] = {}
+        missing: list[str | None] = []
+        for key in keys:
+            try:
+                found[key] = self._store(context, key).read()
+            except FileNotFoundError:
+                missing.append(key)
+        if missing and not skip_missing and not optional:
+            which = f" {', '.join(map(str, missing[:5]))}" if missing != [None] else ""
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise FileNotFoundError(
+                f"{_name(context)} is not stored{' for' + which if which else ''}{more}. Materialize it first, "
+                'or write AssetIn(metadata={"allow_missing_partitions": True}) to go on without.'
+            )
+        return found
+
+    def _load(
+        self, annotation: Annotation, stored: list[Predictions], columns: Sequence[str] | None
+    ) -> Any:
+        if annotation.is_job_result:
+            return self._job_result(stored)
+        return annotation.load(_joined(stored), columns)
+
+    def _job_result(self, stored: list[Predictions]) -> BatchPredictionJobResult:
+        if len(stored) != 1:
+            raise TypeError(
+                f"There are {len(stored)} partitions, each with a job of its own: annotate the input with "
+                "dict[str, BatchPredictionJobResult]."
+            )
+        if stored[0].job_id is None:
+            raise TypeError(
+                "What is stored was not made by a prediction job, so there is no result of one."
+            )
+        kumo = self.kumo or KumoResource()
+        return kumo.batch_prediction_job_result(stored[0].job_id)
+
+    # Places
+
+    def _store(
+        self, context: dg.InputContext | dg.OutputContext, partition_key: str | None
+    ) -> PartitionStore:
+        from upath import UPath
+
+        from dagster_kumo.predictions.store import PartitionStore
+
+        parts = context.asset_key.path if context.has_asset_key else context.get_identifier()
+        directory: UPath = UPath(self.base_path, **self.storage_options)
+        for part in [*parts, *([partition_key] if partition_key is not None else [])]:
+            directory /= _folder_name(part)
+        return PartitionStore(directory, grace_period=timedelta(seconds=self.grace_period))
+
+
+def _folder_name(part: str) -> str:
+    """A part of a key as one folder: nothing in it can lead elsewhere."""
+    name = quote(part, safe="")
+    return name.replace(".", "%2E") if name.strip(".") == "" else name
+
+
+def _joined(stored: list[Predictions]) -> Predictions:
+    """Several partitions as one output, in the order of their keys."""
+    if len(stored) == 1:
+        return stored[0]
+    return Predictions([file for one in stored for file in one.files])
+
+
+def _name(context: dg.InputContext) -> str:
+    return context.asset_key.to_user_string() if context.has_asset_key else context.name
+
+
+def _check_anchor(output: Predictions, transferred: Transferred) -> None:
+    """Refuse predictions for another time than the one that was asked.
+
+    A server that does not know `prediction_time` predicts for the latest time in its data. The data
+    says for when it is; more than the partition's own window apart is another partition's data.
+    """
+    provenance = output.provenance
+    if provenance is None or provenance.prediction_time is None or provenance.window is None:
+        return
+    if transferred.anchors is None:  # a query that is not about time has no such column
+        return
+    for found in transferred.anchors:
+        if abs(found - provenance.prediction_time) > provenance.window:
+            raise KumoDataError(
+                f"Prediction job {provenance.job_id} was asked to predict for "
+                f"{provenance.prediction_time:%Y-%m-%d %H:%M %Z}, but its data is for "
+                f"{found:%Y-%m-%d %H:%M %Z}. It is not stored, and what was stored before stays in force.\n"
+                "A Kumo server older than this way of asking predicts for the latest time in its data."
+            )

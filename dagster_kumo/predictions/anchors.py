@@ -1,0 +1,51 @@
+"""The anchor time that an output's own data names."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP
+
+Extremes = tuple[datetime, datetime]
+
+# An integer is unix time; its size tells the unit, since the years in question lie close together.
+_UNITS = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (float("inf"), 1_000_000_000))
+
+
+def anchor_extremes(parquet: pq.ParquetFile) -> Extremes | None:
+    """The earliest and the latest anchor time in a file; None when it has no such column."""
+    if ANCHOR_TIMESTAMP not in parquet.schema_arrow.names:
+        return None
+    extremes: Extremes | None = None
+    for batch in parquet.iter_batches(columns=[ANCHOR_TIMESTAMP]):
+        both: Any = pc.min_max(batch.column(0)).as_py()
+        low, high = _as_time(both["min"]), _as_time(both["max"])
+        if low is not None and high is not None:
+            extremes = widest(extremes, (low, high))
+    return extremes
+
+
+def widest(one: Extremes | None, other: Extremes | None) -> Extremes | None:
+    """The earliest and the latest of both."""
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _as_time(value: object) -> datetime | None:
+    if isinstance(value, datetime):
+        return (
+            value.replace(tzinfo=timezone.utc)
+            if value.tzinfo is None
+            else value.astimezone(timezone.utc)
+        )
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
+    if isinstance(value, int):
+        per_second = next(unit for limit, unit in _UNITS if abs(value) < limit)
+        return datetime.fromtimestamp(value / per_second, tz=timezone.utc)
+    return None

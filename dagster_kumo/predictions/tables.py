@@ -1,0 +1,70 @@
+"""Data that no Kumo job made, as an output: frames and tables that other assets return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dagster_kumo.predictions.predictions import BATCH_ROWS, Predictions
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A stream of record batches that becomes one Parquet file. It can be read once."""
+
+    reader: pa.RecordBatchReader
+    name: str = "the table"
+
+    @property
+    def path(self) -> str:
+        """It lies nowhere yet."""
+        return ""
+
+    @contextmanager
+    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:  # noqa: ARG002 - see `PartitionFile`
+        buffer = pa.BufferOutputStream()
+        with pq.ParquetWriter(buffer, self.reader.schema) as writer:
+            for batch in self.reader:
+                writer.write_batch(batch)
+        with pq.ParquetFile(pa.BufferReader(buffer.getvalue())) as parquet:
+            yield parquet
+
+    def save(self, to: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Write the Parquet file."""
+        with pq.ParquetWriter(str(to), self.reader.schema) as writer:
+            for batch in self.reader:
+                if stopped():
+                    return
+                writer.write_batch(batch)
+
+
+def as_predictions(obj: Any) -> Predictions:
+    """What an asset returned, as partition files.
+
+    Takes `Predictions`, pandas and polars frames, and whatever speaks Arrow's stream protocol.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(obj, Predictions):
+        return obj
+    if type(obj).__module__.startswith("polars") and type(obj).__name__ == "LazyFrame":
+        obj = obj.collect()
+    if type(obj).__module__.split(".")[0] == "pandas" and type(obj).__name__ == "DataFrame":
+        obj = pa.Table.from_pandas(obj)
+    if isinstance(obj, pa.Table):
+        obj = obj.to_reader(max_chunksize=BATCH_ROWS)
+    elif hasattr(obj, "__arrow_c_stream__"):
+        obj = pa.RecordBatchReader.from_stream(obj)
+    if not isinstance(obj, pa.RecordBatchReader):
+        raise TypeError(
+            f"KumoIOManager stores Predictions, pandas and polars DataFrames, and Arrow tables, not "
+            f"{type(obj).__name__}. Return one of these, or give the asset another io_manager_key."
+        )
+    return Predictions([TableFile(obj)])

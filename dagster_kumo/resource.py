@@ -1,0 +1,419 @@
+"""`KumoResource`: the connection to Kumo, and what assets do with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
+from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoModelError
+from dagster_kumo.api.records import DONE, OutputType
+from dagster_kumo.asset_metadata import (
+    BATCH_PREDICTION,
+    OUTPUT_TYPE,
+    export_metadata,
+    job_metadata,
+)
+from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
+from dagster_kumo.jobs.export import ArtifactExportJob
+from dagster_kumo.launching import (
+    JOB_ID_METADATA,
+    launch_or_attach,
+    materialized_job_ids,
+    note_on_run,
+)
+from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.progress import ProgressLog
+from dagster_kumo.termination import CancelOnTermination, cancelled_with_the_run
+from dagster_kumo.windows import anchor_time, check_anchor, window_of
+
+_SECRET: dict[str, Any] = {"dagster__is_secret": True}
+
+
+class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument] - the argument is the class itself
+    """The connection to one Kumo deployment.
+
+    Every setting has a default: with `KUMO_API_KEY` in the environment, `KumoResource()` is enough.
+
+    Example:
+        >>> import dagster as dg
+        >>> defs = dg.Definitions(
+        ...     resources={"kumo": KumoResource(api_key=dg.EnvVar("KUMO_API_KEY"))},
+        ... )
+    """
+
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        json_schema_extra=_SECRET,
+        description="`<customer_id>:<secret>`. Falls back to the environment variable KUMO_API_KEY.",
+    )
+    url: str | None = Field(
+        default=None,
+        description=(
+            "The API's address. Falls back to KUMO_API_ENDPOINT, then to the customer that the key names."
+        ),
+    )
+    group: str | None = Field(
+        default=None, description="The group to work in, by name or id, where there are groups."
+    )
+    project: str | None = Field(
+        default=None, description="The project to work in, by name or id, where there are groups."
+    )
+    request_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds of silence after which a request counts as lost."
+    )
+    request_max_retries: int = Field(
+        default=8,
+        ge=0,
+        description="How often a request is repeated after 408, 429, 5xx or a broken connection.",
+    )
+    poll_interval: float = Field(
+        default=60.0,
+        gt=0,
+        description=(
+            "The longest time between two looks at a job, in seconds. The first ones follow closely."
+        ),
+    )
+    poll_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "How long to wait for a job, in seconds. By default as long as it takes. "
+            "A job that takes longer is not cancelled."
+        ),
+    )
+    cancel_on_termination: CancelOnTermination = Field(
+        default="user",
+        description=(
+            "Whether a job ends with its run: when a user terminates the run ('user'), also when the "
+            "process is evicted ('always'), or never ('never')."
+        ),
+    )
+    verify_ssl: bool = Field(default=True, description="False accepts any TLS certificate.")
+
+    _client: KumoClient | None = PrivateAttr(default=None)
+
+    def get_client(self) -> KumoClient:
+        """The client for Kumo's API.
+
+        Raises:
+            ValueError: there is no API key, or no address.
+        """
+        if self._client is None:
+            self._client = KumoClient(
+                self.url,
+                self.api_key,
+                group=self.group,
+                project=self.project,
+                request_timeout=self.request_timeout,
+                request_max_retries=self.request_max_retries,
+                verify_ssl=self.verify_ssl,
+            )
+        return self._client
+
+    def batch_prediction_job(self, job_id: str) -> BatchPredictionJob:
+        """A handle of a prediction job."""
+        return BatchPredictionJob(job_id, self.get_client())
+
+    def batch_prediction_job_result(self, job_id: str) -> BatchPredictionJobResult:
+        """What a prediction job produced."""
+        return BatchPredictionJobResult(job_id, self.get_client())
+
+    def predict(self, context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+        """Run the prediction of assets made by `@kumo_assets`, and yield their results.
+
+        Launches one job for each partition of the run, or attaches to the one that an earlier
+        attempt launched, waits for it, and hands each selected output to the I/O manager as
+        `Predictions`, which is read only there.
+
+        Raises:
+            KumoModelError: there is no trained model as asked for.
+            KumoValidationError: Kumo refused the launch.
+            KumoJobFailedError: the job ended FAILED or CANCELLED.
+            KumoDataError: the job predicted for another time than the partition's.
+        """
+        definition = _Definition(context)
+        model = self._trained_model(definition.prediction)
+        results: dict[str | None, BatchPredictionJobResult] = {}
+        started = time.monotonic()
+        for partition_key in definition.partition_keys:
+            results[partition_key] = self._predict_partition(
+                context, definition, model, partition_key
+            )
+        for output_type, asset_key in definition.selected.items():
+            yield definition.materialization(
+                output_type, asset_key, results, time.monotonic() - started
+            )
+
+    def export(
+        self,
+        context: dg.AssetExecutionContext,
+        *,
+        predictions: dg.AssetKey,
+        connector: Connector,
+        table_name: TableName,
+        output_type: OutputType = "predictions",
+        write_mode: WriteMode | None = None,
+        metadata_fields: Sequence[MetadataField] = (),
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """Let Kumo write an output of the job behind an upstream asset, and yield the result.
+
+        Args:
+            context: the context of the export asset; its partition is the one that is exported.
+            predictions: the asset whose latest materialization says which prediction job it was.
+            connector: where to.
+            table_name: the table or folder, to which `_<output_type>` is added.
+            output_type: `predictions` or `embeddings`.
+            write_mode: `OVERWRITE` or `APPEND`, where the warehouse has the choice.
+            metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+
+        Raises:
+            KumoError: the upstream asset has not been materialized by a prediction job.
+            KumoJobFailedError: the export ended FAILED or CANCELLED.
+        """
+        partition_keys = context.partition_keys if context.assets_def.partitions_def else [None]
+        done = {
+            key: self._export_partition(
+                context,
+                key,
+                predictions=predictions,
+                output_type=output_type,
+                connector=connector,
+                table_name=table_name,
+                write_mode=write_mode,
+                metadata_fields=metadata_fields,
+            )
+            for key in partition_keys
+        }
+        if len(done) > 1:
+            for key, metadata in done.items():
+                context.add_asset_metadata(metadata, partition_key=key)
+            yield dg.MaterializeResult()
+        else:
+            ((metadata),) = done.values()
+            job_id = metadata[JOB_ID_METADATA]
+            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(job_id))
+
+    def _export_partition(
+        self,
+        context: dg.AssetExecutionContext,
+        partition_key: str | None,
+        *,
+        predictions: dg.AssetKey,
+        output_type: OutputType,
+        connector: Connector,
+        table_name: TableName,
+        write_mode: WriteMode | None,
+        metadata_fields: Sequence[MetadataField],
+    ) -> dict[str, Any]:
+        """Export one partition and wait until it is written: the metadata of it."""
+        started = time.monotonic()
+        job_id = _job_behind(context, predictions, partition_key)
+        export_id = self.batch_prediction_job_result(job_id).export(
+            output_type,
+            connector,
+            table_name,
+            metadata_fields=metadata_fields,
+            write_mode=write_mode,
+        )
+        job = ArtifactExportJob(export_id, self.get_client())
+        with cancelled_with_the_run(
+            context, self.cancel_on_termination, job=f"export job {export_id}", cancel=job.cancel
+        ):
+            target = connector.display_name(table_name, output_type)
+            context.log.info(
+                f"Export job {export_id} writes the {output_type} of {job_id} to {target}"
+            )
+            job.result(
+                poll_interval=self.poll_interval,
+                timeout=self.poll_timeout,
+                on_look=ProgressLog(context, f"Export job {export_id}"),
+            )
+        return export_metadata(
+            export_job_id=export_id,
+            job_id=job_id,
+            connector=connector,
+            target=target,
+            write_mode=write_mode,
+            seconds=time.monotonic() - started,
+        )
+
+    def _trained_model(self, prediction: BatchPrediction) -> str:
+        """The training job whose model predicts, checked to be done before anything is launched."""
+        client = self.get_client()
+        if prediction.training_job_id:
+            try:
+                job = client.get_training_job(prediction.training_job_id)
+            except KumoAPIError as error:
+                if error.status_code != 404:
+                    raise
+                raise KumoModelError(
+                    f"There is no training job {prediction.training_job_id} in this deployment: {error.detail}\n"
+                    "Check the id in Kumo, or name the model by training_job_tags."
+                ) from None
+            if job.job_status_report.status != DONE:
+                raise KumoModelError(
+                    f"Training job {job.job_id} is {job.job_status_report.status}, so there is no model "
+                    "to predict with. Wait until it is DONE, or name another one."
+                )
+            return job.job_id
+        tags = dict(prediction.training_job_tags or {})
+        # The tags are looked at again: a server may ignore a filter that it does not know.
+        found = [
+            job
+            for job in client.list_training_jobs(tags)
+            if all(job.tags.get(key) == value for key, value in tags.items())
+        ]
+        for job in found:  # newest first
+            if job.job_status_report.status == DONE:
+                return job.job_id
+        there = ", ".join(f"{job.job_id} ({job.job_status_report.status})" for job in found)
+        wanted = ", ".join(f"{key}={value}" for key, value in tags.items())
+        raise KumoModelError(
+            f"No training job with the tags {wanted} is DONE; there are: {there or 'none'}.\n"
+            "Tag a trained model in Kumo, or name one by training_job_id."
+        )
+
+    def _predict_partition(
+        self,
+        context: dg.AssetExecutionContext,
+        definition: _Definition,
+        model: str,
+        partition_key: str | None,
+    ) -> BatchPredictionJobResult:
+        prediction_time = definition.prediction_time(partition_key)
+        request = definition.prediction.request(
+            training_job_id=model,
+            outputs=list(definition.selected),
+            prediction_time=prediction_time,
+        )
+        client = self.get_client()
+        launched = launch_or_attach(client, request, context, partition_key)
+        job = BatchPredictionJob(launched.job_id, client)
+        with cancelled_with_the_run(
+            context,
+            self.cancel_on_termination,
+            job=f"prediction job {job.id}",
+            cancel=job.cancel,
+        ):
+            note_on_run(context, partition_key, job.id)
+            done = "Attached to" if launched.attached else "Launched"
+            at = f" for {prediction_time:%Y-%m-%d %H:%M %Z}" if prediction_time else ""
+            context.log.info(f"{done} prediction job {job.id}{at}, model {model}")
+            for warning in launched.warnings:
+                context.log.warning(f"Kumo warns of {job.id}: {warning}")
+            result = job.result(
+                poll_interval=self.poll_interval,
+                timeout=self.poll_timeout,
+                on_look=ProgressLog(context, f"Prediction job {job.id}", job.progress),
+            )
+        _check_echo(result, prediction_time)
+        return result
+
+
+class _Definition:
+    """What the definition of the assets in a run says about them."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        metadata = context.assets_def.metadata_by_key
+        predictions = [m[BATCH_PREDICTION] for m in metadata.values() if BATCH_PREDICTION in m]
+        if not predictions:
+            raise ValueError(
+                f"{context.assets_def.op.name} was not made by @kumo_assets, so there is no prediction to "
+                "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
+            )
+        self.prediction: BatchPrediction = predictions[0]
+        self.selected: dict[OutputType, dg.AssetKey] = {
+            metadata[key][OUTPUT_TYPE]: key
+            for key in sorted(context.selected_asset_keys, reverse=True)  # predictions come first
+        }
+        self.partitions_def = context.assets_def.partitions_def
+        self.partition_keys: Sequence[str | None] = (
+            context.partition_keys if self.partitions_def is not None else [None]
+        )
+        check_anchor(self.prediction, self.partitions_def, name=context.assets_def.op.name)
+
+    def window(self, partition_key: str | None) -> dg.TimeWindow | None:
+        return window_of(self.partitions_def, partition_key)
+
+    def prediction_time(self, partition_key: str | None) -> datetime | None:
+        return anchor_time(self.window(partition_key), self.prediction.anchor)
+
+    def materialization(
+        self,
+        output_type: OutputType,
+        asset_key: dg.AssetKey,
+        results: dict[str | None, BatchPredictionJobResult],
+        seconds: float,
+    ) -> dg.MaterializeResult[Any]:
+        """The result of one asset: a value for the I/O manager, and what is known of the job.
+
+        In a run over several partitions the value is a dictionary by partition.
+        """
+        values = {key: self._output(result, output_type, key) for key, result in results.items()}
+        metadata = {
+            key: job_metadata(result, values[key].provenance, seconds=seconds)
+            for key, result in results.items()
+        }
+        if len(values) > 1:
+            for key, entries in metadata.items():
+                self._context.add_asset_metadata(entries, asset_key, key)
+            return dg.MaterializeResult(asset_key=asset_key, value=values)
+        ((key, result),) = results.items()
+        return dg.MaterializeResult(
+            asset_key=asset_key,
+            value=values[key],
+            metadata=metadata[key],
+            data_version=dg.DataVersion(result.id),
+        )
+
+    def _output(
+        self, result: BatchPredictionJobResult, output_type: OutputType, partition_key: str | None
+    ) -> Predictions:
+        output = result.predictions() if output_type == "predictions" else result.embeddings()
+        prediction_time = self.prediction_time(partition_key)
+        window = self.window(partition_key)
+        if output.provenance and prediction_time and window:
+            output.provenance = replace(
+                output.provenance,
+                prediction_time=prediction_time,
+                window=window.end - window.start,
+            )
+        return output
+
+
+def _check_echo(result: BatchPredictionJobResult, asked: datetime | None) -> None:
+    """Hold the time that the job says it predicted for against the one that was asked.
+
+    A server older than `prediction_time` ignores it, and would predict for the wrong day without a
+    word. What the data says is looked at when the files have come.
+    """
+    echoed = result.get().config.prediction_time
+    if asked is not None and echoed is not None and abs(echoed - asked) > timedelta(seconds=1):
+        raise KumoDataError(
+            f"Prediction job {result.id} predicted for {echoed:%Y-%m-%d %H:%M %Z} and not for "
+            f"{asked:%Y-%m-%d %H:%M %Z}, which was asked. Nothing is stored."
+        )
+
+
+def _job_behind(
+    context: dg.AssetExecutionContext, asset_key: dg.AssetKey, partition_key: str | None
+) -> str:
+    job_ids = materialized_job_ids(context.instance, asset_key, partition_key, limit=1)
+    if not job_ids:
+        where = f", partition {partition_key}," if partition_key else ""
+        raise KumoError(
+            f"The asset {asset_key.to_user_string()}{where} has not been materialized by a prediction job, "
+            "so there is nothing to export. Materialize it first."
+        )
+    return job_ids[0]

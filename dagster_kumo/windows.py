@@ -1,0 +1,66 @@
+"""Time partitions and the anchor time that follows from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import dagster as dg
+
+from dagster_kumo.batch_prediction import Anchor, BatchPrediction
+
+
+def window_of(
+    partitions_def: dg.PartitionsDefinition | None, key: str | None
+) -> dg.TimeWindow | None:
+    """The time that a partition stands for; None when it stands for none.
+
+    Of a multi-dimensional partition it is the window of its time dimension.
+    """
+    if partitions_def is None or key is None:
+        return None
+    if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+        return partitions_def.time_window_for_partition_key(key)
+    if isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        keys = partitions_def.get_partition_key_from_str(key).keys_by_dimension
+        for dimension in partitions_def.partitions_defs:
+            time_def = dimension.partitions_def
+            if isinstance(time_def, dg.TimeWindowPartitionsDefinition):
+                return time_def.time_window_for_partition_key(keys[dimension.name])
+    return None
+
+
+def anchor_time(window: dg.TimeWindow | None, anchor: Anchor | None) -> datetime | None:
+    """The point in time that predictions of a partition look ahead from."""
+    if window is None or anchor is None:
+        return None
+    return window.end if anchor == "end" else window.start
+
+
+def check_anchor(
+    prediction: BatchPrediction, partitions_def: dg.PartitionsDefinition | None, *, name: str
+) -> None:
+    """Refuse a definition whose partitions and anchor contradict each other.
+
+    Raises:
+        ValueError: the message says what to write instead.
+    """
+    if partitions_def is None or prediction.anchor is None:
+        return
+    if not _has_time(partitions_def):
+        raise ValueError(
+            f"{name!r} has partitions that stand for no time, so there is no anchor time in them. Write "
+            "BatchPrediction(..., anchor=None), or use time partitions such as "
+            "DailyPartitionsDefinition(start_date=...)."
+        )
+    if prediction.gives_own_table:
+        raise ValueError(
+            f"{name!r} predicts from a prediction table of its own, which has its own anchor time, but "
+            "its partitions ask for one each. Write BatchPrediction(..., anchor=None), or leave the "
+            "prediction table out."
+        )
+
+
+def _has_time(partitions_def: dg.PartitionsDefinition) -> bool:
+    if isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        return any(_has_time(d.partitions_def) for d in partitions_def.partitions_defs)
+    return isinstance(partitions_def, dg.TimeWindowPartitionsDefinition)
