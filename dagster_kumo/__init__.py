@@ -4,7 +4,7 @@ The plain Python side (`KumoClient`, the job handles, `Predictions`, connectors,
 a Dagster instance; the rest maps it to Dagster.
 """
 
-from dagster import DagsterLibraryRegistry
+from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.connectors import (
@@ -76,4 +76,4 @@ __all__ = [
     "kumo_assets",
 ]
 
-DagsterLibraryRegistry.register("dagster-kumo", __version__)
+DagsterLibraryRegistry.register("dagster-kumo", __version__, is_dagster_package=False)

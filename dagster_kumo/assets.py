@@ -1,6 +1,6 @@
 """Assets of one model: its outputs by `@kumo_assets`, their exports by `build_kumo_export_asset`."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

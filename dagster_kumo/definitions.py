@@ -1,6 +1,6 @@
 """Everything of one model in one call: model, predictions, embeddings, exports."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """`KumoIOManager`: keeps outputs as Parquet files and hands them to other assets."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -23,8 +23,6 @@ from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
 
 if TYPE_CHECKING:
-    from upath import UPath
-
     from dagster_kumo.predictions.store import PartitionStore
     from dagster_kumo.predictions.transfer import Transferred
 
@@ -144,7 +142,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         return self._metadata(context, stored, transferred)
 
     def _check_rows(
-        self, context: dg.OutputContext, output: Predictions, transferred: Transferred
+        self, context: dg.OutputContext, output: Predictions, transferred: "Transferred"
     ) -> None:
         """Fewer rows than entities mean that some have no prediction. More are normal: of a
         multiclass model there is one for each entity and class. Embeddings are only counted."""
@@ -164,7 +162,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
             context.log.warning(message)
 
     def _metadata(
-        self, context: dg.OutputContext, stored: Predictions, transferred: Transferred
+        self, context: dg.OutputContext, stored: Predictions, transferred: "Transferred"
     ) -> dict[str, Any]:
         metadata: dict[str, Any] = {
             "dagster/row_count": transferred.num_rows,
@@ -178,7 +176,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
             context.log.warning(f"Some metadata could not be made, the data is stored: {error}")
         return metadata
 
-    def _insights(self, stored: Predictions, transferred: Transferred) -> dict[str, Any]:
+    def _insights(self, stored: Predictions, transferred: "Transferred") -> dict[str, Any]:
         from dagster_kumo.distribution import (
             distribution_as_picture,
             distribution_as_text,
@@ -275,7 +273,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     def _store(
         self, context: dg.InputContext | dg.OutputContext, partition_key: str | None
-    ) -> PartitionStore:
+    ) -> "PartitionStore":
         from upath import UPath
 
         from dagster_kumo.predictions.store import PartitionStore
@@ -304,7 +302,7 @@ def _name(context: dg.InputContext) -> str:
     return context.asset_key.to_user_string() if context.has_asset_key else context.name
 
 
-def _check_anchor(output: Predictions, transferred: Transferred) -> None:
+def _check_anchor(output: Predictions, transferred: "Transferred") -> None:
     """Refuse predictions for another time than the one that was asked.
 
     A server that does not know `prediction_time` predicts for the latest time in its data. The data
