@@ -85,7 +85,7 @@ def note_on_run(context: dg.AssetExecutionContext, partition_key: str | None, jo
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.op.name)
     if partition_key is not None and len(context.partition_keys) > 1:
         name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
-    context.instance.add_run_tags(context.run_id, {f"dagster-kumo/job.{name}"[:76]: job_id})
+    context.instance.add_run_tags(context.run.run_id, {f"dagster-kumo/job.{name}"[:76]: job_id})
 
 
 def _launch_key(
@@ -94,7 +94,7 @@ def _launch_key(
     identity = {
         "assets": sorted(key.to_user_string() for key in context.assets_def.keys),
         "partition": partition_key,
-        "root_run": context.run.root_run_id or context.run_id,
+        "root_run": context.run.root_run_id or context.run.run_id,
         "request": request.to_json(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -102,7 +102,7 @@ def _launch_key(
 
 def _tags(context: dg.AssetExecutionContext, partition_key: str | None) -> dict[str, str]:
     tags = {
-        RUN_ID_TAG: context.run_id,
+        RUN_ID_TAG: context.run.run_id,
         ASSET_TAG: min(key.to_user_string() for key in context.selected_asset_keys),
     }
     if partition_key is not None:

@@ -49,7 +49,7 @@ def _is_wanted(context: dg.AssetExecutionContext, policy: CancelOnTermination) -
     """Whether the job should end with the run: a user's terminate, and not an eviction."""
     if policy != "user":
         return policy == "always"
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     return run is not None and run.status in (
         dg.DagsterRunStatus.CANCELING,
         dg.DagsterRunStatus.CANCELED,

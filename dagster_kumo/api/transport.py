@@ -44,6 +44,24 @@ def should_retry(status_code: int) -> bool:
     return status_code in (408, 429) or 500 <= status_code < 600
 
 
+class _QueriesHidden(logging.Filter):
+    """Cuts the query off urls in what urllib3 logs at DEBUG of requests that a `Transport` sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_this_thread = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(self.of_this_thread, "hidden", False) and isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args
+            )
+        return True
+
+
+_queries_hidden = _QueriesHidden()
+
+
 class NoAuth(AuthBase):
     """Adds nothing. Without it requests would look for the host in ~/.netrc."""
 
@@ -85,6 +103,7 @@ class Transport:
         self._max_retries = request_max_retries
         self._verify = verify_ssl
         self._threads = threading.local()
+        logging.getLogger("urllib3.connectionpool").addFilter(_queries_hidden)
 
     def retries(self) -> Retry:
         """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
@@ -187,18 +206,22 @@ class Transport:
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:
             session = self._threads.session = requests.Session()
-        return session.request(
-            method,
-            url,
-            params=params,
-            json=body,
-            headers=headers,
-            auth=self._auth,
-            timeout=self._timeout,
-            verify=self._verify,
-            allow_redirects=False,
-            stream=True,
-        )
+        _queries_hidden.of_this_thread.hidden = True
+        try:
+            return session.request(
+                method,
+                url,
+                params=params,
+                json=body,
+                headers=headers,
+                auth=self._auth,
+                timeout=self._timeout,
+                verify=self._verify,
+                allow_redirects=False,
+                stream=True,
+            )
+        finally:
+            _queries_hidden.of_this_thread.hidden = False
 
     def _hidden(self, text: str) -> str:
         if isinstance(self._auth, ApiKeyAuth):
