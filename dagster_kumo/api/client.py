@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -33,6 +34,9 @@ from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport
 
 # The SDK asks for ten; a model may have many more runs than that which lack a tag.
 LIST_LIMIT = 100
+
+_CUSTOMER = re.compile(r"[A-Za-z0-9._-]+")
+_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#]*)?")
 
 
 class KumoClient:
@@ -437,7 +441,7 @@ def _checked_key(key: str | None) -> str:
 
 def _url_of_customer(key: str) -> str:
     customer, separator, _ = key.partition(":")
-    if not separator or not customer:
+    if not separator or not _CUSTOMER.fullmatch(customer):
         raise ValueError(
             "The address of the Kumo API is not known: the key is not of the form "
             "<customer_id>:<secret>, so pass url=, or set KUMO_API_ENDPOINT."
@@ -446,13 +450,12 @@ def _url_of_customer(key: str) -> str:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+    url = url.strip()
+    if not _URL.fullmatch(url):
+        # It is not shown: it may hold a password, or be the key in the wrong place.
         raise ValueError(
-            f"The address of the Kumo API is like https://<customer_id>.kumoai.cloud/api, not {parts.scheme}://{parts.hostname or ''}{parts.path}."
+            "The address of the Kumo API is like https://<customer_id>.kumoai.cloud/api: http or https, "
+            "a host, a path, and neither password nor query. What is given as url= or in "
+            "KUMO_API_ENDPOINT is not. The key goes into api_key=."
         )
-    if parts.username or parts.password:
-        raise ValueError(
-            "The address of the Kumo API holds a password; the key goes into api_key=."
-        )
-    return url.strip().rstrip("/").removesuffix("/v1")
+    return url.rstrip("/").removesuffix("/v1")
