@@ -21,6 +21,9 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
 
+# The key of every stand-in, in the shape of Kumo's: `<customer>:<secret>`.
+API_KEY = "local-kumo:not-a-secret"
+
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` so that a reader sees the whole of it or the whole of what was there before."""

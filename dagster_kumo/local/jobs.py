@@ -31,6 +31,8 @@ _ID_PREFIXES: dict[Kind, str] = {
 TERMINAL = frozenset({"DONE", "FAILED", "CANCELLED"})
 # The longest that a launch lingers.
 _AT_ONCE_SECONDS = 1.0
+# How long jobs get to notice that the server stops.
+_STOP_SECONDS = 0.5
 
 
 class JobFailed(Exception):
@@ -134,6 +136,7 @@ class JobStore:
         self._folder = folder
         self.lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
+        self._closed = False
         for path in sorted(folder.glob("*/*.json")):
             value = read_json(path)
             if value is not None:
@@ -171,7 +174,14 @@ class JobStore:
     def save(self, job: Job) -> None:
         """Write a changed job to the data folder."""
         with self.lock:
+            if self._closed:
+                return  # the folder may be another server's by now, or gone
             write_json(self._folder / job.kind / f"{job.id}.json", job.to_json())
+
+    def close(self) -> None:
+        """Write no more."""
+        with self.lock:
+            self._closed = True
 
     def get(self, kind: Kind, id: str) -> Job | None:
         """The job of this kind and id, if there is one."""
@@ -203,6 +213,7 @@ class JobRunner:
         self.run_seconds = run_seconds
         self._stopping = threading.Event()
         self._cancelled: dict[str, threading.Event] = {}
+        self._threads: set[threading.Thread] = set()
 
     def start(self, job: Job, stages: Iterable[Stage], *, upstream: Job | None = None) -> None:
         """Let a job run its stages, after the job `upstream` if one is named."""
@@ -210,6 +221,7 @@ class JobRunner:
         thread = threading.Thread(
             target=self._live, args=(job, list(stages), upstream), name=job.id, daemon=True
         )
+        self._threads.add(thread)
         thread.start()
 
     def linger(self, job: Job) -> None:
@@ -217,7 +229,7 @@ class JobRunner:
         if self.queue_seconds or self.run_seconds:
             return
         deadline = time.monotonic() + _AT_ONCE_SECONDS
-        while not job.over and time.monotonic() < deadline:
+        while not (job.over or self._stopping.is_set()) and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def cancel(self, job: Job) -> bool:
@@ -235,6 +247,10 @@ class JobRunner:
         self._stopping.set()
         for event in list(self._cancelled.values()):
             event.set()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for thread in list(self._threads):
+            thread.join(max(deadline - time.monotonic(), 0))
+        self.store.close()
 
     @property
     def busy(self) -> bool:
@@ -272,10 +288,12 @@ class JobRunner:
         except JobFailed as failure:
             self._fail(job, failure.title, failure.message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job has to end
-            traceback.print_exc()
-            self._fail(job, "Internal error", f"{type(error).__name__}: {error}")
+            if not self._stopping.is_set():
+                traceback.print_exc()
+                self._fail(job, "Internal error", f"{type(error).__name__}: {error}")
         finally:
             self._cancelled.pop(job.id, None)
+            self._threads.discard(threading.current_thread())
 
     def _wait(self, job: Job, seconds: float) -> None:
         event = self._cancelled[job.id]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -19,15 +20,16 @@ class FileLock:
         self._path = path
         self._file: IO[bytes] | None = None
 
-    def acquire(self, *, wait: bool) -> bool:
-        """Take the lock; without `wait`, False if somebody has it."""
+    def acquire(self, seconds: float) -> bool:
+        """Take the lock; False if somebody else still has it after so many seconds."""
+        deadline = time.monotonic() + seconds
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("ab")
         while True:
             if _try_lock(file):
                 self._file = file
                 return True
-            if not wait:
+            if time.monotonic() >= deadline:
                 file.close()
                 return False
             time.sleep(0.02)
@@ -41,7 +43,7 @@ class FileLock:
             self._file = None
 
     def __enter__(self) -> FileLock:
-        self.acquire(wait=True)
+        self.acquire(inf)
         return self
 
     def __exit__(

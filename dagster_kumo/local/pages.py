@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from html import escape
 
+from dagster_kumo.local.folder import API_KEY
 from dagster_kumo.local.jobs import Job
-from dagster_kumo.local.service import API_KEY, Service
+from dagster_kumo.local.service import Service
 
 _NOTE = (
     "This is the local stand-in of dagster-kumo, <b>not Kumo</b>. Its predictions come from a small "

@@ -17,8 +17,9 @@ from starlette.routing import Route
 from dagster_kumo.local import pages
 from dagster_kumo.local.catalog import Catalog, check_group
 from dagster_kumo.local.exports import Exports
+from dagster_kumo.local.folder import API_KEY
 from dagster_kumo.local.predictions import PredictionJobs
-from dagster_kumo.local.service import API_KEY, ApiError, Call, Service
+from dagster_kumo.local.service import ApiError, Call, Service
 from dagster_kumo.local.sources import SourceTables
 from dagster_kumo.local.tables import PredictionTables
 from dagster_kumo.local.training import TrainingJobs

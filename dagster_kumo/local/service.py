@@ -16,7 +16,6 @@ from dagster_kumo.local.jobs import Job, JobFailed, JobRunner, JobStore, Kind, S
 from dagster_kumo.local.models import Model, load_model
 from dagster_kumo.local.tasks import Query, Split
 
-API_KEY = "local-kumo:not-a-secret"
 # How far past the end of the data an anchor may lie.
 _DAYS_PAST_THE_END = 35
 # Query parameters of a list call that are no tags.

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from dagster_kumo.local.folder import read_json
+from dagster_kumo.local.folder import API_KEY, read_json
 from dagster_kumo.local.locks import FileLock
-from dagster_kumo.local.service import API_KEY
 
 _START_SECONDS = 60.0
 _PING_SECONDS = 5.0
@@ -40,9 +39,15 @@ class SharedKumo:
             os.kill(self.pid, signal.SIGTERM)
         except ProcessLookupError:
             return
-        deadline = time.monotonic() + _STOP_SECONDS
-        while _find(self.data) is not None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        lock = serving_lock(self.data)
+        if not lock.acquire(_STOP_SECONDS):
+            raise RuntimeError(f"The stand-in with process id {self.pid} does not end.")
+        lock.release()
+
+
+def serving_lock(folder: Path) -> FileLock:
+    """Held by the one server of a data folder for as long as it serves."""
+    return FileLock(folder / "serving.lock")
 
 
 def find_or_start(
@@ -51,11 +56,11 @@ def find_or_start(
     """The stand-in that serves a data folder; started if there is none."""
     folder = Path(data).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (found := _find(folder)) is not None:
+    if (found := find(folder)) is not None:
         return found
     # Whoever gets the lock first starts it; the others find it when they get the lock.
     with FileLock(folder / "start.lock"):
-        if (found := _find(folder)) is not None:
+        if (found := find(folder)) is not None:
             return found
         options = {
             "--queue-seconds": queue_seconds,
@@ -65,7 +70,8 @@ def find_or_start(
         return _start(folder, options)
 
 
-def _find(folder: Path) -> SharedKumo | None:
+def find(folder: Path) -> SharedKumo | None:
+    """The stand-in that answers for a data folder, if there is one."""
     try:
         server = read_json(folder / "server.json")
     except ValueError:
@@ -110,7 +116,7 @@ def _start(folder: Path, options: dict[str, float]) -> SharedKumo:
         )
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        if (found := _find(folder)) is not None:
+        if (found := find(folder)) is not None:
             return found
         if process.poll() is not None:
             break

@@ -15,10 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dagster_kumo.local.faults import Faults
-from dagster_kumo.local.folder import DataFolder, write_json
-from dagster_kumo.local.locks import FileLock
-from dagster_kumo.local.service import API_KEY
-from dagster_kumo.local.shared import SharedKumo, find_or_start
+from dagster_kumo.local.folder import API_KEY, DataFolder, write_json
+from dagster_kumo.local.shared import SharedKumo, find, find_or_start, serving_lock
 
 if TYPE_CHECKING:
     from dagster_kumo.local.wire import RecordedRequest, Recorder
@@ -241,8 +239,10 @@ class _Running:
         from dagster_kumo.local.wire import Connection, Recorder, Wire
 
         self.folder = DataFolder(data)
-        self._lock = FileLock(self.folder.path / "serving.lock")
-        if not self._lock.acquire(wait=False):
+        self._lock = serving_lock(self.folder.path)
+        # One that has stopped to answer may need a moment to let go.
+        alive = find(self.folder.path) is not None
+        if not self._lock.acquire(0.0 if alive else _STOP_SECONDS):
             raise RuntimeError(
                 f"Another stand-in serves {self.folder.path}. Stop it first, use another data "
                 "folder, or share it: LocalKumo.shared(data)."
@@ -276,10 +276,10 @@ class _Running:
                 log_config=None,
                 log_level="critical",
                 access_log=False,
-                timeout_graceful_shutdown=1,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="local-kumo", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
@@ -295,26 +295,30 @@ class _Running:
 
     def _run(self) -> None:
         async def serve() -> None:
-            self._loop = asyncio.get_running_loop()
-            await self._server.serve(sockets=[self._socket])
+            self._loop, self._serving = asyncio.get_running_loop(), asyncio.current_task()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._server.serve(sockets=[self._socket])
 
         asyncio.run(serve())
 
     def stop(self) -> None:
         """Stop, whoever is still connected."""
         self._runner.stop()
-        self._server.should_exit = True
-        self._server.force_exit = True
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop may have ended by itself
-            self._loop.call_soon_threadsafe(self._abort_connections)
+            self._loop.call_soon_threadsafe(self._end)
         self._thread.join(_STOP_SECONDS)
         (self.folder.path / "server.json").unlink(missing_ok=True)
         self._lock.release()
 
-    def _abort_connections(self) -> None:
+    def _end(self) -> None:
+        # uvicorn's own way out waits for its next tick and then for the connections.
+        for server in self._server.servers:
+            server.close()
         for transport in list(self._transports):
             transport.abort()
+        assert self._serving is not None
+        self._serving.cancel()
 
     def jobs(self, kind: Any) -> list[Any]:
         """The jobs of a kind, in the order of their launch."""
