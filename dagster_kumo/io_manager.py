@@ -129,7 +129,6 @@ class KumoIOManager(dg.ConfigurableIOManager):
                 version,
                 max_parallel=self.max_parallel_downloads,
                 summarise=self.statistics,
-                warn=context.log.warning,
             )
             self._check_rows(context, output, transferred)
             _check_anchor(output, transferred)
@@ -171,12 +170,14 @@ class KumoIOManager(dg.ConfigurableIOManager):
             f"{NAMESPACE}num_partitions": len(transferred.files),
         }
         try:
-            metadata |= self._insights(stored, transferred)
+            metadata |= self._insights(context, stored, transferred)
         except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
             context.log.warning(f"Some metadata could not be made, the data is stored: {error}")
         return metadata
 
-    def _insights(self, stored: Predictions, transferred: "Transferred") -> dict[str, Any]:
+    def _insights(
+        self, context: dg.OutputContext, stored: Predictions, transferred: "Transferred"
+    ) -> dict[str, Any]:
         from dagster_kumo.distribution import (
             distribution_as_picture,
             distribution_as_text,
@@ -185,6 +186,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
         insights: dict[str, Any] = {}
         if transferred.summary is not None:
+            for name, why in transferred.summary.failed.items():
+                context.log.warning(f"There are no statistics of the column {name}: {why}")
             insights |= statistics_metadata(transferred.summary)
             column = score_column(transferred.summary)
             if column is not None:

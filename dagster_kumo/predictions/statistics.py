@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
@@ -206,21 +206,33 @@ class OutputSummary:
     def __init__(self, schema: pa.Schema) -> None:
         self.columns = {f.name: ColumnSummary(f.name, f.type) for f in schema}
         self.num_rows = 0
+        self.failed: dict[str, str] = {}
+        """Columns that could not be summarised, and why: they have no place in `columns`."""
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Take in a batch of rows."""
         self.num_rows += batch.num_rows
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            self.columns[name].update(column)
+            self._try(name, lambda summary, column=column: summary.update(column))
 
     def merge(self, other: OutputSummary) -> None:
-        """Take in what another has seen of the same output."""
+        """Take in what another has seen of an output with the same columns."""
         self.num_rows += other.num_rows
+        for name, why in other.failed.items():
+            self._give_up(name, why)
         for name, column in other.columns.items():
-            if name in self.columns:
-                self.columns[name].merge(column)
-            else:
-                self.columns[name] = column
+            self._try(name, lambda summary, column=column: summary.merge(column))
+
+    def _try(self, name: str, step: Callable[[ColumnSummary], None]) -> None:
+        if name in self.columns:
+            try:
+                step(self.columns[name])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the data and the other columns stand
+                self._give_up(name, str(error))
+
+    def _give_up(self, name: str, why: str) -> None:
+        self.columns.pop(name, None)
+        self.failed[name] = why
 
 
 def _element(type_: pa.DataType) -> pa.DataType:
@@ -232,6 +244,8 @@ def _present(column: pa.Array[Any]) -> pa.Array[Any]:
     """The values, without nulls and NaN."""
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
+    if pa.types.is_string_view(column.type):  # of polars; few of Arrow's functions take it
+        column = column.cast(pa.string())
     if column.null_count:
         column = column.drop_null()
     if pa.types.is_floating(column.type):
@@ -257,6 +271,7 @@ def _is_label(type_: pa.DataType) -> bool:
         kinds.is_boolean(type_)
         or kinds.is_string(type_)
         or kinds.is_large_string(type_)
+        or kinds.is_string_view(type_)
         or kinds.is_dictionary(type_)
     )
 

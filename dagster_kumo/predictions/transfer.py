@@ -7,10 +7,9 @@ in flight, disk by the files in flight.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import reduce
@@ -26,8 +25,6 @@ from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.statistics import OutputSummary
 from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
 
-logger = logging.getLogger("dagster_kumo")
-
 
 @dataclass
 class Transferred:
@@ -36,7 +33,7 @@ class Transferred:
     files: list[StoredFileEntry]
     schema: pa.Schema
     summary: OutputSummary | None
-    """None when the statistics could not be computed, or were not wanted."""
+    """None when the statistics were not wanted."""
     anchors: Extremes | None
     """The earliest and the latest anchor time in the data; None when it has none."""
     seconds: float
@@ -66,7 +63,6 @@ def transfer(
     *,
     max_parallel: int,
     summarise: bool = True,
-    warn: Callable[[str], None] = logger.warning,
 ) -> Transferred:
     """Bring `files` into `version`, which is not committed here.
 
@@ -80,7 +76,7 @@ def transfer(
     stop = threading.Event()
     with ThreadPoolExecutor(max_parallel, thread_name_prefix="kumo-transfer") as pool:
         futures = {
-            pool.submit(_bring, file, index, version, stop, summarise, warn): index
+            pool.submit(_bring, file, index, version, stop, summarise): index
             for index, file in enumerate(files)
         }
         try:
@@ -99,7 +95,7 @@ def transfer(
     return Transferred(
         files=[one.entry for one in done],
         schema=schema,
-        summary=_merged([one.summary for one in done], warn) if summarise else None,
+        summary=_merged([one.summary for one in done]),
         anchors=reduce(widest, (one.anchors for one in done)),
         seconds=time.monotonic() - started,
     )
@@ -118,7 +114,6 @@ def _bring(
     version: NewVersion,
     stop: threading.Event,
     summarise: bool,
-    warn: Callable[[str], None],
 ) -> _One:
     name = f"part-{index:05d}.parquet"
     scratch = version.scratch / f"{name}.partial"
@@ -126,7 +121,7 @@ def _bring(
     with pq.ParquetFile(str(scratch), memory_map=True) as parquet:
         try:
             anchors = anchor_extremes(parquet)
-            summary = _summarise(parquet, file.name, stop, warn) if summarise else None
+            summary = _summarise(parquet, stop) if summarise else None
         except (pa.ArrowException, OSError) as error:
             raise not_parquet(file.name, error) from None
         schema = parquet.schema_arrow
@@ -145,37 +140,18 @@ def _fetch(file: PartitionFile, scratch: Path, stop: threading.Event) -> pq.File
         return read_footer(scratch, name=file.name)
 
 
-def _summarise(
-    parquet: pq.ParquetFile, name: str, stop: threading.Event, warn: Callable[[str], None]
-) -> OutputSummary | None:
-    """The statistics of one file; None, with a warning, when they cannot be computed.
-
-    They enrich the metadata and are no reason to lose the data. Pages that cannot be read are
-    another matter: the file is damaged, and that is raised.
-    """
+def _summarise(parquet: pq.ParquetFile, stop: threading.Event) -> OutputSummary:
     summary = OutputSummary(parquet.schema_arrow)
     for batch in parquet.iter_batches(BATCH_ROWS):
         if stop.is_set():
             raise KumoDataError("The transfer was stopped.")
-        try:
-            summary.update(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
-            warn(f"No statistics: {name} could not be summarised ({error}).")
-            return None
+        summary.update(batch)
     return summary
 
 
-def _merged(
-    summaries: Sequence[OutputSummary | None], warn: Callable[[str], None]
-) -> OutputSummary | None:
+def _merged(summaries: Sequence[OutputSummary | None]) -> OutputSummary | None:
     first, *others = summaries
-    if first is None or any(other is None for other in others):
-        return None
-    try:
-        for other in others:
-            assert other is not None
+    for other in others:
+        if first is not None and other is not None:
             first.merge(other)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
-        warn(f"No statistics: those of the files do not fit together ({error}).")
-        return None
     return first
