@@ -276,6 +276,8 @@ class _Running:
                 log_config=None,
                 log_level="critical",
                 access_log=False,
+                # As long as a load balancer's: a client that polls keeps its connection.
+                timeout_keep_alive=75,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -76,21 +76,20 @@ def test_metrics_are_what_the_model_does(tmp_path):
     assert spend["rmse"] < dollars.std()
 
 
-def test_models_are_kept_and_read_without_scikit_learn(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from dagster_kumo.local.models import *;"
-        "from dagster_kumo.local.tasks import CURRENT;"
-        "m = load_model('regression', CURRENT, Path(sys.argv[1]));"
-        "print(float(m.predict(features_at(500, entities_at(500))).sum()), 'sklearn' in sys.modules)"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-        ).stdout.split()
-        for _ in range(2)
-    ]
-    assert runs[0][0] == runs[1][0]
-    assert [run[1] for run in runs] == ["True", "False"]
+def test_models_are_kept_and_read_without_fitting(tmp_path, monkeypatch):
+    monkeypatch.setattr(m, "_models", {})
+    fitted = m.load_model("regression", CURRENT, tmp_path)
+
+    def refuse(*_):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(m, "_models", {})
+    monkeypatch.setattr(m, "_fit", refuse)
+    read = m.load_model("regression", CURRENT, tmp_path)
+    features = m.features_at(500, m.entities_at(500))
+    assert np.array_equal(read.predict(features), fitted.predict(features))
+    assert np.array_equal(read.embed(features), fitted.embed(features))
+    assert read.metrics == fitted.metrics
 
 
 def test_importing_it_is_cheap_and_loads_neither_sdk_nor_server():
