@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -17,15 +17,20 @@ from dagster_kumo.api.errors import (
 from dagster_kumo.api.records import (
     BatchPredictionJobResource,
     BatchPredictionRequest,
+    Cancelled,
     CreatedExport,
     CreatedJob,
     EmbeddingUrls,
+    ErrorItems,
+    Group,
     JobProgress,
     OutputType,
     PredictionTableJobResource,
     PredictionUrls,
     PredictiveQuery,
+    Project,
     TrainingJobResource,
+    Updated,
     UTCDatetime,
     ValidationResponse,
     parse_answer,
@@ -181,20 +186,14 @@ class KumoClient:
     def cancel_prediction_job(self, job_id: str) -> bool:
         """Cancel a prediction job; whether it is cancelled."""
         answer = self._post(f"/prediction_jobs/{_id(job_id, 'prediction job')}/cancel")
-        return bool(
-            parse_answer(dict[str, bool], answer, source=f"Cancelling {job_id}").get("is_cancelled")
-        )
+        return parse_answer(Cancelled, answer, source=f"Cancelling {job_id}").is_cancelled
 
     def update_prediction_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
         """Set tags of a prediction job, or remove those whose value is None."""
         path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/tags"
         params = {key: "none" if value is None else value for key, value in tags.items()}
         answer = self._call("PATCH", path, params=params)
-        return bool(
-            parse_answer(dict[str, bool], answer, source=f"Tagging {job_id}").get(
-                "resource_updated"
-            )
-        )
+        return parse_answer(Updated, answer, source=f"Tagging {job_id}").resource_updated
 
     def get_output_urls(self, job_id: str, output_type: OutputType) -> list[str]:
         """Where the files of an output are, one Parquet file (or directory of them) each.
@@ -293,13 +292,8 @@ class KumoClient:
     def get_prediction_table_errors(self, job_id: str) -> list[str]:
         """Why a prediction table job failed, in the server's words."""
         path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/get_errors"
-        answer = parse_answer(
-            dict[str, list[dict[str, Any]]], self._get(path), source=f"The errors of {job_id}"
-        )
-        return [
-            ": ".join(str(item[k]) for k in ("title", "description") if item.get(k))
-            for item in answer.get("items", [])
-        ]
+        answer = parse_answer(ErrorItems, self._get(path), source=f"The errors of {job_id}")
+        return [str(item) for item in answer.items]
 
     # Models
 
@@ -375,39 +369,37 @@ class KumoClient:
 
     def _resolve_scope(self) -> dict[str, str]:
         groups = parse_answer(
-            list[dict[str, Any]],
+            list[Group],
             self._api.call("GET", f"{self.url}/v1/groups"),
             source="The list of groups",
         )
-        group_id = _pick("group", self._group, groups, id_field="group_id")
-        if group_id is None:
-            raise ValueError(
-                f"The key belongs to several groups ({_names(groups)}): name one with group=."
-            )
+        if self._group is not None:
+            group_id = _pick("group", self._group, groups)
+        elif len(groups) == 1:
+            group_id = groups[0].id
+        else:
+            belongs = f"several groups ({_names(groups)}): name one with group=" if groups else ""
+            raise ValueError(f"The key belongs to {belongs or 'no group: ask for one in Kumo'}.")
         if self._project is None:
             return {"group_id": group_id}
         projects = parse_answer(
-            list[dict[str, Any]],
+            list[Project],
             self._api.call("GET", f"{self.url}/v1/projects", params={"group_id": group_id}),
             source="The list of projects",
         )
-        project_id = _pick("project", self._project, projects, id_field="id")
-        return {"group_id": group_id, "project_id": str(project_id)}
+        return {"group_id": group_id, "project_id": _pick("project", self._project, projects)}
 
 
-def _pick(
-    kind: str, wanted: str | None, there: list[dict[str, Any]], *, id_field: str
-) -> str | None:
-    if wanted is None:
-        return str(there[0][id_field]) if len(there) == 1 else None
+def _pick(kind: str, wanted: str, there: Sequence[Group | Project]) -> str:
+    """The id of the one whose id or name is `wanted`."""
     for item in there:
-        if wanted in (item.get(id_field), item.get("display_name")):
-            return str(item[id_field])
+        if wanted in (item.id, item.display_name):
+            return item.id
     raise ValueError(f"There is no {kind} {wanted!r}; there are: {_names(there) or 'none'}.")
 
 
-def _names(items: list[dict[str, Any]]) -> str:
-    return ", ".join(str(item.get("display_name")) for item in items)
+def _names(items: Sequence[Group | Project]) -> str:
+    return ", ".join(item.display_name or item.id for item in items)
 
 
 def _filters(tags: Mapping[str, str] | None, status: str | None, limit: int) -> dict[str, str]:

@@ -47,11 +47,12 @@ def parse_answer(kind: Any, answer: object, *, source: str) -> Any:
 
 
 def _in_utc(value: datetime) -> datetime:
-    return (
-        value.replace(tzinfo=timezone.utc)
-        if value.tzinfo is None
-        else value.astimezone(timezone.utc)
-    )
+    if value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError("the time lies outside the calendar") from None
 
 
 UTCDatetime = Annotated[datetime, AfterValidator(_in_utc)]
@@ -199,6 +200,48 @@ class CreatedExport(Record):
     """The answer to a request that started an export."""
 
     job_id: str
+
+
+class Cancelled(Record):
+    """The answer to a request that cancels a job."""
+
+    is_cancelled: bool = False
+
+
+class Updated(Record):
+    """The answer to a request that changes a job's tags."""
+
+    resource_updated: bool = False
+
+
+class ErrorItem(Record):
+    """One of the reasons why a prediction table job failed."""
+
+    title: str | None = None
+    description: str | None = None
+
+    def __str__(self) -> str:
+        return ": ".join(text for text in (self.title, self.description) if text)
+
+
+class ErrorItems(Record):
+    """Why a prediction table job failed."""
+
+    items: Sequence[ErrorItem] = ()
+
+
+class Group(Record):
+    """A group of users that shares projects (RBAC)."""
+
+    id: str = Field(alias="group_id")
+    display_name: str = ""
+
+
+class Project(Record):
+    """A project of a group."""
+
+    id: str
+    display_name: str = ""
 
 
 class Metric(Record):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 from urllib3 import Retry
-from urllib3.exceptions import MaxRetryError
+from urllib3.exceptions import InvalidHeader, MaxRetryError
 
 from dagster_kumo.api.errors import (
     KumoAPIError,
@@ -26,9 +26,8 @@ from dagster_kumo.api.errors import (
 logger = logging.getLogger("dagster_kumo")
 
 CONNECT_TIMEOUT = 10.0  # seconds; a host that is there accepts a connection at once
-MAX_ANSWER_BYTES = (
-    64 * 1024**2
-)  # of JSON; the largest honest answers, lists of jobs, are far smaller
+LONGEST_RETRY_AFTER = 3600.0  # seconds
+MAX_ANSWER_BYTES = 64 * 1024**2  # of JSON; honest answers, lists of jobs, are far smaller
 MAX_DETAIL_CHARS = 2_000  # of what the server says about an error
 
 BROKEN = (
@@ -37,6 +36,8 @@ BROKEN = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
 )
+
+NOT_JSON = (ValueError, RecursionError)  # the latter for thousands of brackets
 
 
 def should_retry(status_code: int) -> bool:
@@ -60,6 +61,16 @@ class _QueriesHidden(logging.Filter):
 
 
 _queries_hidden = _QueriesHidden()
+
+
+class _Patience(Retry):
+    """urllib3's rule, for servers that ask for a wait which nobody can read, or nobody would wait."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return min(super().parse_retry_after(retry_after), LONGEST_RETRY_AFTER)
+        except (InvalidHeader, ValueError, OverflowError):
+            return 0.0  # then the usual backoff applies
 
 
 class NoAuth(AuthBase):
@@ -107,7 +118,7 @@ class Transport:
 
     def retries(self) -> Retry:
         """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
-        return Retry(
+        return _Patience(
             total=self._max_retries,
             backoff_factor=0.5,  # waits of 0, 1, 2, 4 ... seconds
             backoff_max=60,
@@ -168,7 +179,7 @@ class Transport:
             raise self._refused(method, url, response, content)
         try:
             return json.loads(content)
-        except ValueError:
+        except NOT_JSON:
             raise KumoAPIError(
                 f"{method} {without_query(url)} answered {response.status_code} with something that is "
                 f"not JSON. Is {_origin(url)} the address of a Kumo API?",
@@ -244,7 +255,7 @@ class Transport:
             f"{method} {without_query(url)} answered {status}{after}: {detail or response.reason}"
         )
         if response.is_redirect:
-            target = without_query(str(response.headers.get("Location", "")))
+            target = response.headers.get("Location", "").partition("?")[0]
             message = (
                 f"{method} {without_query(url)} is redirected to {target}, which is not followed, "
                 "since that could carry the key elsewhere. Set url to the address that the service has now."
@@ -310,7 +321,7 @@ def _detail(response: requests.Response, content: bytes) -> str:
         return response.reason or "an HTML page"
     try:
         parsed: Any = json.loads(text)
-    except ValueError:
+    except NOT_JSON:
         return text
     detail: object = parsed.get("detail", parsed) if isinstance(parsed, dict) else parsed  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - any JSON can come here
     return detail if isinstance(detail, str) else json.dumps(detail)

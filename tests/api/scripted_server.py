@@ -37,18 +37,19 @@ class ScriptedServer:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self._answer: Callable[[Request], Answer] = lambda request: Answer(status=404)
+        self._answer: Callable[[Request], Answer] = lambda _: Answer(status=404)
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def _handle(self) -> None:
                 server._handle(self)
 
             do_GET = do_POST = do_PATCH = do_HEAD = _handle  # noqa: N815
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
