@@ -27,8 +27,9 @@ $(VENV)/.dev: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo ## materialize three days of predictions on the local stand-in
 	@$(BIN)/python -m example_project.demo
 
+# The same DAGSTER_HOME as the demo's: what it made is shown.
 dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
-	@cd example_project && ../$(BIN)/dagster dev
+	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' exec '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e'

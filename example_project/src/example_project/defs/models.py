@@ -1,0 +1,78 @@
+"""Two models of the same customers: will they buy in the next 30 days, and for how much?"""
+
+import os
+
+import dagster as dg
+
+from dagster_kumo import (
+    BatchPrediction,
+    DagsterKumoTranslator,
+    KumoAssetProps,
+    KumoExport,
+    SnowflakeConnector,
+    build_kumo_assets_definitions,
+)
+from example_project.partitions import daily
+
+# The tables that both models learn and predict from.
+SOURCE_TABLES = ["customers", "purchases"]
+
+
+QUESTIONS = {
+    "purchase": "Will the customer buy in the next 30 days?",
+    "spend": "How many dollars will the customer spend in the next 30 days?",
+}
+
+
+class ShopTranslator(DagsterKumoTranslator):
+    """The specs as they come, with what this shop adds to them."""
+
+    def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
+        spec = super().get_asset_spec(props)
+        if props.kind in ("predictions", "embeddings"):
+            # Kumo trains from these tables, and reads them again for each prediction: in a run that
+            # loads both, they come first.
+            spec = spec.merge_attributes(deps=SOURCE_TABLES)
+        return spec.replace_attributes(
+            description=f"{spec.description}\n\n**{QUESTIONS[props.name]}**"
+        )
+
+
+purchase = build_kumo_assets_definitions(
+    name="purchase",
+    prediction=BatchPrediction(
+        # By its id; `training_job_tags={"use_case": "purchase"}` would take the newest model instead.
+        training_job_id=os.getenv("PURCHASE_TRAINING_JOB", "trainingjob-cdnow-purchase"),
+        outputs=("predictions", "embeddings"),
+        # A call costs little: a chance of one in five is worth it.
+        binary_classification_threshold=0.2,
+        num_workers=2,
+    ),
+    # Each export replaces the table, so it holds the day that was exported last; ANCHOR_TIMESTAMP
+    # says which. To gather all days, write write_mode="APPEND".
+    exports=[
+        KumoExport(
+            connector=SnowflakeConnector("warehouse"),
+            table_name="PURCHASE",
+            write_mode="OVERWRITE",
+            metadata_fields=("ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"),
+        )
+    ],
+    partitions_def=daily,
+    deps=SOURCE_TABLES,
+    translator=ShopTranslator(),
+    group_name="kumo",
+    owners=["team:data-science"],
+)
+
+spend = build_kumo_assets_definitions(
+    name="spend",
+    prediction=BatchPrediction(
+        training_job_id=os.getenv("SPEND_TRAINING_JOB", "trainingjob-cdnow-spend"),
+    ),
+    partitions_def=daily,
+    deps=SOURCE_TABLES,
+    translator=ShopTranslator(),
+    group_name="kumo",
+    owners=["team:data-science"],
+)

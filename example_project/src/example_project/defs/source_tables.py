@@ -1,0 +1,26 @@
+"""The tables that Kumo learns from. Real ones: the purchases of 23,570 customers of a music shop."""
+
+import dagster as dg
+import pandas as pd
+
+from dagster_kumo.local import load_transactions
+from example_project.folders import STAND_IN
+
+
+@dg.asset(group_name="shop", owners=["team:shop"], kinds={"pandas", "parquet"})
+def purchases() -> pd.DataFrame:
+    """One row for each purchase: who, when, how many CDs, for how much.
+
+    The CDNOW data set, published for research, with its dates moved so that it ends at the present.
+    """
+    return load_transactions(STAND_IN)
+
+
+@dg.asset(group_name="shop", owners=["team:shop"], kinds={"pandas", "parquet"})
+def customers(purchases: pd.DataFrame) -> pd.DataFrame:
+    """One row for each customer, with the day of the first purchase.
+
+    Nothing that changes later, such as a total: a model that learns from the past must not see it.
+    """
+    first = purchases.groupby("customer_id", as_index=False)["date"].min()
+    return first.rename(columns={"date": "first_purchase"})
