@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import dagster as dg
 
@@ -33,51 +32,64 @@ MATERIALIZATIONS_LOOKED_AT = (
 )
 
 
-@dataclass(frozen=True)
-class Launched:
-    """A prediction job, launched now or by an earlier attempt."""
-
-    job_id: str
-    attached: bool
-    warnings: Sequence[ValidationIssue] = ()
-
-
-def launch_or_attach(
-    client: KumoClient,
-    request: BatchPredictionRequest,
-    context: dg.AssetExecutionContext,
-    partition_key: str | None,
-) -> Launched:
-    """The job of this launch: the one that exists, or a new one.
+class Launch:
+    """The one job of one launch, whoever launched it and however often that was tried.
 
     Not attached to: a job that FAILED or was CANCELLED, and one whose output these assets have
     already materialized, so that materializing again on purpose predicts again.
-
-    Raises:
-        KumoValidationError: the server refused the request.
-        KumoConnectionError: no answer, and no job to be found that the request made.
     """
-    launch_key = _launch_key(request, context, partition_key)
 
-    def find() -> str | None:
+    def __init__(
+        self,
+        client: KumoClient,
+        request: BatchPredictionRequest,
+        context: dg.AssetExecutionContext,
+        partition_key: str | None,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._context = context
+        self._partition_key = partition_key
+        self._key = _launch_key(request, context, partition_key)
+        self.attached = False
+        """Whether the job was there already."""
+        self.warnings: Sequence[ValidationIssue] = ()
+        """What the server had to say about the request."""
+
+    def run(self) -> str:
+        """Attach or launch: the id of the job.
+
+        Raises:
+            KumoValidationError: the server refused the request.
+            KumoConnectionError: no answer, and no job to be found that the request made.
+        """
+        existing = self._find()
+        if existing is not None:
+            self.attached = True
+            return existing
+        tags = {**self._request.job_tags, **_tags(self._context, self._partition_key)}
+        job_id, self.warnings = self._client.create_prediction_job(
+            self._request.model_copy(update={"job_tags": {**tags, LAUNCH_KEY_TAG: self._key}}),
+            find=self._find,
+        )
+        return job_id
+
+    def cancel(self) -> None:
+        """Cancel the job, also when the launch was interrupted before its id was known."""
+        job_id = self._find()
+        if job_id is not None:
+            self._client.cancel_prediction_job(job_id)
+
+    def _find(self) -> str | None:
         # The tags are looked at again: a server may ignore a filter that it does not know.
-        for job in client.list_prediction_jobs({LAUNCH_KEY_TAG: launch_key}):
+        for job in self._client.list_prediction_jobs({LAUNCH_KEY_TAG: self._key}):
             if (
-                job.tags.get(LAUNCH_KEY_TAG) == launch_key
+                job.tags.get(LAUNCH_KEY_TAG) == self._key
                 and job.job_status_report.status not in (FAILED, CANCELLED)
-                and not _delivered(context, partition_key, job.job_id)
+                and not _delivered(self._context, self._partition_key, job.job_id)
             ):
                 return job.job_id
         return None
-
-    existing = find()
-    if existing:
-        return Launched(existing, attached=True)
-    tags = {**request.job_tags, **_tags(context, partition_key), LAUNCH_KEY_TAG: launch_key}
-    job_id, warnings = client.create_prediction_job(
-        request.model_copy(update={"job_tags": tags}), find=find
-    )
-    return Launched(job_id, attached=False, warnings=warnings)
 
 
 def note_on_run(context: dg.AssetExecutionContext, partition_key: str | None, job_id: str) -> None:

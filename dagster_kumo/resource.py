@@ -26,7 +26,7 @@ from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredicti
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.launching import (
     JOB_ID_METADATA,
-    launch_or_attach,
+    Launch,
     materialized_job_ids,
     note_on_run,
 )
@@ -297,19 +297,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             prediction_time=prediction_time,
         )
         client = self.get_client()
-        launched = launch_or_attach(client, request, context, partition_key)
-        job = BatchPredictionJob(launched.job_id, client)
+        launch = Launch(client, request, context, partition_key)
         with cancelled_with_the_run(
-            context,
-            self.cancel_on_termination,
-            job=f"prediction job {job.id}",
-            cancel=job.cancel,
+            context, self.cancel_on_termination, job="the prediction job", cancel=launch.cancel
         ):
+            job = BatchPredictionJob(launch.run(), client)
             note_on_run(context, partition_key, job.id)
-            done = "Attached to" if launched.attached else "Launched"
+            done = "Attached to" if launch.attached else "Launched"
             at = f" for {prediction_time:%Y-%m-%d %H:%M %Z}" if prediction_time else ""
             context.log.info(f"{done} prediction job {job.id}{at}, model {model}")
-            for warning in launched.warnings:
+            for warning in launch.warnings:
                 context.log.warning(f"Kumo warns of {job.id}: {warning}")
             result = job.result(
                 poll_interval=self.poll_interval,

@@ -401,13 +401,23 @@ def test_partition_keys_cannot_lead_out_of_the_store(
 ) -> None:
     odd = dg.StaticPartitionsDefinition(KEYS)
 
-    @dg.asset(io_manager_key="kumo_io_manager", partitions_def=odd)
-    def table(context: dg.AssetExecutionContext) -> pd.DataFrame:
-        return pd.DataFrame({"key": [context.partition_key]})
+    @dg.asset(
+        io_manager_key="kumo_io_manager",
+        partitions_def=odd,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def table(context: dg.AssetExecutionContext) -> dict[str, pd.DataFrame]:
+        return {key: pd.DataFrame({"key": [key]}) for key in context.partition_keys}
 
-    manager = {"kumo_io_manager": KumoIOManager(base_path=str(tmp_path / "store"))}
-    for key in KEYS:
-        dg.materialize([table], instance=instance, resources=manager, partition_key=key)
+    dg.materialize(
+        [table],
+        instance=instance,
+        resources={"kumo_io_manager": KumoIOManager(base_path=str(tmp_path / "store"))},
+        tags={
+            "dagster/asset_partition_range_start": KEYS[0],
+            "dagster/asset_partition_range_end": KEYS[-1],
+        },
+    )
 
     assert {p.split("/")[0] for p in files_below(tmp_path)} == {"store"}
     folders = list((tmp_path / "store/table").iterdir())

@@ -213,7 +213,7 @@ class OutputSummary:
         """Take in a batch of rows."""
         self.num_rows += batch.num_rows
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            self._try(name, lambda summary, column=column: summary.update(column))
+            self._try(name, ColumnSummary.update, column)
 
     def merge(self, other: OutputSummary) -> None:
         """Take in what another has seen of an output with the same columns."""
@@ -221,12 +221,12 @@ class OutputSummary:
         for name, why in other.failed.items():
             self._give_up(name, why)
         for name, column in other.columns.items():
-            self._try(name, lambda summary, column=column: summary.merge(column))
+            self._try(name, ColumnSummary.merge, column)
 
-    def _try(self, name: str, step: Callable[[ColumnSummary], None]) -> None:
+    def _try(self, name: str, step: Callable[[ColumnSummary, Any], None], more: Any) -> None:
         if name in self.columns:
             try:
-                step(self.columns[name])
+                step(self.columns[name], more)
             except Exception as error:  # noqa: BLE001 - whatever it is, the data and the other columns stand
                 self._give_up(name, str(error))
 

@@ -1,0 +1,318 @@
+"""Materializing through `KumoResource`: which jobs are launched, which are taken up again, what
+becomes of them when a run ends early, and exports."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pytest
+
+from dagster_kumo import (
+    BigQueryConnector,
+    DatabricksConnector,
+    GCSConnector,
+    S3Connector,
+    SnowflakeConnector,
+    build_kumo_export_asset,
+)
+from dagster_kumo.local import LocalKumo
+from tests.support import (
+    EMBEDDINGS,
+    PREDICTIONS,
+    day,
+    error_of,
+    instance_in,
+    metadata_of,
+    purchase_assets,
+    resources,
+)
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[LocalKumo]:
+    with LocalKumo() as kumo:
+        yield kumo
+
+
+@pytest.fixture
+def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
+    yield stand_in
+    stand_in.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
+        yield instance
+
+
+def test_an_output_can_be_materialized_alone(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assets = purchase_assets(outputs=("predictions", "embeddings"))
+    run = dg.materialize(
+        [assets],
+        selection=[EMBEDDINGS],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+
+    assert {e.asset_key for e in run.get_asset_materialization_events()} == {EMBEDDINGS}
+    assert (tmp_path / "purchase/embeddings").exists()
+    assert not (tmp_path / "purchase/predictions").exists()
+
+
+def test_without_partitions_kumo_chooses_the_time(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = dg.materialize(
+        [purchase_assets(partitions_def=None)],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+    )
+
+    assert kumo.jobs[-1]["config"]["prediction_time"] is None
+    assert (tmp_path / "purchase/predictions/manifest.json").exists()
+    assert "dagster-kumo/prediction_time" not in metadata_of(run, PREDICTIONS)
+
+
+def test_a_retry_attaches_to_the_job_of_the_attempt_before(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    launched = len(kumo.jobs)
+    kumo.faults.answer(404, path="^/files/", times=3)  # the first attempt finds no file
+
+    run = dg.materialize(
+        [purchase_assets(retry_policy=dg.RetryPolicy(max_retries=1))],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+
+    assert run.success
+    assert [e.event_type_value for e in run.all_events].count("STEP_RESTARTED") == 1
+    assert len(kumo.jobs) == launched + 1
+    lines = [e.user_message for e in instance.all_logs(run.run_id)]
+    assert any(line.startswith("Attached to prediction job") for line in lines)
+
+
+def test_a_failed_job_is_not_attached_to(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    launched = len(kumo.jobs)
+    kumo.faults.fail_job()
+
+    run = dg.materialize(
+        [purchase_assets(retry_policy=dg.RetryPolicy(max_retries=1))],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+
+    assert run.success
+    statuses = [job["job_status_report"]["status"] for job in kumo.jobs[launched:]]
+    assert statuses == ["FAILED", "DONE"]
+
+
+def test_a_lost_answer_to_the_launch_costs_no_second_job(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    launched = len(kumo.jobs)
+    kumo.faults.lose_answer(method="POST", path="/prediction_jobs$")
+
+    run = dg.materialize(
+        [purchase_assets()],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+
+    assert run.success
+    assert len(kumo.jobs) == launched + 1
+
+
+def test_the_log_tells_the_story_in_a_few_lines(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with LocalKumo(queue_seconds=0.6, run_seconds=1.5) as kumo:
+        run = dg.materialize(
+            [purchase_assets()],
+            instance=instance,
+            resources=resources(kumo, tmp_path),
+            partition_key=day(5),
+        )
+        job_id = kumo.jobs[-1]["job_id"]
+
+    ours = [e for e in instance.all_logs(run.run_id) if not e.is_dagster_event]
+    story = [e.user_message for e in ours if e.level == 20]
+    assert story[0].startswith(f"Launched prediction job {job_id} for {day(4)} 00:00 UTC")
+    assert f"Prediction job {job_id} is QUEUED: Queued" in story
+    assert any("Predicting" in line and "%" in line for line in story)
+    assert story[-2] == f"Prediction job {job_id} is DONE"
+    assert story[-1].startswith("Stored 23,570 rows in 1 files")
+    assert len(story) <= 10
+
+
+EXPORTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "snowflake": (SnowflakeConnector("wh"), "PURCHASE", {"write_mode": "OVERWRITE"}),
+    "bigquery": (BigQueryConnector("bq"), "ml.purchase", {"metadata_fields": ["JOB_TIMESTAMP"]}),
+    "databricks": (DatabricksConnector("db"), ("ml", "purchase"), {}),
+    "s3": (S3Connector("s3://bucket/kumo"), "purchase", {}),
+    "gcs": (GCSConnector("gs://bucket/kumo/"), "purchase", {"output_type": "embeddings"}),
+}
+
+
+@pytest.mark.parametrize("storage", EXPORTS)
+def test_an_export_writes_the_job_behind_the_predictions(
+    storage: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    connector, table_name, options = EXPORTS[storage]
+    outputs = purchase_assets(outputs=("predictions", "embeddings"))
+    export = build_kumo_export_asset(
+        name="purchase", predictions=outputs, connector=connector, table_name=table_name, **options
+    )
+    run = dg.materialize(
+        [outputs, export],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+
+    metadata = metadata_of(run, export.key)
+    job_id = metadata_of(run, PREDICTIONS)["dagster-kumo/job_id"]
+    (event,) = [e for e in run.get_asset_materialization_events() if e.asset_key == export.key]
+    exported = kumo.exports[-1]
+    assert metadata["dagster-kumo/job_id"] == job_id == exported["job_id"]
+    assert metadata["dagster-kumo/export_job_id"] == exported["id"]
+    assert metadata["dagster-kumo/storage"] == storage
+    assert metadata["dagster-kumo/duration_seconds"] >= 0
+    target = metadata.get("dagster/table_name") or metadata["dagster/uri"]
+    assert target == export.metadata_by_key[export.key].get("dagster/table_name", target)
+    assert event.materialization.tags["dagster/data_version"] == job_id
+    assert exported["status"] == "DONE"
+
+
+def test_what_an_export_wrote_are_the_predictions(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    outputs = purchase_assets()
+    export = build_kumo_export_asset(
+        name="purchase",
+        predictions=outputs,
+        connector=SnowflakeConnector("warehouse"),
+        table_name="SAME",
+    )
+    dg.materialize(
+        [outputs, export],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+
+    (database,) = kumo.data.rglob("*.duckdb")
+    with duckdb.connect(str(database), read_only=True) as connection:
+        ((schema,),) = connection.sql(
+            "SELECT table_schema FROM information_schema.tables WHERE table_name = 'SAME_predictions'"
+        ).fetchall()
+        written = connection.sql(f'SELECT * FROM "{schema}"."SAME_predictions"').df()
+    stored = pd.read_parquet(next(tmp_path.rglob("part-*.parquet")))
+    by_entity = [frame.sort_values("ENTITY")["True_PROB"].tolist() for frame in (written, stored)]
+    assert by_entity[0] == by_entity[1]
+
+
+def test_an_export_without_predictions_says_so_before_it_is_sent(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    outputs = purchase_assets()
+    export = build_kumo_export_asset(
+        name="purchase", predictions=outputs, connector=SnowflakeConnector("wh"), table_name="T"
+    )
+    exported = len(kumo.exports)
+
+    run = dg.materialize(
+        [outputs, export],
+        selection=[export],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(40),
+        raise_on_error=False,
+    )
+
+    found_class, message = error_of(run)
+    assert found_class == "KumoError"
+    assert f"purchase/predictions, partition {day(40)}" in message
+    assert len(kumo.exports) == exported
+
+
+RUN_IN_A_PROCESS = """
+import sys
+import dagster as dg
+from dagster_kumo import KumoIOManager, KumoResource
+from tests.support import day, purchase_assets
+
+home, url, key, policy = sys.argv[1:]
+kumo = KumoResource(url=url, api_key=key, cancel_on_termination=policy)
+where = {"kumo": kumo, "kumo_io_manager": KumoIOManager(base_path=home + "/store", kumo=kumo)}
+with dg.DagsterInstance.local_temp(home) as instance:
+    dg.materialize([purchase_assets()], instance=instance, resources=where, partition_key=day(5))
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "by_a_user", "status"),
+    [
+        ("user", True, "CANCELLED"),
+        ("user", False, "RUNNING"),
+        ("always", False, "CANCELLED"),
+        ("never", True, "RUNNING"),
+    ],
+)
+def test_a_terminated_run_cancels_its_job_by_the_policy(
+    policy: str, by_a_user: bool, status: str, tmp_path: Path
+) -> None:
+    """A user's terminate marks the run as CANCELING before the signal; an eviction just signals."""
+    with LocalKumo(run_seconds=60) as kumo, instance_in(tmp_path) as instance:
+        command = [
+            sys.executable,
+            "-c",
+            RUN_IN_A_PROCESS,
+            str(tmp_path),
+            kumo.url,
+            kumo.api_key,
+            policy,
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: any(_status(job) == "RUNNING" for job in kumo.jobs))
+        (run,) = instance.get_runs()
+        if by_a_user:
+            instance.report_run_canceling(run)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+        assert [_status(job) for job in kumo.jobs] == [status]
+    assert instance_materializations(tmp_path) == 0
+    assert not list((tmp_path / "store").rglob("*.parquet"))
+
+
+def _status(job: dict[str, Any]) -> str:
+    return job["job_status_report"]["status"]
+
+
+def instance_materializations(home: Path) -> int:
+    with instance_in(home) as instance:
+        return len(instance.fetch_materializations(PREDICTIONS, limit=10).records)
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
