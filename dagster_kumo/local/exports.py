@@ -238,7 +238,7 @@ def _open(path: Path) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + _LOCKED_SECONDS
     while True:
         try:
-            return duckdb.connect(path)
+            return duckdb.connect(str(path))
         except duckdb.IOException as error:
             if time.monotonic() > deadline:
                 raise JobFailed(

@@ -34,7 +34,9 @@ def export(api, job, **output):
 
 
 def rows_of(api, name):
-    with duckdb.connect(api.kumo.data / "exports/warehouses.duckdb", read_only=True) as connection:
+    with duckdb.connect(
+        str(api.kumo.data / "exports/warehouses.duckdb"), read_only=True
+    ) as connection:
         return connection.execute(f"SELECT * FROM {name}").df()
 
 

@@ -146,6 +146,7 @@ def test_the_command_line(tmp_path):
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     assert process.wait(timeout=5) == 0
+    process.stdout.close()
     assert time.monotonic() - began < 1.5
 
 
