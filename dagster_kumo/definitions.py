@@ -59,8 +59,9 @@ def build_kumo_assets_definitions(
     """Make all assets of one model.
 
     The trained model is an external asset `<name>/model`: Kumo trains it from the tables in `deps`,
-    and the predictions depend on it. Then come `<name>/predictions`, `<name>/embeddings` if the
-    prediction asks for them, and one asset for each export.
+    and the predictions depend on it. They depend on the tables too, which Kumo reads anew for each
+    prediction: in a run that makes both, the tables come first. Then there are `<name>/predictions`,
+    `<name>/embeddings` if the prediction asks for them, and one asset for each export.
 
     Args:
         name: the model's name; the prefix of the keys.
@@ -89,9 +90,11 @@ def build_kumo_assets_definitions(
         ['churn/model', 'churn/predictions']
     """
     translator = translator or DagsterKumoTranslator()
+    tables = [dg.AssetDep(dep) if not isinstance(dep, dg.AssetDep) else dep for dep in deps]
     model = completed_spec(
         translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
-        deps=deps,
+        # Without their partition mappings: those map to the partitions of the predictions.
+        deps=[table.asset_key for table in tables],
         automation_condition=None,
         options=options,
     )
@@ -100,7 +103,7 @@ def build_kumo_assets_definitions(
         name=name,
         prediction=prediction,
         partitions_def=partitions_def,
-        deps=[model.key],
+        deps=[model.key, *tables],
         translator=translator,
         io_manager_key=io_manager_key,
         automation_condition=automation_condition,
