@@ -35,13 +35,12 @@ from dagster_kumo.api.records import (
     ValidationResponse,
     parse_answer,
 )
-from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport
+from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport, is_http_url
 
 # The SDK asks for ten; a model may have many more runs than that which lack a tag.
 LIST_LIMIT = 100
 
 _CUSTOMER = re.compile(r"[A-Za-z0-9._-]+")
-_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#]*)?")
 
 
 class KumoClient:
@@ -443,7 +442,7 @@ def _url_of_customer(key: str) -> str:
 
 def _checked_url(url: str) -> str:
     url = url.strip()
-    if not _URL.fullmatch(url):
+    if not is_http_url(url) or re.search(r"[\s?#@]", url):
         # It is not shown: it may hold a password, or be the key in the wrong place.
         raise ValueError(
             "The address of the Kumo API is like https://<customer_id>.kumoai.cloud/api: http or https, "

@@ -45,6 +45,15 @@ def should_retry(status_code: int) -> bool:
     return status_code in (408, 429) or 500 <= status_code < 600
 
 
+def is_http_url(text: str) -> bool:
+    """Whether something can be asked over HTTP: a scheme, a host, and a port that can be one."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 class _QueriesHidden(logging.Filter):
     """Cuts the query off urls in what urllib3 logs at DEBUG of requests that a `Transport` sends."""
 
@@ -231,6 +240,10 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
             )
+        except requests.exceptions.InvalidURL:
+            raise KumoConnectionError(
+                f"{without_query(url)} is not an address that can be asked."
+            ) from None
         finally:
             _queries_hidden.of_this_thread.hidden = False
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.addresses import Addresses, file_name
+from dagster_kumo.predictions.addresses import Addresses
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions, Provenance
@@ -30,13 +29,6 @@ def read_files(
     from dagster_kumo.predictions.predictions import Predictions
 
     addresses = Addresses(urls, what=what)
-    for url in addresses.all():
-        if not url.startswith(("https://", "http://")):
-            scheme = url.partition(":")[0]
-            raise KumoDataError(
-                f"{what} lies at {scheme}:..., {file_name(url)}, which is not an address that can be "
-                "fetched over HTTP. Export it with a connector instead."
-            )
     return Predictions(
         [LiveFile(RemoteFile(addresses, i, client.files)) for i in range(len(addresses))],
         provenance=provenance,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.api.transport import is_http_url
 
 
 class Addresses:
@@ -28,7 +29,7 @@ class Addresses:
         """Every url, in the server's order, which is the order of the partitions."""
         with self._lock:
             if self._urls is None:
-                self._urls = list(self._fetch())
+                self._urls = self._ask()
                 if not self._urls:
                     raise KumoDataError(f"{self._what} has no files, though its job is done.")
             return list(self._urls)
@@ -45,7 +46,7 @@ class Addresses:
         """
         with self._lock:
             if self._urls is not None and self._urls[index] == expired:
-                fresh = list(self._fetch())
+                fresh = self._ask()
                 if len(fresh) != len(self._urls):
                     raise KumoDataError(
                         f"{self._what} had {len(self._urls)} files and has {len(fresh)} now. "
@@ -54,6 +55,16 @@ class Addresses:
                 self._urls = _in_order_of(self._urls, fresh)
             assert self._urls is not None
             return self._urls[index]
+
+    def _ask(self) -> list[str]:
+        urls = list(self._fetch())
+        for url in urls:
+            if not is_http_url(url):
+                raise KumoDataError(
+                    f"{self._what} lies at {url.partition('?')[0]!r}, which is not an address that can "
+                    "be fetched over HTTP. Export it with a connector instead."
+                )
+        return urls
 
 
 def file_name(url: str) -> str:

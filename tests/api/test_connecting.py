@@ -78,6 +78,7 @@ def test_a_key_that_cannot_be_right_is_refused_without_being_shown(key, advice):
         "https://acme.kumoai.cloud/api#t0ken",
         "https://user:t0ken@acme.kumoai.cloud/api",
         "https://acme.kumoai.cloud:t0ken/api",
+        "https://acme.kumoai.cloud:99999/api",
         "https://[::1/api",
         "https://ac me/api",
         "acme:t0ken",
