@@ -79,7 +79,11 @@ class StoredFile:
             with _as_parquet(self.upath.path, self.name, memory_map=True) as parquet:
                 yield parquet
         else:
-            with self.upath.open("rb") as file, _as_parquet(file, self.name) as parquet:
+            try:
+                file = self.upath.open("rb")
+            except OSError as error:
+                raise not_parquet(self.name, error) from None
+            with file, _as_parquet(file, self.name) as parquet:
                 yield parquet
 
     def save(self, to: Path, *, stopped: Callable[[], bool] = _never) -> None:  # noqa: ARG002 - fsspec copies in one call

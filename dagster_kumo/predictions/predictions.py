@@ -148,7 +148,7 @@ class Predictions:
         self._some_files()
         try:
             return pa.concat_tables(self.iter_partitions(columns), promote_options="default")
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise KumoDataError(f"The partition files do not fit together: {error}") from None
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -163,7 +163,16 @@ class Predictions:
         schema = self.schema
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in _known(columns, schema.names)])
-        return pa.RecordBatchReader.from_batches(schema, self.iter_batches(columns=columns))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in self.iter_batches(columns=columns):
+                if batch.schema != schema:
+                    raise KumoDataError(
+                        f"The partition files do not fit together: {_difference(schema, batch.schema)}."
+                    )
+                yield batch
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def to_dataset(self) -> ds.Dataset:
         """The stored files as a `pyarrow.dataset.Dataset`, read lazily.
@@ -210,8 +219,13 @@ class _read_errors:  # noqa: N801 - reads as the statement that it is
 
         from dagster_kumo.predictions.files import not_parquet
 
-        if isinstance(error, pa.ArrowException):
+        if isinstance(error, pa.ArrowException | OSError):
             raise not_parquet(self._file.name, error) from None
+
+
+def _difference(one: pa.Schema, other: pa.Schema) -> str:
+    fields = [f"{a} and {b}" for a, b in zip(one, other, strict=False) if a != b]
+    return ", ".join(fields) or "they have not the same columns"
 
 
 def _checked(

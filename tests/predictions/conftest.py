@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+from upath import UPath
+
+from dagster_kumo import BatchPredictionJobResult, KumoClient, Predictions
+from dagster_kumo.local import LocalKumo
+from dagster_kumo.predictions.files import StoredFile
+from dagster_kumo.predictions.predictions import Provenance
+from dagster_kumo.predictions.store import PartitionStore, StoredFileEntry
+from dagster_kumo.predictions.transfer import Transferred, transfer
+from tests.api.scripted_server import Answer, ScriptedServer
+
+
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    """A table as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def write_files(folder: Path, tables: Sequence[pa.Table]) -> Predictions:
+    """Tables as an output of one file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"part-{i}.parquet" for i in range(len(tables))]
+    for path, table in zip(paths, tables, strict=True):
+        pq.write_table(table, path)
+    return Predictions([StoredFile(UPath(path)) for path in paths])
+
+
+def store_output(
+    output: Predictions, store: PartitionStore, provenance: Provenance | None = None, **options: Any
+) -> tuple[Predictions, Transferred]:
+    """Bring an output into a store, as the I/O manager does."""
+    with store.new_version() as version:
+        transferred = transfer(output.files, version, max_parallel=2, **options)
+        return version.commit(transferred.files, provenance), transferred
+
+
+def write_version(store: PartitionStore, name: str, files: int = 2) -> Predictions:
+    """Write a version of small files whose only value is `name`."""
+    with store.new_version() as version:
+        entries = []
+        for index in range(files):
+            scratch = version.scratch / f"scratch-{index}"
+            pq.write_table(pa.table({"ENTITY": [name]}), scratch)
+            entry = StoredFileEntry(
+                name=f"part-{index:05d}.parquet", num_rows=1, size_bytes=scratch.stat().st_size
+            )
+            version.put(scratch, entry.name)
+            entries.append(entry)
+        return version.commit(entries, None)
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[dict[str, Any]]:
+    """How to reach a real S3 API on this machine, which has the bucket `kumo`."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
+    s3fs.S3FileSystem(**options).mkdir("kumo")
+    yield options
+    server.stop()
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
+    """Where an asset partition is stored: on each kind of storage."""
+    place = request.node.nodeid.encode().hex()[-60:]
+    if request.param == "disk":
+        return UPath(tmp_path / "asset" / "2026-11-24")
+    if request.param == "memory":
+        return UPath(f"memory://{place}/asset/2026-11-24")
+    options = request.getfixturevalue("s3_options")
+    return UPath(f"s3://kumo/{place}/asset/2026-11-24", **options)
+
+
+@pytest.fixture(scope="session")
+def stored_outputs(
+    _serving_kumo: LocalKumo,
+    done_job_id: str,
+    s3_options: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Predictions]:
+    """The predictions of a job, stored on a disk and in S3."""
+    client = KumoClient(_serving_kumo.url, _serving_kumo.api_key)
+    live = BatchPredictionJobResult(done_job_id, client).predictions()
+    places = {
+        "disk": UPath(tmp_path_factory.mktemp("store")),
+        "s3": UPath("s3://kumo/store", **s3_options),
+    }
+    return {
+        name: store_output(live, PartitionStore(place), live.provenance)[0]
+        for name, place in places.items()
+    }
+
+
+@pytest.fixture(params=["live", "disk", "s3"])
+def output(
+    request: pytest.FixtureRequest,
+    result: BatchPredictionJobResult,
+    stored_outputs: dict[str, Predictions],
+) -> Predictions:
+    """The predictions of a job: still with Kumo, and stored."""
+    return stored_outputs.get(request.param) or result.predictions()
+
+
+@pytest.fixture
+def serve_file(server: ScriptedServer) -> Callable[..., str]:
+    """Serves one file as S3 would, but for what the test changes."""
+
+    def serve(content: bytes, change: Callable[[Any, Answer], Answer] = lambda _, a: a) -> str:
+        def answer(request) -> Answer:
+            asked = request.headers.get("range")
+            if asked is None:
+                return change(request, Answer(content, headers={"ETag": '"e"'}))
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin = int(first) if first else max(0, len(content) - int(last))
+            end = int(last) + 1 if first and last else len(content)
+            body = content[begin:end]
+            span = f"bytes {begin}-{begin + len(body) - 1}/{len(content)}"
+            return change(request, Answer(body, 206, {"Content-Range": span, "ETag": '"e"'}))
+
+        server.answer_by(answer)
+        return f"{server.origin}/part-00000.parquet?X-Amz-Signature=s1g"
+
+    return serve
