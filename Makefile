@@ -27,9 +27,14 @@ $(VENV)/.dev: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo ## materialize three days of predictions on the local stand-in
 	@$(BIN)/python -m example_project.demo
 
-# The same DAGSTER_HOME as the demo's: what it made is shown.
+# What a script starts in the background ignores SIGINT, and Dagster could not be ended: heed it again,
+# where `env` knows how.
+HEEDING_SIGNALS = $(shell env --default-signal=INT,TERM true 2>/dev/null && echo env --default-signal=INT,TERM)
+
+# The same DAGSTER_HOME as the demo's: what it made is shown. DAGIT_OPTIONS="--port 3001", for example.
 dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
-	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' exec '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
+	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' \
+	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e'

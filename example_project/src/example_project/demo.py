@@ -21,6 +21,7 @@ import duckdb
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -149,7 +150,7 @@ class _Runs:
             **options,
         )
         if not result.success:
-            raise DemoFailed(_reason(result))
+            raise _failure(result)
         return result
 
     def _logger(self) -> dg.LoggerDefinition:
@@ -158,8 +159,9 @@ class _Runs:
 
         class ShowProgress(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                told = record.getMessage().rpartition(" - ")[2]
-                runs._status.update(f"{runs._title}  [dim]{told}[/]")
+                # A message reads "<job> - <run> - <step> - <what happened>".
+                told = record.getMessage().rpartition(" - ")[2].partition("\n")[0]
+                runs._status.update(f"{runs._title}  [dim]{escape(told)}[/]")
 
         @dg.logger
         def progress(_: dg.InitLoggerContext) -> logging.Logger:
@@ -170,17 +172,19 @@ class _Runs:
         return progress
 
 
-def _reason(result: Any) -> str:
-    """The innermost error of a failed run: what the asset raised, without Dagster's wrapping."""
+def _failure(result: Any) -> BaseException:
+    """Why a run failed: what the asset raised, without Dagster's wrapping."""
     errors = [
         event.step_failure_data.error for event in result.all_events if event.is_step_failure
     ] or [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
     error = errors[0] if errors else None
     if error is None:
-        return "A run failed."
+        return DemoFailed("A run failed.")
     while error.cause:
         error = error.cause
-    return error.message.strip()
+    if error.cls_name == "DagsterExecutionInterruptedError":
+        return KeyboardInterrupt()
+    return DemoFailed(error.message.strip())
 
 
 def _jobs(days: list[Day]) -> Table:

@@ -7,6 +7,15 @@ from example_project.folders import CALL_LISTS
 from example_project.partitions import daily
 
 LENGTH = 100
+COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("rank", "int", "The order in which to call."),
+        dg.TableColumn("customer_id", "int"),
+        dg.TableColumn("probability", "float", "That the customer buys in the next 30 days."),
+        dg.TableColumn("expected_spend", "float", "Dollars in the next 30 days."),
+        dg.TableColumn("last_purchase", "date", "The last one until the end of the day."),
+    ]
+)
 
 
 @dg.asset(
@@ -24,6 +33,7 @@ LENGTH = 100
     group_name="sales",
     owners=["team:sales"],
     kinds={"pandas", "csv"},
+    metadata={"dagster/column_schema": COLUMNS},
 )
 def call_list(
     context: dg.AssetExecutionContext,
@@ -45,8 +55,8 @@ def call_list(
         {
             "rank": range(1, len(likely) + 1),
             "customer_id": likely["ENTITY"],
-            "probability": likely["True_PROB"].round(3),
-            "expected_spend": likely["TARGET_PRED_spend"].round(2),
+            "probability": likely["True_PROB"].astype("float64").round(3),
+            "expected_spend": likely["TARGET_PRED_spend"].astype("float64").round(2),
             "last_purchase": likely["ENTITY"].map(last_purchase),
         }
     )
@@ -57,12 +67,9 @@ def call_list(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(calls),
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(name, str(dtype)) for name, dtype in calls.dtypes.items()]
-            ),
             "path": dg.MetadataValue.path(path),
             # Numbers are plotted over the days; customers stay in the file.
-            "expected_spend": float(calls["expected_spend"].sum()),
-            "mean_probability": float(calls["probability"].mean()),
+            "expected_spend": round(float(calls["expected_spend"].sum()), 2),
+            "mean_probability": round(float(calls["probability"].mean()), 3),
         }
     )

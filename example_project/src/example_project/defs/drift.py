@@ -23,7 +23,7 @@ EDGES = np.array([0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
             ),
         )
     },
-    group_name="monitoring",
+    group_name="kumo",
     owners=["team:data-science"],
     kinds={"pandas", "parquet"},
 )

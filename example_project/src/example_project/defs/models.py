@@ -33,9 +33,7 @@ class ShopTranslator(DagsterKumoTranslator):
             # Kumo trains from these tables, and reads them again for each prediction: in a run that
             # loads both, they come first.
             spec = spec.merge_attributes(deps=SOURCE_TABLES)
-        return spec.replace_attributes(
-            description=f"{spec.description}\n\n**{QUESTIONS[props.name]}**"
-        )
+        return spec.replace_attributes(description=f"{QUESTIONS[props.name]}\n\n{spec.description}")
 
 
 purchase = build_kumo_assets_definitions(
