@@ -16,7 +16,7 @@ from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_
 from dagster_kumo.api.transport import BROKEN, Transport, should_retry
 from dagster_kumo.predictions.addresses import Addresses, file_name
 
-CHUNK_BYTES = 1024**2
+CHUNK_BYTES = 64 * 1024  # what a connection that breaks can cost; what has come before is kept
 MAX_RENEWALS_WITHOUT_PROGRESS = 2  # a fresh url that is refused too will not get better
 MAX_RESTARTS = 2  # of a file that changed while it was read
 
@@ -62,14 +62,22 @@ class RemoteFile:
             "Is something still writing this output?"
         )
 
-    def read_range(self, start: int | None, length: int) -> tuple[bytes, int]:
+    def read_range(self, start: int | None, length: int, *, etag: str | None = None) -> Part:
         """`length` bytes from `start`, or the last `length` bytes when `start` is None.
 
-        Returns:
-            the bytes, and the length of the whole file.
+        Raises:
+            KumoDataError: the server gives no parts, or the file has another ETag than `etag`.
         """
-        header = f"bytes=-{length}" if start is None else f"bytes={start}-{start + length - 1}"
-        return _RangeRequest(self, header).run()
+        return _RangeRequest(self, start, length, etag).run()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a file, with what is known of the whole."""
+
+    content: bytes
+    whole_length: int
+    etag: str | None
 
 
 class _Requests:
@@ -133,6 +141,7 @@ class _Transfer(_Requests):
         self._file = file
         self._stopped = stopped
         self._offset = 0
+        self._furthest = 0  # a server that knows no ranges sets the offset back
         self._etag: str | None = None
         self._length: int | None = None
 
@@ -157,29 +166,30 @@ class _Transfer(_Requests):
 
     def _note(self, response: requests.Response) -> None:
         """Hold the answer against what is known of the file."""
-        etag = response.headers.get("ETag")
-        if self._etag and etag and etag != self._etag:
+        if _is_another(self._etag, response):
             raise _Changed
         if response.status_code == 200 and self._offset:  # the server ignored the range
             self._file.seek(0)
             self._file.truncate()
             self._offset = 0
-        length = _whole_length(response)
-        if self._length is not None and length is not None and length != self._length:
+        start, length = _place(response)
+        if start != self._offset or (self._length or length) != length:
             raise _Changed
-        if length is None and self._length is None:
+        if length is None:
             raise KumoDataError(
                 f"{self._remote.name} came without its length, so that a cut transfer could not be told "
                 "from a whole one. Is there a proxy in between that changes what it passes on?"
             )
-        self._etag = etag if etag and not etag.startswith("W/") else self._etag
-        self._length = length if length is not None else self._length
+        self._etag = _strong_etag(response) or self._etag
+        self._length = length
 
     def _receive(self, response: requests.Response) -> None:
         for chunk in response.iter_content(CHUNK_BYTES):
             self._file.write(chunk)
             self._offset += len(chunk)
-            self.progressed()
+            if self._offset > self._furthest:
+                self._furthest = self._offset
+                self.progressed()
             if self._stopped():
                 raise KumoDataError(f"The transfer of {self._remote.name} was stopped.")
         assert self._length is not None
@@ -194,36 +204,74 @@ class _Transfer(_Requests):
 class _RangeRequest(_Requests):
     """A piece of a file."""
 
-    def __init__(self, remote: RemoteFile, header: str) -> None:
+    def __init__(
+        self, remote: RemoteFile, start: int | None, length: int, etag: str | None
+    ) -> None:
         super().__init__(remote)
-        self._header = header
+        self._start = start
+        self._wanted = length
+        self._etag = etag
 
-    def run(self) -> tuple[bytes, int]:
+    def run(self) -> Part:
         while True:
             try:
-                headers = {"Range": self._header}
-                with self._remote.transport.stream(self._url, headers) as response:
+                with self._remote.transport.stream(self._url, self._headers()) as response:
                     if self.acceptable(response):
-                        content = response.content
-                        length = _whole_length(response)
-                        if response.status_code == 206 and length is not None:
-                            return content, length
-                        raise KumoDataError(
-                            f"{without_query(self._url)} cannot be read in parts (it answered a request "
-                            f"for a range with {response.status_code})."
-                        )
+                        return self._part(response)
             except BROKEN as error:
                 self.broke(error)
             except _Changed:
                 raise KumoDataError(
-                    f"{self._remote.name} changed while it was read. Open the result again."
+                    f"{self._remote.name} changed while it was read, or is empty. Open the result again."
                 ) from None
 
+    def _headers(self) -> dict[str, str]:
+        if self._start is None:
+            headers = {"Range": f"bytes=-{self._wanted}"}
+        else:
+            headers = {"Range": f"bytes={self._start}-{self._start + self._wanted - 1}"}
+        if self._etag:
+            headers["If-Match"] = self._etag
+        return headers
 
-def _whole_length(response: requests.Response) -> int | None:
-    """The length of the whole file, as an answer to a plain or a range request tells it."""
+    def _part(self, response: requests.Response) -> Part:
+        start, length = _place(response)
+        if response.status_code != 206 or length is None:
+            raise KumoDataError(
+                f"{without_query(self._url)} cannot be read in parts (it answered a request "
+                f"for a range with {response.status_code})."
+            )
+        expected = max(0, length - self._wanted) if self._start is None else self._start
+        if _is_another(self._etag, response) or start != expected:
+            raise _Changed
+        content = bytearray()
+        for chunk in response.iter_content(CHUNK_BYTES):
+            content += chunk
+            if len(content) > self._wanted:
+                raise KumoDataError(
+                    f"{self._remote.name} came with more bytes than were asked for."
+                )
+        return Part(bytes(content), length, _strong_etag(response))
+
+
+def _place(response: requests.Response) -> tuple[int | None, int | None]:
+    """Where the bytes of an answer begin in the file, and the file's length, as far as it tells."""
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        return int(match[3]) if match and match[3] != "*" else None
-    length = response.headers.get("Content-Length")
-    return int(length) if length and length.isdigit() else None
+        if match is None:
+            return None, None
+        return int(match[1]), None if match[3] == "*" else int(match[3])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _strong_etag(response: requests.Response) -> str | None:
+    """The ETag, if it is one that names the very bytes."""
+    etag = response.headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else None
+
+
+def _is_another(etag: str | None, response: requests.Response) -> bool:
+    """Whether an answer is of another object than the one that had `etag`."""
+    now = _strong_etag(response)
+    return etag is not None and now is not None and etag != now

@@ -141,7 +141,8 @@ class _RangeReader(io.RawIOBase):
 
     def __init__(self, remote: RemoteFile) -> None:
         self._remote = remote
-        self._tail, self._length = remote.read_range(None, FOOTER_GUESS_BYTES)
+        tail = remote.read_range(None, FOOTER_GUESS_BYTES)
+        self._tail, self._length, self._etag = tail.content, tail.whole_length, tail.etag
         self._position = 0
 
     def readable(self) -> bool:
@@ -167,7 +168,7 @@ class _RangeReader(io.RawIOBase):
             begin = self._position - tail_start
             data = self._tail[begin : begin + wanted]
         else:
-            data, _ = self._remote.read_range(self._position, wanted)
+            data = self._remote.read_range(self._position, wanted, etag=self._etag).content
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -127,6 +127,9 @@ def serve_file(server: ScriptedServer) -> Callable[..., str]:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             begin = int(first) if first else max(0, len(content) - int(last))
             end = int(last) + 1 if first and last else len(content)
+            if begin >= len(content):
+                span = {"Content-Range": f"bytes */{len(content)}"}
+                return change(request, Answer(b"", 416, span))
             body = content[begin:end]
             span = f"bytes {begin}-{begin + len(body) - 1}/{len(content)}"
             return change(request, Answer(body, 206, {"Content-Range": span, "ETag": '"e"'}))
