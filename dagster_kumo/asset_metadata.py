@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
-"""On the spec of an asset: the `BatchPrediction` that makes it."""
+"""On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which Dagit can show."""
 OUTPUT_TYPE = "dagster-kumo/output_type"
 """On the spec of an asset: `predictions` or `embeddings`."""
 

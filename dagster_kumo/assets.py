@@ -102,7 +102,10 @@ def kumo_assets(
             options=options,
         )
         specs[spec.key] = spec.merge_attributes(
-            metadata={BATCH_PREDICTION: prediction, OUTPUT_TYPE: output_type}
+            metadata={
+                BATCH_PREDICTION: dg.MetadataValue.json(prediction.to_json()),
+                OUTPUT_TYPE: output_type,
+            }
         ).with_io_manager_key(io_manager_key)
     return dg.multi_asset(
         name=name,

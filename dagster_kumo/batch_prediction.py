@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -80,6 +80,19 @@ class BatchPrediction:
                 )
             if len(value) > MAX_TAG_VALUE:
                 raise ValueError(f"The tag {key!r} is longer than {MAX_TAG_VALUE} characters.")
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON; `BatchPrediction(**json)` is equal to this."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: dict(value)
+            if isinstance(value, Mapping)
+            else list(value)
+            if name == "outputs"
+            else value
+            for name, value in values.items()
+            if name == "outputs" or value != _DEFAULTS.get(name)
+        }
 
     @property
     def gives_own_table(self) -> bool:
@@ -159,3 +172,9 @@ class BatchPrediction:
                 "A prediction table is given by its job or by its path: give prediction_table_job_id "
                 "or prediction_table_path, not both."
             )
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    **{f.name: f.default for f in fields(BatchPrediction)},
+    "job_tags": {},
+}

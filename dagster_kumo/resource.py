@@ -329,7 +329,7 @@ class _Definition:
                 f"{context.assets_def.op.name} was not made by @kumo_assets, so there is no prediction to "
                 "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
             )
-        self.prediction: BatchPrediction = predictions[0]
+        self.prediction = BatchPrediction(**predictions[0].data)
         self.selected: dict[OutputType, dg.AssetKey] = {
             metadata[key][OUTPUT_TYPE]: key
             for key in sorted(context.selected_asset_keys, reverse=True)  # predictions come first

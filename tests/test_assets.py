@@ -77,6 +77,25 @@ def test_outputs_are_stored_by_the_io_manager_that_is_named() -> None:
     assert [dep.asset_key for dep in spec.deps] == [dg.AssetKey("customers")]
 
 
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        MODEL,
+        BatchPrediction(
+            training_job_tags={"use_case": "churn"},
+            outputs=("predictions", "embeddings"),
+            anchor=None,
+            job_tags={"team": "growth"},
+        ),
+    ],
+)
+def test_the_definition_shows_what_runs(prediction: BatchPrediction) -> None:
+    made = purchase_assets(prediction=prediction)
+    shown = made.metadata_by_key[PREDICTIONS]["dagster-kumo/batch_prediction"]
+    assert BatchPrediction(**shown.data).to_json() == prediction.to_json() == shown.data
+    assert "num_workers" not in shown.data  # what is as by default needs no space
+
+
 def test_the_whole_of_a_model_is_connected() -> None:
     assets = build_kumo_assets_definitions(
         name="purchase",
