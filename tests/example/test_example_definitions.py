@@ -7,12 +7,15 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 from example_project.definitions import defs
+from example_project.defs.drift import purchase_drift
 from example_project.partitions import daily, first_day, weekly
 from example_project.resources import StandInKumo, kumo_resource
 
-from dagster_kumo import KumoResource
+from dagster_kumo import KumoResource, Predictions
+from dagster_kumo.predictions.tables import as_predictions
 
 PROJECT = Path(__file__).parents[2] / "example_project"
 
@@ -61,7 +64,7 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert spec.description, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
-        assert spec.group_name in {"shop", "kumo", "sales"}, spec.key
+        assert spec.group_name in {"shop", "purchase", "spend", "sales"}, spec.key
 
 
 def test_the_job_makes_all_of_a_day(definitions: dg.Definitions) -> None:
@@ -94,6 +97,19 @@ def test_the_schedule_asks_for_the_day_that_has_ended(definitions: dg.Definition
     assert request.partition_key == (today - timedelta(days=1)).isoformat()
 
 
+def test_a_new_day_brings_its_week_up_to_date(definitions: dg.Definitions) -> None:
+    days = daily.get_partition_keys()
+    with dg.instance_for_test() as instance:
+        seen = dg.evaluate_automation_conditions(definitions, instance)
+        for day in (days[-1], days[-60]):
+            made = dg.AssetMaterialization(["purchase", "predictions"], partition=day)
+            instance.report_runless_asset_event(made)
+        seen = dg.evaluate_automation_conditions(definitions, instance, cursor=seen.cursor)
+    week = max(key for key in weekly.get_partition_keys() if key <= days[-1])
+    assert seen.get_requested_partitions(dg.AssetKey("purchase_drift")) == {week}
+    assert seen.total_requested == 1
+
+
 @pytest.mark.parametrize(
     ("today", "first"),
     [
@@ -109,12 +125,11 @@ def test_the_partitions_begin_on_the_first_of_a_month(today: date, first: date) 
     assert timedelta(days=120) < today - first < timedelta(days=200)
 
 
-def test_the_week_of_each_day_has_a_partition() -> None:
-    weeks = weekly.get_partition_keys()
-    assert (
-        weeks[-1] <= daily.get_partition_keys()[-1] or weeks[-2] <= daily.get_partition_keys()[-1]
-    )
-    assert all(date.fromisoformat(week).weekday() == 0 for week in weeks)
+def test_weeks_begin_on_mondays_and_the_running_one_is_there() -> None:
+    weeks = [date.fromisoformat(week) for week in weekly.get_partition_keys()]
+    assert all(week.weekday() == 0 for week in weeks)
+    today = datetime.now(timezone.utc).date()
+    assert weeks[-1] <= today < weeks[-1] + timedelta(weeks=1)
 
 
 def test_kumo_itself_is_used_when_there_is_a_key(
@@ -124,3 +139,25 @@ def test_kumo_itself_is_used_when_there_is_a_key(
     assert type(kumo_resource(str(tmp_path))) is KumoResource
     monkeypatch.delenv("KUMO_API_KEY")
     assert type(kumo_resource(str(tmp_path))) is StandInKumo
+
+
+def _scores(*probabilities: float) -> Predictions:
+    return as_predictions(pd.DataFrame({"True_PROB": probabilities}))
+
+
+def test_drift_tells_a_calm_day_from_another_one() -> None:
+    calm, other = [0.01, 0.02, 0.03, 0.3] * 100, [0.01, 0.3, 0.6, 0.9] * 100
+    days = {"2026-03-02": calm, "2026-03-03": calm, "2026-03-05": other}
+    output = purchase_drift({day: _scores(*values) for day, values in days.items()})
+    table = output.value
+    assert table["day"].tolist() == list(days)
+    assert table["customers"].tolist() == [400, 400, 400]
+    assert table["likely"].tolist() == [0.25, 0.25, 0.75]
+    assert table["mean_probability"].tolist() == pytest.approx([0.09, 0.09, 0.4525])
+    assert table["drift"].iloc[:2].tolist() == [0, 0]
+    assert table["drift"].iloc[2] > 0.25
+
+
+def test_a_week_without_predictions_has_no_drift() -> None:
+    with pytest.raises(dg.Failure, match="No day of this week"):
+        purchase_drift({})

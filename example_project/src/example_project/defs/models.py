@@ -59,7 +59,7 @@ purchase = build_kumo_assets_definitions(
     partitions_def=daily,
     deps=SOURCE_TABLES,
     translator=ShopTranslator(),
-    group_name="kumo",
+    group_name="purchase",
     owners=["team:data-science"],
 )
 
@@ -71,6 +71,6 @@ spend = build_kumo_assets_definitions(
     partitions_def=daily,
     deps=SOURCE_TABLES,
     translator=ShopTranslator(),
-    group_name="kumo",
+    group_name="spend",
     owners=["team:data-science"],
 )
