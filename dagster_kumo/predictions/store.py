@@ -31,6 +31,7 @@ from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Predictions, Provenance
 
 MANIFEST = "manifest.json"
+FORMAT = 1
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -42,12 +43,18 @@ class StoredFileEntry(BaseModel):
     size_bytes: int
 
 
+class _Format(BaseModel):
+    """What every manifest has, whatever else changes."""
+
+    format: int
+
+
 class Manifest(BaseModel):
     """What is stored of one asset partition."""
 
     model_config = ConfigDict(extra="ignore")
 
-    format: int = 1
+    format: int = FORMAT
     version: str
     created_at: UTCDatetime
     files: list[StoredFileEntry]
@@ -89,14 +96,14 @@ class PartitionStore:
         except FileNotFoundError:
             return None
         try:
-            manifest = Manifest.model_validate_json(content)
+            written = _Format.model_validate_json(content).format
+            if written != FORMAT:
+                raise KumoDataError(
+                    f"{path} was written by a newer dagster-kumo (format {written}). Upgrade to read it."
+                )
+            return Manifest.model_validate_json(content)
         except ValidationError as error:
             raise KumoDataError(f"{path} is not a manifest of dagster-kumo: {error}") from None
-        if manifest.format != 1:
-            raise KumoDataError(
-                f"{path} was written by a newer dagster-kumo (format {manifest.format}). Upgrade to read it."
-            )
-        return manifest
 
     def read(self) -> Predictions:
         """The version in force.
@@ -203,6 +210,7 @@ class NewVersion:
         self._store = store
         self._name = name
         self._folder = store.directory / name
+        self._committing = False
         self._committed = False
         self._made = False
         if store.is_local:
@@ -241,6 +249,7 @@ class NewVersion:
             num_entities=provenance.num_entities if provenance else None,
             superseded=kept,
         )
+        self._committing = True
         store.write_manifest(manifest)
         self._committed = True
         for version in expired:
@@ -251,8 +260,22 @@ class NewVersion:
         """Remove what was not committed, and the scratch folder."""
         if not self._store.is_local:
             shutil.rmtree(self.scratch, ignore_errors=True)
-        if not self._committed and (self._store.is_local or self._made):
+        if (self._store.is_local or self._made) and not self._may_be_in_force():
             self._store.remove(self._name)
+
+    def _may_be_in_force(self) -> bool:
+        """Whether the manifest names this version, as far as can be known.
+
+        Of a commit that ended in an error it may do so all the same: the answer of an object store
+        was lost, or an interrupt came right after the write.
+        """
+        if self._committed or not self._committing:
+            return self._committed
+        try:
+            manifest = self._store.manifest()
+        except (KumoDataError, OSError):
+            return True  # files too many cost space; files too few would be a loss
+        return manifest is not None and manifest.version == self._name
 
 
 def _began(version: str) -> datetime | None:

@@ -47,7 +47,7 @@ class ScriptedServer:
             def _handle(self) -> None:
                 server._handle(self)
 
-            do_GET = do_POST = do_PATCH = do_HEAD = _handle  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
 
             def log_message(self, *args: object) -> None:
                 pass

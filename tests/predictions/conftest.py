@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
@@ -14,51 +11,9 @@ from upath import UPath
 
 from dagster_kumo import BatchPredictionJobResult, KumoClient, Predictions
 from dagster_kumo.local import LocalKumo
-from dagster_kumo.predictions.files import StoredFile
-from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.predictions.store import PartitionStore, StoredFileEntry
-from dagster_kumo.predictions.transfer import Transferred, transfer
+from dagster_kumo.predictions.store import PartitionStore
 from tests.api.scripted_server import Answer, ScriptedServer
-
-
-def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
-    """A table as a Parquet file."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, **options)
-    return sink.getvalue()
-
-
-def write_files(folder: Path, tables: Sequence[pa.Table]) -> Predictions:
-    """Tables as an output of one file each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"part-{i}.parquet" for i in range(len(tables))]
-    for path, table in zip(paths, tables, strict=True):
-        pq.write_table(table, path)
-    return Predictions([StoredFile(UPath(path)) for path in paths])
-
-
-def store_output(
-    output: Predictions, store: PartitionStore, provenance: Provenance | None = None, **options: Any
-) -> tuple[Predictions, Transferred]:
-    """Bring an output into a store, as the I/O manager does."""
-    with store.new_version() as version:
-        transferred = transfer(output.files, version, max_parallel=2, **options)
-        return version.commit(transferred.files, provenance), transferred
-
-
-def write_version(store: PartitionStore, name: str, files: int = 2) -> Predictions:
-    """Write a version of small files whose only value is `name`."""
-    with store.new_version() as version:
-        entries = []
-        for index in range(files):
-            scratch = version.scratch / f"scratch-{index}"
-            pq.write_table(pa.table({"ENTITY": [name]}), scratch)
-            entry = StoredFileEntry(
-                name=f"part-{index:05d}.parquet", num_rows=1, size_bytes=scratch.stat().st_size
-            )
-            version.put(scratch, entry.name)
-            entries.append(entry)
-        return version.commit(entries, None)
+from tests.predictions.outputs import store_output
 
 
 @pytest.fixture(scope="session")

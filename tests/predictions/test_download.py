@@ -15,7 +15,7 @@ from dagster_kumo.predictions.addresses import Addresses
 from dagster_kumo.predictions.download import CHUNK_BYTES, RemoteFile
 from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.store import PartitionStore
-from tests.predictions.conftest import parquet_bytes, store_output, write_files
+from tests.predictions.outputs import parquet_bytes, store_output, write_files
 
 FIRST = r"^/files/.*part-00000"
 

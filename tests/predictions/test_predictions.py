@@ -9,7 +9,7 @@ from upath import UPath
 
 from dagster_kumo import KumoDataError, Predictions
 from dagster_kumo.predictions.files import StoredFile
-from tests.predictions.conftest import write_files
+from tests.predictions.outputs import write_files
 
 COLUMNS = ["ENTITY", "ANCHOR_TIMESTAMP", "TARGET_PRED", "False_PROB", "True_PROB"]
 

@@ -1,0 +1,331 @@
+"""Where outputs are kept: a reader sees the whole of one version, whatever happens to the writer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import requests
+from upath import UPath
+
+from dagster_kumo import KumoDataError
+from dagster_kumo.predictions.predictions import Provenance
+from dagster_kumo.predictions.store import PartitionStore
+from tests.api.scripted_server import Answer
+from tests.predictions.outputs import store_output, write_version
+
+
+def versions(directory: UPath) -> list[str]:
+    """The folders of versions that are there."""
+    directory.fs.invalidate_cache()
+    names = [path.rstrip("/").rpartition("/")[2] for path in directory.fs.ls(directory.path, False)]
+    return sorted(name for name in names if name != "manifest.json")
+
+
+def content(store: PartitionStore) -> set[str]:
+    """What the version in force holds: one name, if it is whole."""
+    return set(store.read().to_arrow()["ENTITY"].to_pylist())
+
+
+# Layout ###################################################################################
+
+
+def test_the_layout_is_versions_of_files_and_one_manifest(directory, result, kumo):
+    live = result.predictions()
+    stored, transferred = store_output(live, PartitionStore(directory), live.provenance)
+    (version,) = versions(directory)
+    names = [f"part-0000{i}.parquet" for i in range(3)]
+    assert sorted(path.name for path in (directory / version).iterdir()) == names
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["version"] == version
+    assert [file["name"] for file in manifest["files"]] == names
+    assert sum(file["num_rows"] for file in manifest["files"]) == transferred.num_rows == 23570
+    sizes = [(directory / version / name).stat().st_size for name in names]
+    assert [file["size_bytes"] for file in manifest["files"]] == sizes
+    assert sum(sizes) == transferred.size_bytes
+    assert manifest["job_id"] == live.job_id
+    assert "http" not in json.dumps(manifest)
+    assert kumo.api_key not in json.dumps(manifest)
+    assert stored.num_rows == 23570
+
+
+def test_what_is_known_of_an_output_is_read_back(directory):
+    store = PartitionStore(directory)
+    provenance = Provenance(
+        job_id="bp-1",
+        output_type="embeddings",
+        training_job_id="trainingjob-1",
+        prediction_time=datetime(2026, 11, 24, tzinfo=timezone.utc),
+        num_entities=7,
+    )
+    with store.new_version() as version:
+        version.commit([], provenance)
+    assert store.read().provenance == provenance
+
+
+def test_nothing_stored_is_a_missing_file(directory):
+    store = PartitionStore(directory)
+    assert store.manifest() is None
+    with pytest.raises(FileNotFoundError, match="Materialize the asset partition"):
+        store.read()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ('{"format": 2, "versions": {}}', "newer dagster-kumo .format 2.. Upgrade"),
+        ('{"format": 1}', "not a manifest"),
+        ("[]", "not a manifest"),
+        ("", "not a manifest"),
+        ("\x00", "not a manifest"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_a_data_error(tmp_path, manifest, said):
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(KumoDataError, match=said):
+        PartitionStore(UPath(tmp_path)).read()
+
+
+def test_what_a_manifest_of_the_same_format_adds_does_no_harm(tmp_path):
+    store = PartitionStore(UPath(tmp_path))
+    write_version(store, "one")
+    manifest = json.loads((tmp_path / "manifest.json").read_text()) | {"checksums": {"a": "b"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert content(store) == {"one"}
+
+
+# Versions #################################################################################
+
+
+def test_a_new_version_takes_the_place_of_the_one_before(directory):
+    store = PartitionStore(directory)
+    for name in ("one", "two"):
+        write_version(store, name)
+        assert content(store) == {name}
+
+
+def test_a_reader_in_progress_keeps_its_version_for_the_grace_period(directory):
+    store = PartitionStore(directory, grace_period=timedelta(hours=1))
+    before = write_version(store, "one")
+    for _ in range(3):
+        write_version(store, "two")
+    assert before.to_arrow()["ENTITY"].to_pylist() == ["one", "one"]
+    assert len(versions(directory)) == 4
+
+
+def test_after_the_grace_period_a_version_is_removed_by_a_later_write(directory):
+    store = PartitionStore(directory, grace_period=timedelta(0))
+    for name in ("one", "two", "three"):
+        write_version(store, name)
+    assert len(versions(directory)) == 2  # the one in force, and the one that it has just replaced
+    assert content(store) == {"three"}
+
+
+def test_what_a_dead_writer_left_is_removed_and_nothing_else(directory):
+    dead = "20200101T000000.000000Z-abc123"
+    foreign = ["notes", "20200101", "20200101T000000.000000Z-a/b".partition("/")[0] + "!"]
+    for name in (dead, *foreign):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        (directory / name / "file").write_text("x")
+    store = PartitionStore(directory, grace_period=timedelta(0))
+    write_version(store, "one")
+    write_version(store, "two")
+    assert set(foreign) <= set(versions(directory))
+    assert dead not in versions(directory)
+
+
+def test_a_version_that_is_not_committed_leaves_nothing(directory):
+    store = PartitionStore(directory)
+    write_version(store, "one")
+    before = versions(directory)
+
+    class Interrupt(BaseException):
+        pass
+
+    def write_and_stop() -> None:
+        with store.new_version() as version:
+            scratches.append(version.scratch)
+            (version.scratch / "x").write_text("x")
+            version.put(version.scratch / "x", "part-00000.parquet")
+            raise Interrupt
+
+    scratches: list[Path] = []
+    with pytest.raises(Interrupt):
+        write_and_stop()
+    assert versions(directory) == before
+    assert not scratches[0].exists()
+    assert content(store) == {"one"}
+
+
+def test_of_concurrent_writers_one_wins_whole_and_readers_see_whole_versions(directory):
+    write_version(PartitionStore(directory), "first")
+    names = {"a", "b", "c"}
+    together = threading.Barrier(len(names) + 1)
+    seen: list[set[str]] = []
+    writing = threading.Event()
+
+    def write(name: str) -> None:
+        store = PartitionStore(directory)
+        together.wait()
+        for _ in range(3):
+            write_version(store, name)
+
+    def read() -> None:
+        store = PartitionStore(directory)
+        together.wait()
+        while not writing.is_set():
+            seen.append(content(store))
+
+    with ThreadPoolExecutor(len(names) + 1) as pool:
+        reader = pool.submit(read)
+        for future in [pool.submit(write, name) for name in names]:
+            future.result()
+        writing.set()
+        reader.result()
+    assert seen
+    assert all(len(one) == 1 and one <= {"first"} | names for one in seen)
+    assert len(content(PartitionStore(directory))) == 1
+
+
+# Writers that fail at every step ##########################################################
+
+
+@pytest.fixture
+def s3_with_faults(server, s3_options):
+    """S3 behind a wire that fails at the n-th call that changes something."""
+
+    class Wire:
+        def __init__(self) -> None:
+            self.fail_at = -1
+            self.carry_out = False
+            self.for_good = False
+            self.changes: list[str] = []
+
+        def pass_on(self, request) -> Answer:
+            failing = False
+            if request.method != "GET" and request.method != "HEAD":
+                self.changes.append(request.path)
+                step = len(self.changes) - 1
+                failing = step == self.fail_at or (self.for_good and step > self.fail_at >= 0)
+            if failing and not self.carry_out:
+                return Answer(b"", 403)
+            ours = ("host", "expect", "connection", "accept-encoding")
+            headers = {k: v for k, v in request.headers.items() if k not in ours}
+            said = requests.request(
+                request.method,
+                s3_options["endpoint_url"] + request.path,
+                data=request.body,
+                headers=headers | {"host": server.origin.removeprefix("http://")},
+                timeout=10,
+            )
+            if failing:
+                return Answer(b"", 403)
+            kept = {k: v for k, v in said.headers.items() if k.lower() in ("etag", "content-type")}
+            length = int(said.headers["Content-Length"]) if request.method == "HEAD" else -1
+            return Answer(said.content, said.status_code, kept, length)
+
+    wire = Wire()
+    server.answer_by(wire.pass_on)
+    # A plain body, which the wire can read, and no second attempts, which would hide the failure.
+    config = {"request_checksum_calculation": "when_required", "retries": {"max_attempts": 1}}
+    return wire, {**s3_options, "endpoint_url": server.origin, "config_kwargs": config}
+
+
+@pytest.mark.parametrize(
+    ("carry_out", "for_good"),
+    [(False, False), (True, False), (False, True)],
+    ids=["one call refused", "one answer lost", "all calls refused from then on"],
+)
+def test_an_object_store_that_fails_at_any_step_leaves_a_whole_version(
+    s3_with_faults, s3_options, tmp_path, carry_out, for_good
+):
+    wire, options = s3_with_faults
+    steps = 0
+    while True:
+        wire.fail_at = -1
+        place = f"s3://kumo/{tmp_path.name}/{steps}"
+        sound = PartitionStore(UPath(place, **s3_options))
+        write_version(sound, "old")
+        wire.changes.clear()
+        wire.fail_at, wire.carry_out, wire.for_good = steps, carry_out, for_good
+        failed = False
+        try:
+            write_version(PartitionStore(UPath(place, **options)), "new")
+        except OSError:
+            failed = True
+        found = content(sound)
+        assert found == {"new"} if not failed else found in ({"old"}, {"new"})
+        assert found == {"old"} or not failed or carry_out
+        if failed and not for_good:
+            assert len(versions(sound.directory)) == (1 if found == {"old"} else 2)
+        if not failed:
+            break
+        steps += 1
+        assert steps < 10
+    assert steps == 3  # two files and the manifest
+
+
+SCRIPT = textwrap.dedent(
+    """
+    # Writes a version again and again, each time failing one step later, in a process of its own.
+    import errno, os, shutil, signal, sys
+    from pathlib import Path
+    from upath import UPath
+    from dagster_kumo.predictions.store import PartitionStore
+    from tests.predictions.outputs import write_version
+
+    root, how = Path(sys.argv[1]), sys.argv[2]
+    for step in range(100):
+        place = root / f"step-{step}"
+        shutil.copytree(root / "before", place)
+        child = os.fork()
+        if child == 0:
+            left = [step]
+
+            def fail(event, arguments):
+                changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir") or (
+                    event == "open" and isinstance(arguments[1], str) and arguments[1] != "rb"
+                )
+                if changes and str(place) in str(arguments[0]):
+                    left[0] -= 1
+                    if left[0] == -1 and how == "killed":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    if left[0] == -1:
+                        raise OSError(errno.ENOSPC, "No space left on device")
+
+            sys.addaudithook(fail)
+            try:
+                write_version(PartitionStore(UPath(place)), "new")
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            break
+    """
+)
+
+
+@pytest.mark.parametrize("how", ["killed", "disk full"])
+def test_a_disk_or_a_writer_that_fails_at_any_step_leaves_a_whole_version(tmp_path, how):
+    write_version(PartitionStore(UPath(tmp_path / "before")), "old")
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), how], check=True, timeout=60)
+    steps = sorted(tmp_path.glob("step-*"), key=lambda path: int(path.name[5:]))
+    assert len(steps) >= 6
+    found = [content(PartitionStore(UPath(step))) for step in steps]
+    assert found[0] == {"old"}
+    assert found[-1] == {"new"}
+    assert all(one in ({"old"}, {"new"}) for one in found)
+    before = sorted(path.name for path in (tmp_path / "before").iterdir())
+    for step, one in zip(steps, found, strict=True):
+        if how == "disk full" and one == {"old"}:
+            assert sorted(path.name for path in step.iterdir()) == before, step
+        write_version(PartitionStore(UPath(step)), "next")
+        assert content(PartitionStore(UPath(step))) == {"next"}
