@@ -40,6 +40,9 @@ test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e'
 
 e2e: $(VENV)/.dev ## drive the web UI in a real browser
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+		echo "Installing Chromium ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 	@$(BIN)/python -m pytest -m e2e tests/e2e
 
 lint: $(VENV)/.dev ## ruff, pyright, import-linter
