@@ -49,7 +49,7 @@ def test_everything_is_connected(definitions: dg.Definitions) -> None:
     assert _upstream(definitions, "customers") == {"purchases"}
     assert _upstream(definitions, "purchase/model") == tables
     for output in ("purchase/predictions", "purchase/embeddings"):
-        assert _upstream(definitions, output) == {"purchase/model", "customers"}
+        assert _upstream(definitions, output) == {"purchase/model", *tables}
     assert _upstream(definitions, "purchase/predictions_in_snowflake") == {"purchase/predictions"}
     assert _upstream(definitions, "call_list") == {
         "purchase/predictions",

@@ -25,15 +25,10 @@ QUESTIONS = {
 
 
 class ShopTranslator(DagsterKumoTranslator):
-    """The specs as they come, with what this shop adds to them."""
+    """The specs as they come, with the model's question first."""
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         spec = super().get_asset_spec(props)
-        if props.kind in ("predictions", "embeddings"):
-            # Kumo reads the tables again for each prediction, so a run that loads them does that first:
-            # the model between them is Kumo's, and no step of a run that could be waited for.
-            # `customers` is the last of the tables.
-            spec = spec.merge_attributes(deps=["customers"])
         return spec.replace_attributes(description=f"{QUESTIONS[props.name]}\n\n{spec.description}")
 
 
