@@ -17,7 +17,6 @@ from example_project.partitions import daily
 # The tables that both models learn and predict from.
 SOURCE_TABLES = ["customers", "purchases"]
 
-
 QUESTIONS = {
     "purchase": "Will the customer buy in the next 30 days?",
     "spend": "How many dollars will the customer spend in the next 30 days?",
