@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timezone
-from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP
+from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, extremes_of, present
 
 Extremes = tuple[datetime, datetime]
 
@@ -22,8 +20,7 @@ def anchor_extremes(parquet: pq.ParquetFile) -> Extremes | None:
         return None
     extremes: Extremes | None = None
     for batch in parquet.iter_batches(columns=[ANCHOR_TIMESTAMP]):
-        both: Any = pc.min_max(batch.column(0)).as_py()
-        low, high = _as_time(both["min"]), _as_time(both["max"])
+        low, high = map(_as_time, extremes_of(present(batch.column(0))))
         if low is not None and high is not None:
             extremes = widest(extremes, (low, high))
     return extremes

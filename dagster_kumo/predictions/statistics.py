@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +58,7 @@ class Distribution:
     def histogram(self, edges: FloatArray) -> list[float]:
         """How many values lie between each two neighbours of `edges`."""
         weight, grid = self._merged()
-        below = _share_below(grid, edges)
+        below = _share_below(grid, edges, "left")
         below[0], below[-1] = 0.0, 1.0
         return [float(v) for v in np.diff(below) * weight]
 
@@ -71,23 +71,36 @@ class Distribution:
         if len(self._grids) > 1:
             total = sum(weight for weight, _ in self._grids)
             points = np.unique(np.concatenate([grid for _, grid in self._grids]))
-            share = sum(weight / total * _share_below(grid, points) for weight, grid in self._grids)
-            self._grids = [(total, np.interp(GRID, np.asarray(share), points))]
+            # Each point twice, since the share steps up at a value that many rows have (a spike).
+            steps = [
+                sum(
+                    weight / total * _share_below(grid, points, side)
+                    for weight, grid in self._grids
+                )
+                for side in ("left", "right")
+            ]
+            shares = np.maximum.accumulate(np.column_stack(steps).ravel())
+            self._grids = [(total, np.interp(GRID, shares, np.repeat(points, 2)))]
         return self._grids[0]
 
 
-def _share_below(grid: FloatArray, points: FloatArray) -> FloatArray:
-    """The share of a distribution that is not above each of `points`."""
-    # A value that fills many places of the grid (a spike) counts up to its last place.
-    values, last = np.unique(grid[::-1], return_index=True)
-    return np.interp(points, values, GRID[::-1][last], left=0.0, right=1.0)
+def _share_below(
+    grid: FloatArray, points: FloatArray, side: Literal["left", "right"]
+) -> FloatArray:
+    """The share of a distribution that lies below each of `points`; with "right", also what equals it."""
+    above = np.searchsorted(grid, points, side)
+    low, high = np.maximum(above - 1, 0), np.minimum(above, len(grid) - 1)
+    gap = grid[high] - grid[low]
+    part = np.divide(points - grid[low], gap, out=np.zeros_like(gap), where=gap > 0)
+    share = GRID[low] + part * (GRID[high] - GRID[low])
+    return np.where(above == 0, 0.0, np.where(above == len(grid), 1.0, share))
 
 
 @dataclass
 class ColumnSummary:
     """What is known of one column.
 
-    `nulls` counts nulls and NaN, `count` the values that are left. A list column is described by its
+    `nulls` counts nulls, NaN and infinities, `count` the values that are left. A list column is described by its
     elements, an identifier by its extremes alone.
     """
 
@@ -130,16 +143,16 @@ class ColumnSummary:
         self.rows += len(column)
         if _is_list(self.type):
             self.nulls += column.null_count
-            column = _present(pc.list_flatten(column))
+            column = present(pc.list_flatten(column))
         else:
-            rows, column = len(column), _present(column)
+            rows, column = len(column), present(column)
             self.nulls += rows - len(column)
         if not len(column):
             return
-        self._extend(_extremes(column))
+        self._extend(extremes_of(column))
         self._count_values(column)
         if self.distribution is not None or pa.types.is_boolean(column.type):
-            numbers = column.cast(pa.float64())
+            numbers = column.cast(pa.float64(), safe=False)  # large integers lose their last digits
             mean = pc.mean(numbers).as_py()
             variance = pc.variance(numbers).as_py()
             self._combine(len(column), mean, variance * len(column))
@@ -240,8 +253,8 @@ def _element(type_: pa.DataType) -> pa.DataType:
     return element if _is_list(type_) else type_
 
 
-def _present(column: pa.Array[Any]) -> pa.Array[Any]:
-    """The values, without nulls and NaN."""
+def present(column: pa.Array[Any]) -> pa.Array[Any]:
+    """The values, without nulls, NaN and infinities."""
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     if pa.types.is_string_view(column.type):  # of polars; few of Arrow's functions take it
@@ -249,9 +262,9 @@ def _present(column: pa.Array[Any]) -> pa.Array[Any]:
     if column.null_count:
         column = column.drop_null()
     if pa.types.is_floating(column.type):
-        nan = pc.is_nan(column)
-        if pc.any(nan).as_py():
-            column = column.filter(pc.invert(nan))
+        finite = pc.is_finite(column)
+        if not pc.all(finite).as_py():
+            column = column.filter(finite)
     return column
 
 
@@ -276,7 +289,8 @@ def _is_label(type_: pa.DataType) -> bool:
     )
 
 
-def _extremes(column: pa.Array[Any]) -> tuple[Any, Any]:
+def extremes_of(column: pa.Array[Any]) -> tuple[Any, Any]:
+    """The least and the greatest value; None for both where there are none, or no order."""
     try:
         both: Any = pc.min_max(column).as_py()
     except pa.ArrowNotImplementedError:  # a type that has no order, a struct for example

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.anchors import Extremes, anchor_extremes, widest
-from dagster_kumo.predictions.files import PartitionFile, not_parquet, read_footer
+from dagster_kumo.predictions.files import LiveFile, PartitionFile, not_parquet, read_footer
 from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.statistics import OutputSummary
 from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
@@ -117,27 +117,35 @@ def _bring(
 ) -> _One:
     name = f"part-{index:05d}.parquet"
     scratch = version.scratch / f"{name}.partial"
-    footer = _fetch(file, scratch, stop)
+    file.save(scratch, stopped=stop.is_set)
+    try:
+        one = _read(scratch, name, file.name, stop, summarise)
+    except KumoDataError:
+        if stop.is_set() or not isinstance(file, LiveFile):
+            raise
+        # Bytes that were damaged on the way are right the second time; damaged at the source, never.
+        file.save(scratch, stopped=stop.is_set)
+        one = _read(scratch, name, file.name, stop, summarise)
+    version.put(scratch, name)
+    return one
+
+
+def _read(scratch: Path, name: str, source: str, stop: threading.Event, summarise: bool) -> _One:
+    """What a fetched file holds; `source` is its name for messages.
+
+    Raises:
+        KumoDataError: it is not Parquet, or is damaged.
+    """
+    footer = read_footer(scratch, name=source)
     with pq.ParquetFile(str(scratch), memory_map=True) as parquet:
         try:
             anchors = anchor_extremes(parquet)
             summary = _summarise(parquet, stop) if summarise else None
         except (pa.ArrowException, OSError) as error:
-            raise not_parquet(file.name, error) from None
+            raise not_parquet(source, error) from None
         schema = parquet.schema_arrow
     entry = StoredFileEntry(name=name, num_rows=footer.num_rows, size_bytes=scratch.stat().st_size)
-    version.put(scratch, name)
     return _One(entry, schema, anchors, summary)
-
-
-def _fetch(file: PartitionFile, scratch: Path, stop: threading.Event) -> pq.FileMetaData:
-    file.save(scratch, stopped=stop.is_set)
-    try:
-        return read_footer(scratch, name=file.name)
-    except KumoDataError:
-        # Bytes that were damaged on the way are right the second time; damaged at the source, never.
-        file.save(scratch, stopped=stop.is_set)
-        return read_footer(scratch, name=file.name)
 
 
 def _summarise(parquet: pq.ParquetFile, stop: threading.Event) -> OutputSummary:

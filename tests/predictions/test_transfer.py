@@ -1,0 +1,225 @@
+"""An output, brought into a store: every file checked, counted and summarised on its way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from datetime import date, datetime, timezone
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from upath import UPath
+
+from dagster_kumo import KumoClient, KumoDataError
+from dagster_kumo.predictions.addresses import Addresses
+from dagster_kumo.predictions.download import RemoteFile
+from dagster_kumo.predictions.files import LiveFile
+from dagster_kumo.predictions.store import PartitionStore
+from dagster_kumo.predictions.tables import as_predictions
+from dagster_kumo.predictions.transfer import transfer
+from tests.predictions.outputs import parquet_bytes, store_output, write_files
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+MIDNIGHT = datetime(2026, 11, 24, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def store(tmp_path) -> PartitionStore:
+    return PartitionStore(UPath(tmp_path / "store"))
+
+
+def test_what_came_over_is_told(store, result):
+    live = result.predictions()
+    stored, came = store_output(live, store)
+    frame = stored.to_pandas()
+    assert came.num_rows == len(frame) == 23570
+    assert came.schema == live.schema
+    assert [file.num_rows for file in came.files] == [table.num_rows for table in stored]
+    assert came.seconds > 0
+    score = came.summary.columns["True_PROB"]
+    assert score.count == 23570
+    assert score.mean == pytest.approx(frame["True_PROB"].astype(float).mean())
+    assert score.std == pytest.approx(frame["True_PROB"].astype(float).std(ddof=0))
+    assert (score.min, score.max) == (frame["True_PROB"].min(), frame["True_PROB"].max())
+    yes = came.summary.columns["TARGET_PRED"]
+    assert yes.mean == pytest.approx(frame["TARGET_PRED"].mean())
+    anchor = frame["ANCHOR_TIMESTAMP"].iloc[0].tz_localize("UTC")
+    assert came.anchors == (anchor, anchor)
+
+
+def test_statistics_can_be_left_out(store, result):
+    _, came = store_output(result.embeddings(), store, summarise=False)
+    assert came.summary is None
+    assert came.num_rows == 23570
+
+
+def test_an_output_without_files_is_refused(store):
+    with store.new_version() as version, pytest.raises(KumoDataError, match="no files"):
+        transfer([], version, max_parallel=1)
+    assert store.manifest() is None
+
+
+@pytest.mark.parametrize(
+    "other", [pa.table({"ENTITY": [2]}), pa.table({"x": [2.0], "ENTITY": [2]})]
+)
+def test_files_with_different_columns_are_refused_and_nothing_is_left(tmp_path, store, other):
+    output = write_files(tmp_path / "files", [pa.table({"ENTITY": [1], "x": [1.0]}), other])
+    with pytest.raises(KumoDataError, match=r"part-1\.parquet has the columns"):
+        store_output(output, store)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_statistic_that_fails_leaves_the_data(tmp_path, store):
+    """Two files whose columns have one name and two types cannot be summarised as one."""
+    output = write_files(
+        tmp_path / "files", [pa.table({"x": [1], "y": [1]}), pa.table({"x": ["a"], "y": [2]})]
+    )
+    stored, came = store_output(output, store)
+    assert list(came.summary.failed) == ["x"]
+    assert came.summary.columns["y"].mean == 1.5
+    assert stored.num_rows == 2
+
+
+def test_a_page_that_was_damaged_on_the_way_is_fetched_once_more(store, server, serve_file):
+    content = parquet_bytes(
+        pa.table({"x": [f"value {i}" for i in range(1000)]}), compression="zstd"
+    )
+    damaged = content[:4] + b"\xff" * 200 + content[204:]
+
+    def damage_first(_, answer):
+        answer.body = damaged if len(server.requests) == 1 else content
+        return answer
+
+    url = serve_file(content, damage_first)
+    files = KumoClient(server.url, "acme:s3cr3t").files
+    remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, files)
+    with store.new_version() as version:
+        came = transfer([LiveFile(remote)], version, max_parallel=1)
+        version.commit(came.files, None)
+    assert store.read().to_arrow()["x"][-1].as_py() == "value 999"
+    assert len(server.requests) == 2
+
+
+def test_a_stored_file_with_a_damaged_page_is_refused(tmp_path, store):
+    output = write_files(tmp_path / "files", [pa.table({"x": [f"v{i}" for i in range(1000)]})])
+    path = tmp_path / "files" / "part-0.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 200 + content[204:])
+    with pytest.raises(KumoDataError, match=r"part-0\.parquet is not a readable Parquet file"):
+        store_output(output, store)
+    assert store.manifest() is None
+
+
+# Anchor times #############################################################################
+
+
+@pytest.mark.parametrize(
+    ("anchors", "expected"),
+    [
+        (pa.array([NOON.replace(tzinfo=None)] * 2, pa.timestamp("ns")), NOON),
+        (pa.array([NOON.replace(tzinfo=None)] * 2, pa.timestamp("s")), NOON),
+        (pa.array([NOON] * 2, pa.timestamp("us", "UTC")), NOON),
+        (pa.array([NOON] * 2, pa.timestamp("ms", "America/New_York")), NOON),
+        (pa.array([date(2026, 11, 24)] * 2), MIDNIGHT),
+        (pa.array([date(2026, 11, 24)] * 2, pa.date64()), MIDNIGHT),
+        (pa.array([int(NOON.timestamp())] * 2), NOON),
+        (pa.array([int(NOON.timestamp() * 1e3)] * 2), NOON),
+        (pa.array([int(NOON.timestamp()) * 10**6] * 2), NOON),
+        (pa.array([int(NOON.timestamp()) * 10**9] * 2), NOON),
+        (pa.array([int(NOON.timestamp()), None], pa.int64()), NOON),
+        (pa.array([int(NOON.timestamp())] * 2, pa.int32()), NOON),
+        (pa.array([NOON] * 2, pa.timestamp("us", "UTC")).dictionary_encode(), NOON),
+    ],
+    ids=str,
+)
+def test_the_anchor_time_is_read_whatever_its_type(tmp_path, store, anchors, expected):
+    output = write_files(tmp_path / "files", [pa.table({"ANCHOR_TIMESTAMP": anchors})])
+    _, came = store_output(output, store)
+    assert came.anchors == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    "anchors", [pa.nulls(2), pa.array(["soon"] * 2), pa.array([None, None], pa.timestamp("ns"))]
+)
+def test_an_anchor_time_that_names_no_time_is_none(tmp_path, store, anchors):
+    output = write_files(tmp_path / "files", [pa.table({"ANCHOR_TIMESTAMP": anchors})])
+    assert store_output(output, store)[1].anchors is None
+
+
+def test_the_anchor_times_of_all_files_count(tmp_path, store):
+    tables = [
+        pa.table({"ANCHOR_TIMESTAMP": [when, NOON]})
+        for when in (MIDNIGHT, NOON, datetime(2026, 11, 25, tzinfo=timezone.utc))
+    ]
+    _, came = store_output(write_files(tmp_path / "files", tables), store)
+    assert came.anchors == (MIDNIGHT, datetime(2026, 11, 25, tzinfo=timezone.utc))
+
+
+# Frames and tables of other assets ########################################################
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pd.DataFrame({"x": [1, 2], "y": ["a", "b"]}),
+        pl.DataFrame({"x": [1, 2], "y": ["a", "b"]}),
+        pl.LazyFrame({"x": [1, 2], "y": ["a", "b"]}),
+        pa.table({"x": [1, 2], "y": ["a", "b"]}),
+        pa.record_batch({"x": [1, 2], "y": ["a", "b"]}),
+    ],
+    ids=lambda given: f"{type(given).__module__.partition('.')[0]} {type(given).__name__}",
+)
+def test_frames_and_tables_are_stored_too(store, given):
+    stored, came = store_output(as_predictions(given), store)
+    assert stored.to_arrow().to_pydict() == {"x": [1, 2], "y": ["a", "b"]}
+    assert (stored.job_id, came.num_rows) == (None, 2)
+    assert came.summary.columns["x"].mean == 1.5
+
+
+def test_a_reader_is_stored_too(store):
+    table = pa.table({"x": range(10)})
+    stored, _ = store_output(as_predictions(table.to_reader(max_chunksize=3)), store)
+    assert stored.to_arrow() == table
+
+
+@pytest.mark.parametrize("given", [None, 7, "text", {"x": [1]}, [1]])
+def test_what_is_no_table_is_refused_with_what_is(given):
+    with pytest.raises(TypeError, match="pandas and polars DataFrames"):
+        as_predictions(given)
+
+
+# Memory ###################################################################################
+
+MEASURE = textwrap.dedent(
+    """
+    # What Python, numpy and Arrow have held at most, while a file is brought into a store.
+    import sys, tracemalloc
+    from pathlib import Path
+    import pyarrow as pa
+    from upath import UPath
+    from tests.predictions.outputs import store_output
+    from dagster_kumo import Predictions
+    from dagster_kumo.predictions.files import StoredFile
+    from dagster_kumo.predictions.store import PartitionStore
+
+    file, store = map(Path, sys.argv[1:])
+    tracemalloc.start()
+    store_output(Predictions([StoredFile(UPath(file))]), PartitionStore(UPath(store)))
+    print(tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory())
+    """
+)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    piece = pa.table({"ENTITY": range(200_000), "x": pa.array(range(200_000), pa.float64())})
+    pieces = 30
+    with pq.ParquetWriter(tmp_path / "large", piece.schema, compression="none") as writer:
+        for _ in range(pieces):
+            writer.write_table(piece)
+    run = [sys.executable, "-c", MEASURE, str(tmp_path / "large"), str(tmp_path / "store")]
+    held = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    assert 0 < held < piece.nbytes * pieces / 3
