@@ -19,16 +19,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_URL_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]*", re.IGNORECASE)
+# The query of a url; also one without its url, as a server may quote a path.
+_QUERY = re.compile(
+    r"(?P<url>\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]*|\?[^\s\"'<>=]*=[^\s\"'<>]*",
+    re.IGNORECASE,
+)
 
 
 def without_query(text: str) -> str:
-    """`text` with the query string of every url in it replaced by `?...`.
+    """`text` with every query string in it replaced by `?...`.
 
     >>> without_query("GET https://bucket/part-0.parquet?X-Amz-Signature=abc failed")
     'GET https://bucket/part-0.parquet?... failed'
+    >>> without_query("What? /part-0.parquet?X-Amz-Signature=abc")
+    'What? /part-0.parquet?...'
     """
-    return _URL_QUERY.sub(r"\1?...", text)
+    return _QUERY.sub(lambda found: f"{found['url'] or ''}?...", text)
 
 
 class KumoError(Exception):
