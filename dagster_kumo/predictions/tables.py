@@ -54,8 +54,8 @@ def as_predictions(obj: Any) -> Predictions:
     """
     if isinstance(obj, Predictions):
         return obj
-    if type(obj).__module__.startswith("polars") and type(obj).__name__ == "LazyFrame":
-        obj = obj.collect()
+    if type(obj).__module__.split(".")[0] == "polars":
+        obj = _from_polars(obj)
     if type(obj).__module__.split(".")[0] == "pandas" and type(obj).__name__ == "DataFrame":
         obj = pa.Table.from_pandas(obj)
     if isinstance(obj, pa.Table):
@@ -68,3 +68,12 @@ def as_predictions(obj: Any) -> Predictions:
             f"{type(obj).__name__}. Return one of these, or give the asset another io_manager_key."
         )
     return Predictions([TableFile(obj)])
+
+
+def _from_polars(frame: Any) -> pa.Table:
+    import polars as pl
+
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect()
+    # The oldest layout: its newer one has string views, which not every pyarrow can write.
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
