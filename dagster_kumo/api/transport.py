@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -169,6 +170,8 @@ class Transport:
             if response is not None and not should_retry(response.status_code):
                 break
             attempts = len(retry.history) + 1
+            if is_lasting(cause):
+                retry = retry.new(total=0)
             # Only status and headers are looked at, which urllib3 reads off the raw response.
             raw = response.raw if response is not None else None
             try:
@@ -288,7 +291,7 @@ def describe(cause: BaseException | None) -> str:
     requests wraps urllib3's errors, which wrap the operating system's: the innermost one that
     says something is what a person needs.
     """
-    if isinstance(cause, requests.exceptions.SSLError):
+    if is_lasting(cause):
         return "the TLS certificate was not accepted (verify_ssl takes the path of a CA bundle)"
     if isinstance(cause, requests.exceptions.ProxyError):
         return "the proxy did not answer (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)"
@@ -296,19 +299,29 @@ def describe(cause: BaseException | None) -> str:
         return "connecting timed out"
     if isinstance(cause, requests.exceptions.Timeout):
         return "the answer did not come in time"
-    inner: BaseException | None = cause
     words = "the connection broke"
-    seen: set[int] = set()
-    while inner is not None and id(inner) not in seen:
-        seen.add(id(inner))
+    for inner in _chain(cause):
         if isinstance(inner, OSError) and inner.strerror:
             words = inner.strerror
         if "timed out" in str(inner):
             words = "the answer did not come in time"
-        wrapped = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
-        following = wrapped if isinstance(wrapped, BaseException) else None
-        inner = following or inner.__cause__ or inner.__context__
     return words
+
+
+def is_lasting(cause: BaseException | None) -> bool:
+    """Whether a connection broke for a reason that will be the same next time: a certificate."""
+    return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _chain(cause))
+
+
+def _chain(error: BaseException | None) -> Generator[BaseException, None, None]:
+    """An error and what it wraps, outermost first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        wrapped = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        following = wrapped if isinstance(wrapped, BaseException) else None
+        error = following or error.__cause__ or error.__context__
 
 
 def _read_limited(response: requests.Response, url: str) -> bytes:

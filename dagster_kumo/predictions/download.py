@@ -13,7 +13,7 @@ from urllib3 import Retry
 from urllib3.exceptions import MaxRetryError
 
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_query
-from dagster_kumo.api.transport import BROKEN, Transport, should_retry
+from dagster_kumo.api.transport import BROKEN, Transport, is_lasting, should_retry
 from dagster_kumo.predictions.addresses import Addresses, file_name
 
 CHUNK_BYTES = 64 * 1024  # what a connection that breaks can cost; what has come before is kept
@@ -98,6 +98,8 @@ class _Requests:
         """Wait before the next attempt, or raise when there were too many."""
         raw = response.raw if response is not None else None
         attempts = len(self._retry.history) + 1
+        if is_lasting(cause):
+            self._retry = self._retry.new(total=0)
         try:
             self._retry: Retry = self._retry.increment("GET", "/", response=raw, error=cause)
         except MaxRetryError:

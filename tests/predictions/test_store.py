@@ -276,15 +276,17 @@ def test_an_object_store_that_fails_at_any_step_leaves_a_whole_version(
 SCRIPT = textwrap.dedent(
     """
     # Writes a version again and again, each time failing one step later, in a process of its own.
-    import errno, os, shutil, signal, sys
+    import errno, itertools, os, shutil, signal, sys
     from pathlib import Path
     from upath import UPath
     from dagster_kumo.predictions.store import PartitionStore
     from tests.predictions.outputs import write_version
 
-    root, how = Path(sys.argv[1]), sys.argv[2]
-    for step in range(100):
-        place = root / f"step-{step}"
+    root = Path(sys.argv[1])
+    for how, step in itertools.product(["killed", "disk full"], range(100)):
+        place = root / how / f"step-{step}"
+        if (root / how / "ended").exists():
+            continue
         shutil.copytree(root / "before", place)
         child = os.fork()
         if child == 0:
@@ -308,22 +310,29 @@ SCRIPT = textwrap.dedent(
                 os._exit(1)
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
-            break
+            (root / how / "ended").touch()
     """
 )
 
 
+@pytest.fixture(scope="module")
+def failed_writes(tmp_path_factory) -> Path:
+    """What is on the disk after writes that failed at their first step, their second, ..."""
+    root = tmp_path_factory.mktemp("failed-writes")
+    write_version(PartitionStore(UPath(root / "before")), "old")
+    subprocess.run([sys.executable, "-c", SCRIPT, str(root)], check=True, timeout=60)
+    return root
+
+
 @pytest.mark.parametrize("how", ["killed", "disk full"])
-def test_a_disk_or_a_writer_that_fails_at_any_step_leaves_a_whole_version(tmp_path, how):
-    write_version(PartitionStore(UPath(tmp_path / "before")), "old")
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), how], check=True, timeout=60)
-    steps = sorted(tmp_path.glob("step-*"), key=lambda path: int(path.name[5:]))
+def test_a_disk_or_a_writer_that_fails_at_any_step_leaves_a_whole_version(failed_writes, how):
+    steps = sorted((failed_writes / how).glob("step-*"), key=lambda path: int(path.name[5:]))
     assert len(steps) >= 6
     found = [content(PartitionStore(UPath(step))) for step in steps]
     assert found[0] == {"old"}
     assert found[-1] == {"new"}
     assert all(one in ({"old"}, {"new"}) for one in found)
-    before = sorted(path.name for path in (tmp_path / "before").iterdir())
+    before = sorted(path.name for path in (failed_writes / "before").iterdir())
     for step, one in zip(steps, found, strict=True):
         if how == "disk full" and one == {"old"}:
             assert sorted(path.name for path in step.iterdir()) == before, step
