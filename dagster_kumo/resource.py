@@ -13,8 +13,8 @@ from pydantic import Field, PrivateAttr
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoModelError
-from dagster_kumo.api.records import DONE, OutputType
+from dagster_kumo.api.errors import KumoDataError, KumoError
+from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.asset_metadata import (
     BATCH_PREDICTION,
     OUTPUT_TYPE,
@@ -30,6 +30,7 @@ from dagster_kumo.launching import (
     materialized_job_ids,
     note_on_run,
 )
+from dagster_kumo.models import trained_model
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.progress import ProgressLog
 from dagster_kumo.termination import CancelOnTermination, cancelled_with_the_run
@@ -142,7 +143,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoDataError: the job predicted for another time than the partition's.
         """
         definition = _Definition(context)
-        model = self._trained_model(definition.prediction)
+        model = trained_model(self.get_client(), definition.prediction)
         results: dict[str | None, BatchPredictionJobResult] = {}
         started = time.monotonic()
         for partition_key in definition.partition_keys:
@@ -247,52 +248,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             seconds=time.monotonic() - started,
         )
 
-    def _trained_model(self, prediction: BatchPrediction) -> str:
-        """The training job whose model predicts, checked to be done before anything is launched."""
-        client = self.get_client()
-        if prediction.training_job_id:
-            try:
-                job = client.get_training_job(prediction.training_job_id)
-            except KumoAPIError as error:
-                if error.status_code != 404:
-                    raise
-                raise KumoModelError(
-                    f"There is no training job {prediction.training_job_id} in this deployment: {error.detail}\n"
-                    "Check the id in Kumo, or name the model by training_job_tags."
-                ) from None
-            if job.job_status_report.status != DONE:
-                raise KumoModelError(
-                    f"Training job {job.job_id} is {job.job_status_report.status}, so there is no model "
-                    "to predict with. Wait until it is DONE, or name another one."
-                )
-            return job.job_id
-        tags = dict(prediction.training_job_tags or {})
-        # The tags are looked at again: a server may ignore a filter that it does not know.
-        found = [
-            job
-            for job in client.list_training_jobs(tags)
-            if all(job.tags.get(key) == value for key, value in tags.items())
-        ]
-        for job in found:  # newest first
-            if job.job_status_report.status == DONE:
-                return job.job_id
-        there = ", ".join(f"{job.job_id} ({job.job_status_report.status})" for job in found)
-        wanted = ", ".join(f"{key}={value}" for key, value in tags.items())
-        raise KumoModelError(
-            f"No training job with the tags {wanted} is DONE; there are: {there or 'none'}.\n"
-            "Tag a trained model in Kumo, or name one by training_job_id."
-        )
-
     def _predict_partition(
         self,
         context: dg.AssetExecutionContext,
         definition: _Definition,
-        model: str,
+        model: TrainingJobResource,
         partition_key: str | None,
     ) -> BatchPredictionJobResult:
         prediction_time = definition.prediction_time(partition_key)
         request = definition.prediction.request(
-            training_job_id=model,
+            training_job_id=model.job_id,
             outputs=list(definition.selected),
             prediction_time=prediction_time,
         )
@@ -305,7 +270,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             note_on_run(context, partition_key, job.id)
             done = "Attached to" if launch.attached else "Launched"
             at = f" for {prediction_time:%Y-%m-%d %H:%M %Z}" if prediction_time else ""
-            context.log.info(f"{done} prediction job {job.id}{at}, model {model}")
+            context.log.info(f"{done} prediction job {job.id}{at}, model {model.job_id}")
             for warning in launch.warnings:
                 context.log.warning(f"Kumo warns of {job.id}: {warning}")
             result = job.result(

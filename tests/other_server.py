@@ -29,6 +29,7 @@ class OtherServer:
     def __init__(self) -> None:
         self.launches: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.training_jobs: list[dict[str, Any]] = [training_job("trainingjob-1")]
         self.requests: list[tuple[str, str]] = []
         handler = type("Handler", (_Handler,), {"kumo": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -86,6 +87,23 @@ class OtherServer:
         return buffer.getvalue()
 
 
+def training_job(job_id: str, **fields: Any) -> dict[str, Any]:
+    """A training job that is done; `fields` say otherwise."""
+    report = {
+        "status": fields.pop("status", "DONE"),
+        "tracking_url": "",
+        "start_time": "2026-01-01T00:00:00",
+    }
+    return {
+        "job_id": job_id,
+        "job_status_report": report,
+        "created_at": "2026-01-01T00:00:00",
+        "tags": {},
+        "config": {},
+        **fields,
+    }
+
+
 class _Handler(BaseHTTPRequestHandler):
     kumo: OtherServer
     protocol_version = "HTTP/1.1"
@@ -103,9 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("X-API-Key") != API_KEY:
             return self._json(401, {"detail": "no such key"})
         if match := re.fullmatch(r"/api/v1/training_jobs/(.+)", parts.path):
-            report = {"status": "DONE", "tracking_url": "", "start_time": "2026-01-01T00:00:00"}
-            job = {"job_id": match[1], "job_status_report": report, "tags": {}, "config": {}}
-            return self._json(200, job)
+            found = [job for job in self.kumo.training_jobs if job["job_id"] == match[1]]
+            return self._json(200, found[0]) if found else self._json(404, {"detail": "unknown"})
+        if parts.path == "/api/v1/training_jobs":  # all of them, whatever was asked
+            return self._json(200, self.kumo.training_jobs)
         if parts.path == "/api/v1/prediction_jobs":
             wanted = {k: v[0] for k, v in parse_qs(parts.query).items() if k != "limit"}
             found = [j for j in self.kumo.jobs.values() if wanted.items() <= j["tags"].items()]
