@@ -13,15 +13,19 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("dagster-kumo needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
 	@$(PYTHON) -m venv $(VENV)
 
+# Each of these pins the one release of Dagster that it belongs to. Named first, they decide it; else pip
+# begins with the newest Dagster, and when one of them is a release behind it tries them all.
+DAGSTER := dagster-webserver dagster-dg-cli
+
 # The stamps make a second call free; a change of the dependencies installs again.
 $(VENV)/.demo: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing what the demo needs into $(VENV) ..."
-	@$(PIP) -e '.[local,plots]' -e example_project
+	@$(PIP) $(DAGSTER) -e '.[local,plots]' -e example_project
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need into $(VENV) ..."
-	@$(PIP) -e '.[dev]' -e example_project
+	@$(PIP) $(DAGSTER) -e '.[dev]' -e example_project
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## materialize three days of predictions on the local stand-in
