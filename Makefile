@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test e2e lint format bench clean
+.PHONY: help demo dagit test test-compat e2e lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,20 @@ dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e'
 
+# The oldest SDK with the same API wants another pydantic than Dagster: it gets an environment of its
+# own, and the tests drive it from outside, as they drive the newest.
+OLDEST_SDK = .venv-oldest-sdk
+OLDEST_SDK_VERSION = 1.2.4
+
+$(OLDEST_SDK)/.sdk-$(OLDEST_SDK_VERSION): | $(BIN)/python
+	@echo "Installing the Kumo SDK $(OLDEST_SDK_VERSION) into $(OLDEST_SDK) ..."
+	@$(BIN)/python -m venv --clear $(OLDEST_SDK)
+	@$(OLDEST_SDK)/bin/python -m pip install --quiet --disable-pip-version-check 'kumoai==$(OLDEST_SDK_VERSION)' pyarrow
+	@touch $@
+
+test-compat: $(VENV)/.dev $(OLDEST_SDK)/.sdk-$(OLDEST_SDK_VERSION) ## hold it against the oldest SDK with the same API
+	@KUMO_SDK_PYTHON='$(CURDIR)/$(OLDEST_SDK)/bin/python' $(BIN)/python -m pytest tests/contract
+
 e2e: $(VENV)/.dev ## drive the web UI in a real browser
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
 		echo "Installing Chromium ..."; \
@@ -63,4 +77,4 @@ bench: $(VENV)/.dev ## measure against the official SDK
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what the other targets made
-	@rm -rf $(VENV) .demo .dagster dist build
+	@rm -rf $(VENV) $(OLDEST_SDK) .demo .dagster dist build

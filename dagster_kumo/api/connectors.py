@@ -102,9 +102,13 @@ class _Bucket:
         return {"file_path": self.display_name(table_name, output_type), "connector_id": None}
 
     def display_name(self, table_name: TableName, output_type: OutputType) -> str:
-        """The url of the folder that Kumo writes."""
-        separator = "" if self.root_dir.endswith("/") else "/"
-        return f"{self.root_dir}{separator}{_suffixed(self, table_name, output_type)}"
+        """The url that Kumo writes to."""
+        name = _suffixed(self, table_name, output_type)
+        if name.startswith("/"):
+            raise ValueError(
+                f"table_name={table_name!r} begins with a slash: it is a path below {self.root_dir}."
+            )
+        return f"{self.root_dir.rstrip('/')}/{name}"
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,18 @@ def _in_utc(value: datetime) -> datetime:
 UTCDatetime = Annotated[datetime, AfterValidator(_in_utc)]
 
 
+def table_path(path: str) -> str:
+    """The path of one's own prediction table as the SDK sends it: on S3 without a last slash.
+
+    >>> table_path("s3://bucket/entities/")
+    's3://bucket/entities'
+    """
+    return path.removesuffix("/") if path.startswith("s3://") else path
+
+
+TablePath = Annotated[str, AfterValidator(table_path)]
+
+
 class Record(BaseModel):
     """The base of all records: immutable, and tolerant of fields it does not know."""
 
@@ -151,7 +163,7 @@ class BatchPredictionRequest(Record):
     outputs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     graph_snapshot_id: str | None = None
     pred_table_job_id: str | None = None
-    pred_table_path: str | None = None
+    pred_table_path: TablePath | None = None
     prediction_time: UTCDatetime | None = None
     explanations: bool = False
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.records import DONE, JobStatusReport
+from dagster_kumo.api.records import DONE, JobStatusReport, table_path
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
 
@@ -61,7 +61,7 @@ class PredictionTable:
     def data_urls(self) -> list[str]:
         """Where the table's files are: presigned urls on SaaS, or the path of one's own table."""
         if self.job_id is None or self._client is None:
-            return [self.table_data_path or ""]
+            return [table_path(self.table_data_path or "")]
         return self._client.get_prediction_table_urls(self.job_id)
 
     def data_df(self) -> pd.DataFrame:

@@ -1,0 +1,42 @@
+"""Where a request of the project may differ from the SDK's. Nowhere else may it.
+
+| field or parameter | sent by | why |
+|---|---|---|
+| `data_backend_session_id: null` in a launch, and in a prediction table's | the SDK since 2.x | it belongs to the SDK's sessions, which are no part of the job API; null is what a server assumes |
+| the order of `outputs` | both | the SDK takes the output types as a set |
+| the fields of `YOUNGER`, with the value that stands for none | the project | an SDK older than 2.22 lacks some of them; a server that does not know a field ignores it |
+| a tag whose value is None, in an update | both | the SDK writes `None` there and `none` in `delete_tags`; the API names `none`, which the project sends for both |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LEFT_OUT = {"data_backend_session_id": None}
+YOUNGER = {
+    "prediction_time": None,
+    "training_table_output": None,
+    "model_output": None,
+    "connector_id": None,  # of a file path, where there are groups
+    "write_mode": "OVERWRITE",  # of Snowflake
+}
+COMPLETE_SINCE = (2, 22)  # the SDK that has all of YOUNGER
+
+
+def comparable(theirs: Any, ours: Any, sdk_version: tuple[int, ...]) -> tuple[Any, Any]:
+    """Two bodies without the differences that are allowed."""
+    if all(isinstance(v, list) and all(isinstance(o, dict) for o in v) for v in (theirs, ours)):
+        in_order = [sorted(v, key=lambda o: o["artifact_type"]) for v in (theirs, ours)]
+        if len(theirs) != len(ours):
+            return tuple(in_order)
+        pairs = [comparable(a, b, sdk_version) for a, b in zip(*in_order, strict=True)]
+        return [a for a, _ in pairs], [b for _, b in pairs]
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return theirs, ours
+    their_rest = {k: v for k, v in theirs.items() if k in ours or (k, v) not in LEFT_OUT.items()}
+    our_rest = dict(ours)
+    if sdk_version < COMPLETE_SINCE:
+        our_rest = {k: v for k, v in ours.items() if k in theirs or (k, v) not in YOUNGER.items()}
+    for key in their_rest.keys() & our_rest.keys():
+        their_rest[key], our_rest[key] = comparable(their_rest[key], our_rest[key], sdk_version)
+    return their_rest, our_rest
