@@ -47,9 +47,24 @@ def job_metadata(
     }
     if provenance and provenance.training_job_id:
         entries["training_job_id"] = provenance.training_job_id
+    if provenance and provenance.prediction_table_job_id:
+        entries["prediction_table_job_id"] = provenance.prediction_table_job_id
     if provenance and provenance.prediction_time:
         entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
     return _in_namespace(entries)
+
+
+def table_metadata(
+    *, job_id: str, anchor_time: datetime | None, rows: int | None, seconds: float
+) -> dict[str, Any]:
+    """What is known of a prediction table."""
+    entries: dict[str, Any] = {"job_id": job_id, "duration_seconds": round(seconds, 3)}
+    if anchor_time is not None:
+        entries["anchor_time"] = dg.MetadataValue.timestamp(anchor_time)
+    return {
+        **_in_namespace(entries),
+        **({} if rows is None else {"dagster/row_count": rows}),
+    }
 
 
 def export_metadata(

@@ -4,7 +4,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import dagster as dg
 from typing_extensions import Unpack
@@ -25,6 +25,8 @@ from dagster_kumo.windows import check_anchor
 
 DEFAULT_RESOURCE_KEY = "kumo"
 DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"
+
+PredictedKind = Literal["prediction_table", "predictions", "embeddings"]
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -60,7 +62,8 @@ def kumo_assets(
     """Make the outputs of a batch prediction assets: `<name>/predictions` and `<name>/embeddings`.
 
     They share one Kumo job and can be materialized apart. With time partitions, the anchor time of
-    the job is the end (or the start) of the partition's window.
+    the job is the end (or the start) of the partition's window. A prediction that generates its table
+    first (`prediction_table="generate"`) has it as an asset `<name>/prediction_table`.
 
     Args:
         name: the model's name; the prefix of the keys.
@@ -88,25 +91,27 @@ def kumo_assets(
     check_anchor(prediction, partitions_def, name=name)
     translator = translator or DagsterKumoTranslator()
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
-    for output_type in prediction.outputs:
-        spec = translator.get_asset_spec(KumoAssetProps(name, output_type, prediction))
+    upstream = list(deps)
+    table: tuple[PredictedKind, ...] = ("prediction_table",) if prediction.generates_table else ()
+    for kind in (*table, *prediction.outputs):
+        spec = translator.get_asset_spec(KumoAssetProps(name, kind, prediction))
         if spec.key in specs:
             raise ValueError(
-                f"The translator gives two outputs of {name!r} the key {spec.key.to_user_string()!r}. "
+                f"The translator gives two assets of {name!r} the key {spec.key.to_user_string()!r}. "
                 "Make the key depend on props.kind."
             )
         spec = completed_spec(
             spec,
-            deps=deps,
+            deps=upstream,
             automation_condition=automation_condition,
             options=options,
-        )
-        specs[spec.key] = spec.merge_attributes(
-            metadata={
-                BATCH_PREDICTION: dg.MetadataValue.json(prediction.to_json()),
-                OUTPUT_TYPE: output_type,
-            }
-        ).with_io_manager_key(io_manager_key)
+        ).merge_attributes(metadata={BATCH_PREDICTION: dg.MetadataValue.json(prediction.to_json())})
+        if kind == "prediction_table":
+            specs[spec.key] = spec
+            upstream.append(spec.key)
+        else:
+            spec = spec.merge_attributes(metadata={OUTPUT_TYPE: kind})
+            specs[spec.key] = spec.with_io_manager_key(io_manager_key)
     return dg.multi_asset(
         name=name,
         specs=list(specs.values()),

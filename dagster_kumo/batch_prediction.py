@@ -17,6 +17,7 @@ from dagster_kumo.api.records import (
 )
 
 Anchor = Literal["end", "start"]
+TableChoice = Literal["inline", "generate"]
 TABLE_OPTIONS = ("forecast_length", "lag_timesteps", "year_over_year")
 MAX_WORKERS = 4
 OWN_TAG_PREFIX = "dagster."
@@ -40,7 +41,11 @@ class BatchPrediction:
         anchor: which end of a time partition's window is the anchor time, the point in time that
             predictions look ahead from: `"end"`, `"start"`, or None for none, which leaves it to
             Kumo (the latest time in the data). Without partitions there is never one.
-        prediction_table: `"inline"` sends the anchor time with the launch.
+        prediction_table: `"inline"` sends the anchor time with the launch, which younger servers
+            know; `"generate"` first makes a prediction table with that anchor time, by a job of its
+            own, which every server knows.
+        prediction_table_options: with `"generate"`, what the model was trained with if it forecasts:
+            `forecast_length`, `lag_timesteps`, `year_over_year`. What is left out is left to Kumo.
         prediction_table_job_id: predict for the entities of this prediction table.
         prediction_table_path: predict for the entities of one's own prediction table at this path.
         graph_snapshot_id: a snapshot of the data to predict on; None takes a fresh one.
@@ -61,7 +66,8 @@ class BatchPrediction:
     num_classes_to_return: int | None = None
     num_workers: int = 1
     anchor: Anchor | None = "end"
-    prediction_table: Literal["inline"] = "inline"
+    prediction_table: TableChoice = "inline"
+    prediction_table_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     prediction_table_job_id: str | None = None
     prediction_table_path: str | None = None
     graph_snapshot_id: str | None = None
@@ -72,6 +78,7 @@ class BatchPrediction:
         self._check_outputs()
         self._check_options()
         self._check_time()
+        self._check_table()
         for key, value in self.job_tags.items():
             if not _TAG_KEY.fullmatch(key) or key.startswith(OWN_TAG_PREFIX):
                 raise ValueError(
@@ -95,6 +102,11 @@ class BatchPrediction:
         }
 
     @property
+    def generates_table(self) -> bool:
+        """Whether a prediction table is made first."""
+        return self.prediction_table == "generate"
+
+    @property
     def gives_own_table(self) -> bool:
         """Whether the entities come from a prediction table that already exists."""
         return bool(self.prediction_table_job_id or self.prediction_table_path)
@@ -104,9 +116,12 @@ class BatchPrediction:
         *,
         training_job_id: str,
         outputs: Sequence[OutputType],
-        prediction_time: datetime | None,
+        prediction_time: datetime | None = None,
+        prediction_table_job_id: str | None = None,
     ) -> BatchPredictionRequest:
         """The request for one job, without the tags that tell whose it is.
+
+        With the job of a prediction table, the time is the table's.
 
         Predictions alone are asked for with an empty list, as the SDK does: every server knows
         that. Embeddings need to be named.
@@ -121,9 +136,9 @@ class BatchPrediction:
             ),
             outputs=[kept_by_kumo(t) for t in OUTPUT_TYPES] if "embeddings" in outputs else [],
             graph_snapshot_id=self.graph_snapshot_id,
-            pred_table_job_id=self.prediction_table_job_id,
+            pred_table_job_id=prediction_table_job_id or self.prediction_table_job_id,
             pred_table_path=self.prediction_table_path,
-            prediction_time=prediction_time,
+            prediction_time=None if prediction_table_job_id else prediction_time,
         )
 
     def _check_model(self) -> None:
@@ -147,6 +162,9 @@ class BatchPrediction:
             )
         if len(set(self.outputs)) < len(self.outputs):
             raise ValueError(f"outputs names one twice: {tuple(self.outputs)}.")
+        object.__setattr__(
+            self, "outputs", tuple(self.outputs)
+        )  # a list, as JSON has it, is the same
 
     def _check_options(self) -> None:
         threshold = self.binary_classification_threshold
@@ -165,16 +183,47 @@ class BatchPrediction:
     def _check_time(self) -> None:
         if self.anchor is not None and self.anchor not in get_args(Anchor):
             raise ValueError(f"anchor is 'end', 'start' or None, not {self.anchor!r}.")
-        if self.prediction_table != "inline":
-            raise ValueError(f"prediction_table is 'inline', not {self.prediction_table!r}.")
+
+    def _check_table(self) -> None:
+        if self.prediction_table not in get_args(TableChoice):
+            raise ValueError(
+                f"prediction_table is 'inline' or 'generate', not {self.prediction_table!r}."
+            )
         if self.prediction_table_job_id and self.prediction_table_path:
             raise ValueError(
                 "A prediction table is given by its job or by its path: give prediction_table_job_id "
                 "or prediction_table_path, not both."
             )
+        if self.generates_table and self.gives_own_table:
+            raise ValueError(
+                "A prediction table is generated or given: leave out prediction_table='generate', or "
+                "prediction_table_job_id and prediction_table_path."
+            )
+        if self.prediction_table_options and not self.generates_table:
+            raise ValueError(
+                "prediction_table_options are for a table that is generated: "
+                "write prediction_table='generate'."
+            )
+        for name, value in self.prediction_table_options.items():
+            self._check_table_option(name, value)
+
+    @staticmethod
+    def _check_table_option(name: str, value: object) -> None:
+        if name not in TABLE_OPTIONS:
+            raise ValueError(
+                f"{name!r} is no option of a prediction table; there are: {', '.join(TABLE_OPTIONS)}."
+            )
+        if name == "year_over_year":
+            if not isinstance(value, bool):
+                raise ValueError(f"year_over_year is True or False, not {value!r}.")
+            return
+        least = 1 if name == "forecast_length" else 0
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is a whole number, at least {least}, not {value!r}.")
 
 
 _DEFAULTS: Mapping[str, Any] = {
     **{f.name: f.default for f in fields(BatchPrediction)},
     "job_tags": {},
+    "prediction_table_options": {},
 }

@@ -21,6 +21,7 @@ from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.loading import Annotation
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
+from dagster_kumo.windows import INSTEAD_OF_INLINE, said_time
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.store import PartitionStore
@@ -306,21 +307,27 @@ def _name(context: dg.InputContext) -> str:
 
 
 def _check_anchor(output: Predictions, transferred: "Transferred") -> None:
-    """Refuse predictions for another time than the one that was asked.
+    """Refuse predictions for another time than the one that was asked, and those for nobody knows when.
 
     A server that does not know `prediction_time` predicts for the latest time in its data. The data
     says for when it is; more than the partition's own window apart is another partition's data.
+    Embeddings and queries that are not about time have no such column: of them the server must have
+    said that it heard.
     """
     provenance = output.provenance
     if provenance is None or provenance.prediction_time is None or provenance.window is None:
         return
-    if transferred.anchors is None:  # a query that is not about time has no such column
-        return
-    for found in transferred.anchors:
+    asked = (
+        f"Prediction job {provenance.job_id} was asked to predict for "
+        f"{said_time(provenance.prediction_time)}, but"
+    )
+    refused = "It is not stored, and what was stored before stays in force."
+    way_out = "" if provenance.prediction_table_job_id else f"\n{INSTEAD_OF_INLINE}"
+    if transferred.anchors is None and provenance.time_stated_by is None:
+        raise KumoDataError(
+            f"{asked} neither the job nor its {provenance.output_type} say for when it did. "
+            f"{refused}{way_out}"
+        )
+    for found in transferred.anchors or ():
         if abs(found - provenance.prediction_time) > provenance.window:
-            raise KumoDataError(
-                f"Prediction job {provenance.job_id} was asked to predict for "
-                f"{provenance.prediction_time:%Y-%m-%d %H:%M %Z}, but its data is for "
-                f"{found:%Y-%m-%d %H:%M %Z}. It is not stored, and what was stored before stays in force.\n"
-                "A Kumo server older than this way of asking predicts for the latest time in its data."
-            )
+            raise KumoDataError(f"{asked} its data is for {said_time(found)}. {refused}{way_out}")

@@ -11,13 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import ValidationIssue
-from dagster_kumo.api.records import CANCELLED, FAILED, BatchPredictionRequest
+from dagster_kumo.api.records import (
+    CANCELLED,
+    FAILED,
+    BatchPredictionJobResource,
+    BatchPredictionRequest,
+    PredictionTableJobResource,
+)
 from dagster_kumo.batch_prediction import MAX_TAG_VALUE
 
 LAUNCH_KEY_TAG = "dagster.launch_key"
@@ -27,29 +35,44 @@ PARTITION_TAG = "dagster.partition"
 CODE_LOCATION_TAG = "dagster.code_location"
 
 JOB_ID_METADATA = "dagster-kumo/job_id"
+TABLE_JOB_ID_METADATA = "dagster-kumo/prediction_table_job_id"
 MATERIALIZATIONS_LOOKED_AT = (
     20  # of one partition: a root run that delivered more often is no retry
 )
 
+Find = Callable[[], str | None]
 
-class Launch:
+
+class Launch(ABC):
     """The one job of one launch, whoever launched it and however often that was tried.
 
-    Not attached to: a job that FAILED or was CANCELLED, and one whose output these assets have
-    already materialized, so that materializing again on purpose predicts again.
+    Not attached to: a job that FAILED or was CANCELLED, and one that has been delivered, which is to
+    say that its assets have been materialized from it, so that materializing again on purpose
+    launches again.
+
+    Args:
+        context: the context of the assets.
+        partition_key: the partition that the job is for.
+        request: what is asked of Kumo, as JSON, without tags.
+        delivered_in: of each asset that is made from the job, the entry of its metadata that names it.
     """
+
+    kind: str
+    """What to call the job in messages."""
+    run_tag: str
+    """The tag of the run that names the job."""
 
     def __init__(
         self,
-        client: KumoClient,
-        request: BatchPredictionRequest,
         context: dg.AssetExecutionContext,
         partition_key: str | None,
+        request: Mapping[str, Any],
+        *,
+        delivered_in: Mapping[dg.AssetKey, str],
     ) -> None:
-        self._client = client
-        self._request = request
         self._context = context
         self._partition_key = partition_key
+        self._delivered_in = delivered_in
         self._key = _launch_key(request, context, partition_key)
         self.attached = False
         """Whether the job was there already."""
@@ -57,57 +80,152 @@ class Launch:
         """What the server had to say about the request."""
 
     def run(self) -> str:
-        """Attach or launch: the id of the job.
+        """Attach or launch: the id of the job, which is noted on the run.
 
         Raises:
             KumoValidationError: the server refused the request.
             KumoConnectionError: no answer, and no job to be found that the request made.
         """
-        existing = self._find()
-        if existing is not None:
-            self.attached = True
-            return existing
-        tags = {**self._request.job_tags, **_tags(self._context, self._partition_key)}
-        job_id, self.warnings = self._client.create_prediction_job(
-            self._request.model_copy(update={"job_tags": {**tags, LAUNCH_KEY_TAG: self._key}}),
-            find=self._find,
-        )
+        job_id = self._find()
+        self.attached = job_id is not None
+        if job_id is None:
+            tags = {**_tags(self._context, self._partition_key), LAUNCH_KEY_TAG: self._key}
+            job_id, self.warnings = self._create(tags, self._find)
+        self._note_on_run(job_id)
         return job_id
 
     def cancel(self) -> None:
         """Cancel the job, also when the launch was interrupted before its id was known."""
         job_id = self._find()
         if job_id is not None:
-            self._client.cancel_prediction_job(job_id)
+            self._cancel(job_id)
 
     def _find(self) -> str | None:
         # The tags are looked at again: a server may ignore a filter that it does not know.
-        for job in self._client.list_prediction_jobs({LAUNCH_KEY_TAG: self._key}):
+        for job in self._list({LAUNCH_KEY_TAG: self._key}):
             if (
                 job.tags.get(LAUNCH_KEY_TAG) == self._key
                 and job.job_status_report.status not in (FAILED, CANCELLED)
-                and not _delivered(self._context, self._partition_key, job.job_id)
+                and not self._is_delivered(job.job_id)
             ):
                 return job.job_id
         return None
 
+    def _is_delivered(self, job_id: str) -> bool:
+        instance = self._context.instance
+        return all(
+            job_id in materialized_job_ids(instance, key, self._partition_key, entry=entry)
+            for key, entry in self._delivered_in.items()
+        )
 
-def note_on_run(context: dg.AssetExecutionContext, partition_key: str | None, job_id: str) -> None:
-    """Write the job's id to the run's own tags, where a person and a later attempt find it."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.op.name)
-    if partition_key is not None and len(context.partition_keys) > 1:
-        name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
-    context.instance.add_run_tags(context.run.run_id, {f"dagster-kumo/job.{name}"[:76]: job_id})
+    def _note_on_run(self, job_id: str) -> None:
+        """Write the job's id to the run's own tags, where a person finds it."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", self._context.assets_def.op.name)
+        if self._partition_key is not None and len(self._context.partition_keys) > 1:
+            name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", self._partition_key)
+        tag = f"{self.run_tag}.{name}"[:76]
+        self._context.instance.add_run_tags(self._context.run.run_id, {tag: job_id})
+
+    @abstractmethod
+    def _create(
+        self, tags: Mapping[str, str], find: Find
+    ) -> tuple[str, Sequence[ValidationIssue]]: ...
+
+    @abstractmethod
+    def _list(
+        self, tags: Mapping[str, str]
+    ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource]: ...
+
+    @abstractmethod
+    def _cancel(self, job_id: str) -> object: ...
+
+
+class PredictionLaunch(Launch):
+    """The launch of a prediction job, from which `outputs` are made."""
+
+    kind = "prediction job"
+    run_tag = "dagster-kumo/job"
+
+    def __init__(
+        self,
+        client: KumoClient,
+        request: BatchPredictionRequest,
+        context: dg.AssetExecutionContext,
+        partition_key: str | None,
+        outputs: Sequence[dg.AssetKey],
+    ) -> None:
+        super().__init__(
+            context,
+            partition_key,
+            request.to_json(),
+            delivered_in=dict.fromkeys(outputs, JOB_ID_METADATA),
+        )
+        self._client = client
+        self._request = request
+
+    def _create(self, tags: Mapping[str, str], find: Find) -> tuple[str, Sequence[ValidationIssue]]:
+        request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
+        return self._client.create_prediction_job(request, find=find)
+
+    def _list(self, tags: Mapping[str, str]) -> Sequence[BatchPredictionJobResource]:
+        return self._client.list_prediction_jobs(tags)
+
+    def _cancel(self, job_id: str) -> object:
+        return self._client.cancel_prediction_job(job_id)
+
+
+class TableLaunch(Launch):
+    """The launch of a job that makes a prediction table.
+
+    The table is delivered when the outputs that are predicted from it are: a retry predicts from the
+    same table, and so attaches to the same prediction job. Without outputs it is delivered by itself.
+    """
+
+    kind = "prediction table job"
+    run_tag = "dagster-kumo/prediction_table_job"
+
+    def __init__(
+        self,
+        client: KumoClient,
+        request: Mapping[str, Any],
+        job_tags: Mapping[str, str],
+        context: dg.AssetExecutionContext,
+        partition_key: str | None,
+        *,
+        table: dg.AssetKey,
+        outputs: Sequence[dg.AssetKey],
+    ) -> None:
+        super().__init__(
+            context,
+            partition_key,
+            request,
+            delivered_in=dict.fromkeys(outputs, TABLE_JOB_ID_METADATA) or {table: JOB_ID_METADATA},
+        )
+        self._client = client
+        self._request = request
+        self._job_tags = job_tags
+
+    def _create(self, tags: Mapping[str, str], find: Find) -> tuple[str, Sequence[ValidationIssue]]:
+        job_id = self._client.create_prediction_table_job(
+            **self._request, job_tags={**self._job_tags, **tags}, find=find
+        )
+        return job_id, ()
+
+    def _list(self, tags: Mapping[str, str]) -> Sequence[PredictionTableJobResource]:
+        return self._client.list_prediction_table_jobs(tags)
+
+    def _cancel(self, job_id: str) -> object:
+        return self._client.cancel_prediction_table_job(job_id)
 
 
 def _launch_key(
-    request: BatchPredictionRequest, context: dg.AssetExecutionContext, partition_key: str | None
+    request: Mapping[str, Any], context: dg.AssetExecutionContext, partition_key: str | None
 ) -> str:
     identity = {
         "assets": sorted(key.to_user_string() for key in context.assets_def.keys),
         "partition": partition_key,
         "root_run": context.run.root_run_id or context.run.run_id,
-        "request": request.to_json(),
+        "request": request,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -125,22 +243,15 @@ def _tags(context: dg.AssetExecutionContext, partition_key: str | None) -> dict[
     return {key: value[:MAX_TAG_VALUE] for key, value in tags.items()}
 
 
-def _delivered(context: dg.AssetExecutionContext, partition_key: str | None, job_id: str) -> bool:
-    """Whether every selected asset has been materialized from this job."""
-    return all(
-        job_id in materialized_job_ids(context.instance, key, partition_key)
-        for key in context.selected_asset_keys
-    )
-
-
 def materialized_job_ids(
     instance: dg.DagsterInstance,
     asset_key: dg.AssetKey,
     partition_key: str | None,
     *,
+    entry: str = JOB_ID_METADATA,
     limit: int = MATERIALIZATIONS_LOOKED_AT,
 ) -> list[str]:
-    """The prediction jobs behind an asset's materializations, newest first."""
+    """The jobs behind an asset's materializations, newest first; `entry` of the metadata names them."""
     partitions = None if partition_key is None else [partition_key]
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions), limit=limit
@@ -148,7 +259,7 @@ def materialized_job_ids(
     job_ids: list[str] = []
     for record in found.records:
         materialization = record.asset_materialization
-        entry = materialization.metadata.get(JOB_ID_METADATA) if materialization else None
-        if entry is not None and isinstance(entry.value, str):
-            job_ids.append(entry.value)
+        named = materialization.metadata.get(entry) if materialization else None
+        if named is not None and isinstance(named.value, str):
+            job_ids.append(named.value)
     return job_ids

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -13,28 +11,22 @@ from pydantic import Field, PrivateAttr
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
-from dagster_kumo.api.errors import KumoDataError, KumoError
-from dagster_kumo.api.records import OutputType, TrainingJobResource
+from dagster_kumo.api.errors import KumoError
+from dagster_kumo.api.records import OutputType
 from dagster_kumo.asset_metadata import (
-    BATCH_PREDICTION,
-    OUTPUT_TYPE,
     export_metadata,
-    job_metadata,
 )
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.launching import (
     JOB_ID_METADATA,
-    Launch,
     materialized_job_ids,
-    note_on_run,
 )
 from dagster_kumo.models import trained_model
-from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.predicting import PredictionRun
 from dagster_kumo.progress import ProgressLog
+from dagster_kumo.run_definition import RunDefinition
 from dagster_kumo.termination import CancelOnTermination, cancelled_with_the_run
-from dagster_kumo.windows import anchor_time, check_anchor, window_of
 
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 
@@ -134,26 +126,21 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
 
         Launches one job for each partition of the run, or attaches to the one that an earlier
         attempt launched, waits for it, and hands each selected output to the I/O manager as
-        `Predictions`, which is read only there.
+        `Predictions`, which is read only there. With `prediction_table="generate"`, a job for each
+        table comes first.
+
+        Args:
+            context: the context of the assets.
 
         Raises:
             KumoModelError: there is no trained model as asked for.
             KumoValidationError: Kumo refused the launch.
             KumoJobFailedError: the job ended FAILED or CANCELLED.
-            KumoDataError: the job predicted for another time than the partition's.
+            KumoDataError: the job or its table is for another time than the partition's.
         """
-        definition = _Definition(context)
-        model = trained_model(self.get_client(), definition.prediction)
-        results: dict[str | None, BatchPredictionJobResult] = {}
-        started = time.monotonic()
-        for partition_key in definition.partition_keys:
-            results[partition_key] = self._predict_partition(
-                context, definition, model, partition_key
-            )
-        for output_type, asset_key in definition.selected.items():
-            yield definition.materialization(
-                output_type, asset_key, results, time.monotonic() - started
-            )
+        definition = RunDefinition(context)
+        trained = trained_model(self.get_client(), definition.prediction)
+        yield from PredictionRun(context, self, definition, trained).results()
 
     def export(
         self,
@@ -246,125 +233,6 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             target=target,
             write_mode=write_mode,
             seconds=time.monotonic() - started,
-        )
-
-    def _predict_partition(
-        self,
-        context: dg.AssetExecutionContext,
-        definition: _Definition,
-        model: TrainingJobResource,
-        partition_key: str | None,
-    ) -> BatchPredictionJobResult:
-        prediction_time = definition.prediction_time(partition_key)
-        request = definition.prediction.request(
-            training_job_id=model.job_id,
-            outputs=list(definition.selected),
-            prediction_time=prediction_time,
-        )
-        client = self.get_client()
-        launch = Launch(client, request, context, partition_key)
-        with cancelled_with_the_run(
-            context, self.cancel_on_termination, job="the prediction job", cancel=launch.cancel
-        ):
-            job = BatchPredictionJob(launch.run(), client)
-            note_on_run(context, partition_key, job.id)
-            done = "Attached to" if launch.attached else "Launched"
-            at = f" for {prediction_time:%Y-%m-%d %H:%M %Z}" if prediction_time else ""
-            context.log.info(f"{done} prediction job {job.id}{at}, model {model.job_id}")
-            for warning in launch.warnings:
-                context.log.warning(f"Kumo warns of {job.id}: {warning}")
-            result = job.result(
-                poll_interval=self.poll_interval,
-                timeout=self.poll_timeout,
-                on_look=ProgressLog(context, f"Prediction job {job.id}", job.progress),
-            )
-        _check_echo(result, prediction_time)
-        return result
-
-
-class _Definition:
-    """What the definition of the assets in a run says about them."""
-
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._context = context
-        metadata = context.assets_def.metadata_by_key
-        predictions = [m[BATCH_PREDICTION] for m in metadata.values() if BATCH_PREDICTION in m]
-        if not predictions:
-            raise ValueError(
-                f"{context.assets_def.op.name} was not made by @kumo_assets, so there is no prediction to "
-                "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
-            )
-        self.prediction = BatchPrediction(**predictions[0].data)
-        self.selected: dict[OutputType, dg.AssetKey] = {
-            metadata[key][OUTPUT_TYPE]: key
-            for key in sorted(context.selected_asset_keys, reverse=True)  # predictions come first
-        }
-        self.partitions_def = context.assets_def.partitions_def
-        self.partition_keys: Sequence[str | None] = (
-            context.partition_keys if self.partitions_def is not None else [None]
-        )
-        check_anchor(self.prediction, self.partitions_def, name=context.assets_def.op.name)
-
-    def window(self, partition_key: str | None) -> dg.TimeWindow | None:
-        return window_of(self.partitions_def, partition_key)
-
-    def prediction_time(self, partition_key: str | None) -> datetime | None:
-        return anchor_time(self.window(partition_key), self.prediction.anchor)
-
-    def materialization(
-        self,
-        output_type: OutputType,
-        asset_key: dg.AssetKey,
-        results: dict[str | None, BatchPredictionJobResult],
-        seconds: float,
-    ) -> dg.MaterializeResult[Any]:
-        """The result of one asset: a value for the I/O manager, and what is known of the job.
-
-        In a run over several partitions the value is a dictionary by partition.
-        """
-        values = {key: self._output(result, output_type, key) for key, result in results.items()}
-        metadata = {
-            key: job_metadata(result, values[key].provenance, seconds=seconds)
-            for key, result in results.items()
-        }
-        if len(values) > 1:
-            for key, entries in metadata.items():
-                self._context.add_asset_metadata(entries, asset_key, key)
-            return dg.MaterializeResult(asset_key=asset_key, value=values)
-        ((key, result),) = results.items()
-        return dg.MaterializeResult(
-            asset_key=asset_key,
-            value=values[key],
-            metadata=metadata[key],
-            data_version=dg.DataVersion(result.id),
-        )
-
-    def _output(
-        self, result: BatchPredictionJobResult, output_type: OutputType, partition_key: str | None
-    ) -> Predictions:
-        output = result.predictions() if output_type == "predictions" else result.embeddings()
-        prediction_time = self.prediction_time(partition_key)
-        window = self.window(partition_key)
-        if output.provenance and prediction_time and window:
-            output.provenance = replace(
-                output.provenance,
-                prediction_time=prediction_time,
-                window=window.end - window.start,
-            )
-        return output
-
-
-def _check_echo(result: BatchPredictionJobResult, asked: datetime | None) -> None:
-    """Hold the time that the job says it predicted for against the one that was asked.
-
-    A server older than `prediction_time` ignores it, and would predict for the wrong day without a
-    word. What the data says is looked at when the files have come.
-    """
-    echoed = result.get().config.prediction_time
-    if asked is not None and echoed is not None and abs(echoed - asked) > timedelta(seconds=1):
-        raise KumoDataError(
-            f"Prediction job {result.id} predicted for {echoed:%Y-%m-%d %H:%M %Z} and not for "
-            f"{asked:%Y-%m-%d %H:%M %Z}, which was asked. Nothing is stored."
         )
 
 

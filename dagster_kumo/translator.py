@@ -28,7 +28,7 @@ class KumoAssetProps:
     """
 
     name: str
-    kind: Literal["model", "predictions", "embeddings", "export"]
+    kind: Literal["model", "prediction_table", "predictions", "embeddings", "export"]
     prediction: BatchPrediction | None = None
     output_type: OutputType | None = None
     connector: Connector | None = None
@@ -59,6 +59,15 @@ class DagsterKumoTranslator:
             )
         if props.kind == "export":
             return _export_spec(props)
+        if props.kind == "prediction_table":
+            return dg.AssetSpec(
+                [props.name, "prediction_table"],
+                description=(
+                    "For whom and as of when the model predicts: a table that Kumo makes.\n\n"
+                    f"{_model(props.prediction)}"
+                ),
+                kinds={"kumo"},
+            )
         what = {
             "predictions": "What the model predicts for each entity.",
             "embeddings": "The vector that the model has for each entity.",

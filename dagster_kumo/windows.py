@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
 from dagster_kumo.batch_prediction import Anchor, BatchPrediction
+
+STATED_EXACTLY = timedelta(seconds=1)
+"""How far the time that a server states may be from the one that was asked: it may cut fractions off."""
+INSTEAD_OF_INLINE = (
+    "A Kumo server older than this way of asking predicts for the latest time in its data. Write "
+    'BatchPrediction(..., prediction_table="generate"), which every server knows.'
+)
+
+
+def said_time(time: datetime) -> str:
+    """A time as messages have it."""
+    return f"{time:%Y-%m-%d %H:%M %Z}"
 
 
 def window_of(

@@ -247,15 +247,27 @@ class KumoClient:
         *,
         job_tags: Mapping[str, str] | None = None,
         graph_snapshot_id: str | None = None,
+        find: Callable[[], str | None] | None = None,
     ) -> str:
-        """Start making a prediction table: the job's id. Sent once."""
+        """Start making a prediction table: the job's id.
+
+        Sent once. With `find`, which looks the job up by its tags, it is repeated where the answer
+        was lost and `find` returns None.
+        """
         body = {
             "job_tags": dict(job_tags or {}),
             "pquery_id": pquery_id,
             "plan": dict(plan),
             "graph_snapshot_id": graph_snapshot_id,
         }
-        answer = self._post("/genpredtable_jobs", body, repeat=False)
+
+        def recover() -> Any:
+            job_id = find() if find else None
+            return {"id": job_id} if job_id else None
+
+        answer = self._post(
+            "/genpredtable_jobs", body, repeat=False, recover=recover if find else None
+        )
         return parse_answer(CreatedJob, answer, source="The prediction table job").id
 
     def get_prediction_table_job(self, job_id: str) -> PredictionTableJobResource:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import DONE, JobStatusReport, table_path
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
@@ -98,17 +100,34 @@ class PredictionTableJob:
         self._client.cancel_prediction_table_job(self.id)
 
     def result(
-        self, *, poll_interval: float = POLL_INTERVAL, timeout: float | None = None
+        self,
+        *,
+        poll_interval: float = POLL_INTERVAL,
+        timeout: float | None = None,
+        on_look: Callable[[JobStatusReport], None] | None = None,
     ) -> PredictionTable:
         """Wait for the job and return its table.
 
         Raises:
             KumoJobFailedError: the job ended FAILED or CANCELLED; says what the server found.
-            KumoTimeoutError: `timeout` seconds are over.
+            KumoTimeoutError: `timeout` seconds are over; the job goes on.
         """
         job = f"Prediction table job {self.id}"
-        report = wait_for_end(self.status, job=job, poll_interval=poll_interval, timeout=timeout)
-        if report.status != DONE:
-            found = "; ".join(self._client.get_prediction_table_errors(self.id))
-            raise_unless_done(report, job=job, job_id=self.id, detail=found)
+        report = wait_for_end(
+            self.status, job=job, poll_interval=poll_interval, timeout=timeout, on_look=on_look
+        )
+        raise_unless_done(
+            report,
+            job=job,
+            job_id=self.id,
+            url=self._client.public_url(report.tracking_url),
+            detail="" if report.status == DONE else self._errors(),
+        )
         return PredictionTable(self.id, self._client)
+
+    def _errors(self) -> str:
+        try:
+            return "; ".join(self._client.get_prediction_table_errors(self.id))
+        except KumoError as error:  # that the job failed is the news, and its report may say why
+            logger.warning("Why %s failed could not be asked: %s", self.id, error)
+            return ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
@@ -29,10 +29,14 @@ class Provenance:
     job_id: str
     output_type: OutputType
     training_job_id: str | None = None
+    prediction_table_job_id: str | None = None
+    """The job of the prediction table that was generated first."""
     prediction_time: datetime | None = None
     num_entities: int | None = None
     window: timedelta | None = None
     """How far the data's own anchor time may be from `prediction_time`; None: they are not compared."""
+    time_stated_by: Literal["job", "prediction table"] | None = None
+    """Where the server itself says that `prediction_time` holds; None: only the data can tell."""
 
 
 class Predictions:

@@ -1,0 +1,252 @@
+"""One run of a `BatchPrediction`: a job for each partition, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.api.records import OutputType, TrainingJobResource
+from dagster_kumo.asset_metadata import job_metadata, table_metadata
+from dagster_kumo.generated_tables import (
+    GeneratedTable,
+    checked_table,
+    materialized_table,
+    row_count,
+    table_request,
+)
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
+from dagster_kumo.jobs.prediction_table import PredictionTableJob
+from dagster_kumo.launching import JOB_ID_METADATA, Launch, PredictionLaunch, TableLaunch
+from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.progress import ProgressLog
+from dagster_kumo.run_definition import RunDefinition
+from dagster_kumo.termination import cancelled_with_the_run
+from dagster_kumo.windows import INSTEAD_OF_INLINE, STATED_EXACTLY, said_time
+
+if TYPE_CHECKING:
+    from dagster_kumo.resource import KumoResource
+
+
+class PredictionRun:
+    """What a run does for the assets of one `BatchPrediction`: jobs, waiting, results.
+
+    Args:
+        context: the context of the assets.
+        kumo: the connection, and how long to wait.
+        definition: what to make.
+        model: the trained model that predicts.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        kumo: KumoResource,
+        definition: RunDefinition,
+        model: TrainingJobResource,
+    ) -> None:
+        self._context = context
+        self._kumo = kumo
+        self._client = kumo.get_client()
+        self._definition = definition
+        self._model = model
+
+    def results(self) -> Iterator[dg.MaterializeResult[Any]]:
+        """Make what is selected, all partitions, and yield it asset by asset.
+
+        A prediction table counts as made as soon as it is: predicting from it may take long.
+        """
+        definition, keys = self._definition, self._definition.partition_keys
+        tables: dict[str | None, GeneratedTable] = {}
+        if definition.table is not None:
+            started = time.monotonic()
+            find = self._make_table if definition.makes_table else self._materialized_table
+            tables = {key: find(definition.table, key) for key in keys}
+            if definition.makes_table:
+                seconds = time.monotonic() - started
+                metadata = {key: self._table_metadata(t, seconds) for key, t in tables.items()}
+                yield self._materialization(definition.table, metadata)
+        if not definition.outputs:
+            return
+        started = time.monotonic()
+        results = {key: self._predict(key, tables.get(key)) for key in keys}
+        seconds = time.monotonic() - started
+        for output_type, asset_key in definition.outputs.items():
+            outputs = {
+                key: self._output(result, output_type, key, tables.get(key))
+                for key, result in results.items()
+            }
+            metadata = {
+                key: job_metadata(result, outputs[key].provenance, seconds=seconds)
+                for key, result in results.items()
+            }
+            yield self._materialization(asset_key, metadata, values=outputs)
+
+    # Jobs
+
+    def _make_table(self, asset_key: dg.AssetKey, partition_key: str | None) -> GeneratedTable:
+        anchor_time = self._definition.anchor_time(partition_key)
+        prediction = self._definition.prediction
+        launch = TableLaunch(
+            self._client,
+            table_request(prediction, self._model, anchor_time),
+            prediction.job_tags,
+            self._context,
+            partition_key,
+            table=asset_key,
+            outputs=list(self._definition.outputs.values()),
+        )
+        with self._launched(launch, _for(anchor_time)) as job_id:
+            PredictionTableJob(job_id, self._client).result(
+                poll_interval=self._kumo.poll_interval,
+                timeout=self._kumo.poll_timeout,
+                on_look=ProgressLog(self._context, f"Prediction table job {job_id}"),
+            )
+        return checked_table(self._client, job_id, anchor_time)
+
+    def _materialized_table(
+        self, asset_key: dg.AssetKey, partition_key: str | None
+    ) -> GeneratedTable:
+        return materialized_table(
+            self._client,
+            self._context.instance,
+            asset_key,
+            partition_key,
+            model=self._model,
+            anchor_time=self._definition.anchor_time(partition_key),
+        )
+
+    def _predict(
+        self, partition_key: str | None, table: GeneratedTable | None
+    ) -> BatchPredictionJobResult:
+        prediction_time = self._definition.anchor_time(partition_key)
+        request = self._definition.prediction.request(
+            training_job_id=self._model.job_id,
+            outputs=list(self._definition.outputs),
+            prediction_time=prediction_time,
+            prediction_table_job_id=table.job_id if table else None,
+        )
+        launch = PredictionLaunch(
+            self._client,
+            request,
+            self._context,
+            partition_key,
+            outputs=list(self._definition.outputs.values()),
+        )
+        about = f"{_for(prediction_time)}, model {self._model.job_id}"
+        with self._launched(launch, about) as job_id:
+            job = BatchPredictionJob(job_id, self._client)
+            result = job.result(
+                poll_interval=self._kumo.poll_interval,
+                timeout=self._kumo.poll_timeout,
+                on_look=ProgressLog(self._context, f"Prediction job {job_id}", job.progress),
+            )
+        _check_echo(result, request.prediction_time)
+        return result
+
+    @contextmanager
+    def _launched(self, launch: Launch, about: str) -> Generator[str, None, None]:
+        """Attach to a job or launch it, and let it end with the run while the block waits for it."""
+        with cancelled_with_the_run(
+            self._context,
+            self._kumo.cancel_on_termination,
+            job=f"the {launch.kind}",
+            cancel=launch.cancel,
+        ):
+            job_id = launch.run()
+            done = "Attached to" if launch.attached else "Launched"
+            self._context.log.info(f"{done} {launch.kind} {job_id}{about}")
+            for warning in launch.warnings:
+                self._context.log.warning(f"Kumo warns of {job_id}: {warning}")
+            yield job_id
+
+    # Results
+
+    def _output(
+        self,
+        result: BatchPredictionJobResult,
+        output_type: OutputType,
+        partition_key: str | None,
+        table: GeneratedTable | None,
+    ) -> Predictions:
+        """An output, and what the I/O manager holds its data against."""
+        output = result.predictions() if output_type == "predictions" else result.embeddings()
+        prediction_time = self._definition.anchor_time(partition_key)
+        window = self._definition.window(partition_key)
+        if output.provenance and table:
+            output.provenance = replace(
+                output.provenance,
+                prediction_table_job_id=table.job_id,
+                prediction_time=table.anchor_time,
+                time_stated_by="prediction table",
+            )
+        elif output.provenance and output.provenance.prediction_time:
+            output.provenance = replace(output.provenance, time_stated_by="job")
+        if output.provenance and prediction_time and window:
+            output.provenance = replace(
+                output.provenance,
+                prediction_time=prediction_time,
+                window=window.end - window.start,
+            )
+        return output
+
+    def _table_metadata(self, table: GeneratedTable, seconds: float) -> dict[str, Any]:
+        rows = None
+        try:
+            rows = row_count(self._client, table.job_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the table stands
+            self._context.log.warning(
+                f"How many rows prediction table {table.job_id} has is not known: {error}"
+            )
+        return table_metadata(
+            job_id=table.job_id, anchor_time=table.anchor_time, rows=rows, seconds=seconds
+        )
+
+    def _materialization(
+        self,
+        asset_key: dg.AssetKey,
+        metadata: Mapping[str | None, Mapping[str, Any]],
+        *,
+        values: Mapping[str | None, Predictions] | None = None,
+    ) -> dg.MaterializeResult[Any]:
+        """The result of one asset: what is known of each partition, and values for the I/O manager.
+
+        In a run over several partitions the value is a dictionary by partition.
+        """
+        if len(metadata) > 1:
+            for key, entries in metadata.items():
+                self._context.add_asset_metadata(entries, asset_key, key)
+            value: dict[str, Any] = {} if values is None else {"value": values}
+            return dg.MaterializeResult(asset_key=asset_key, **value)
+        ((key, entries),) = metadata.items()
+        value: dict[str, Any] = {} if values is None else {"value": values[key]}
+        return dg.MaterializeResult(
+            asset_key=asset_key,
+            metadata=entries,
+            data_version=dg.DataVersion(entries[JOB_ID_METADATA]),
+            **value,
+        )
+
+
+def _for(anchor_time: datetime | None) -> str:
+    return f" for {said_time(anchor_time)}" if anchor_time else ""
+
+
+def _check_echo(result: BatchPredictionJobResult, asked: datetime | None) -> None:
+    """Hold the time that the job says it predicted for against the one that was asked.
+
+    A server older than `prediction_time` ignores it, and would predict for the wrong day without a
+    word. What the data says is looked at when the files have come.
+    """
+    echoed = result.get().config.prediction_time
+    if asked is not None and echoed is not None and abs(echoed - asked) > STATED_EXACTLY:
+        raise KumoDataError(
+            f"Prediction job {result.id} predicted for {said_time(echoed)} and not for "
+            f"{said_time(asked)}, which was asked. Nothing is stored.\n{INSTEAD_OF_INLINE}"
+        )
