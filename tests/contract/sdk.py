@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ PYTHON = os.environ.get("KUMO_SDK_PYTHON", sys.executable)
 """The Python whose SDK is asked: this one's, or that of another environment (`make test-compat`)."""
 
 
+@cache
 def version_of(package: str) -> tuple[int, ...]:
     """The version of a package in the environment of the SDK."""
     code = f"from importlib.metadata import version; print(version({package!r}))"

@@ -107,10 +107,10 @@ def export(job_id: str, output: dict[str, Any]) -> str:
     return sdk.BatchPredictionJobResult(job_id).export(_output_config(output)).id
 
 
-def export_job(job_id: str, method: str) -> Any:
-    """A method of `ArtifactExportJob`."""
-    value = getattr(sdk.ArtifactExportJob(job_id), method)()
-    return value.job_id if method == "result" else value
+def export_job(job_id: str, member: str) -> Any:
+    """A member of `ArtifactExportJob`."""
+    value = _member(sdk.ArtifactExportJob(job_id), member, ())
+    return value.job_id if member == "result" else value
 
 
 # Jobs and results
@@ -216,12 +216,9 @@ def parse_all(model: str, values: list[Any]) -> list[Any]:
 
 
 def _model(name: str) -> Any:
-    if name.startswith("list[") and name.endswith("]"):
-        return list[_model(name[5:-1])]
-    if name in ("str", "bool"):
-        return {"str": str, "bool": bool}[name]
-    if name == "datetime":
-        return datetime
+    plain = {"str": str, "dict": dict, "datetime": datetime}
+    if name in plain:
+        return plain[name]
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(f"kumoapi.{module}"), attribute)
 

@@ -199,9 +199,7 @@ def _described(output_types: list[str], connector: Any, table: Any, **options: A
     }
 
 
-@pytest.mark.parametrize(
-    "fields", [[], ["ANCHOR_TIMESTAMP"], ["JOB_TIMESTAMP", "ANCHOR_TIMESTAMP"]]
-)
+@pytest.mark.parametrize("fields", [[], ["JOB_TIMESTAMP", "ANCHOR_TIMESTAMP"]])
 @pytest.mark.parametrize("output_type", ["predictions", "embeddings"])
 @pytest.mark.parametrize("target", CONNECTORS.values(), ids=CONNECTORS)
 def test_an_export(
