@@ -41,7 +41,7 @@ dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
 	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not e2e'
+	@$(BIN)/python -m pytest -m 'not e2e' -n auto --dist loadfile
 
 # The oldest SDK with the same API wants another pydantic than Dagster: it gets an environment of its
 # own, and the tests drive it from outside, as they drive the newest.
