@@ -77,4 +77,5 @@ bench: $(VENV)/.dev ## measure against the official SDK
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what the other targets made
-	@rm -rf $(VENV) $(OLDEST_SDK) .demo .dagster dist build
+	@rm -rf $(VENV) $(OLDEST_SDK) dist build screenshots example_project/data
+	@find example_project/dagster_home -mindepth 1 ! -name dagster.yaml -delete
