@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_kumo.api.connectors import Connector, WriteMode, is_bucket
+from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.predictions.predictions import Provenance
 
@@ -51,6 +52,30 @@ def job_metadata(
         entries["prediction_table_job_id"] = provenance.prediction_table_job_id
     if provenance and provenance.prediction_time:
         entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
+    return _in_namespace(entries)
+
+
+def model_metadata(
+    job: TrainingJobResource, query: PredictiveQuery | None, *, tracking_url: str, now: datetime
+) -> dict[str, Any]:
+    """What is known of a model: what it answers, how well, and how old it is.
+
+    Each of its numbers on the holdout data is an entry of its own, which Dagit plots.
+    """
+    entries: dict[str, Any] = {"training_job_id": job.job_id}
+    if tracking_url:
+        entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
+    trained_at = job.job_status_report.end_time or job.created_at
+    if trained_at is not None:
+        entries["trained_at"] = dg.MetadataValue.timestamp(trained_at)
+        entries["age_days"] = round((now - trained_at).total_seconds() / 86_400, 2)
+    if query is not None:
+        entries["query"] = dg.MetadataValue.md(f"```sql\n{query.query_string}\n```")
+        entries["tables"] = ", ".join(query.tables)
+    for metric in job.result.eval_metrics.test_metrics if job.result else ():
+        value = _finite(metric.value)
+        if value is not None:
+            entries[f"holdout/{metric.name}"] = value
     return _in_namespace(entries)
 
 

@@ -59,9 +59,11 @@ def build_kumo_assets_definitions(
     """Make all assets of one model.
 
     The trained model is an external asset `<name>/model`: Kumo trains it from the tables in `deps`,
-    and the predictions depend on it. They depend on the tables too, which Kumo reads anew for each
-    prediction: in a run that makes both, the tables come first. Then there are `<name>/predictions`,
-    `<name>/embeddings` if the prediction asks for them, and one asset for each export.
+    and the predictions depend on it. Each run that predicts with it shows there what is known of it:
+    its query, its numbers on the holdout data, its age. The predictions depend on the tables too,
+    which Kumo reads anew for each prediction: in a run that makes both, the tables come first. Then
+    there are `<name>/predictions`, `<name>/embeddings` if the prediction asks for them,
+    `<name>/prediction_table` if it generates one, and one asset for each export.
 
     Args:
         name: the model's name; the prefix of the keys.
@@ -112,7 +114,7 @@ def build_kumo_assets_definitions(
     )
     def predictions(context: dg.AssetExecutionContext) -> Any:
         kumo: KumoResource = getattr(context.resources, resource_key)
-        yield from kumo.predict(context)
+        yield from kumo.predict(context, model=model.key)
 
     built = [
         build_kumo_export_asset(

@@ -22,7 +22,7 @@ from dagster_kumo.launching import (
     JOB_ID_METADATA,
     materialized_job_ids,
 )
-from dagster_kumo.models import trained_model
+from dagster_kumo.models import observe_model, trained_model
 from dagster_kumo.predicting import PredictionRun
 from dagster_kumo.progress import ProgressLog
 from dagster_kumo.run_definition import RunDefinition
@@ -121,7 +121,9 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """What a prediction job produced."""
         return BatchPredictionJobResult(job_id, self.get_client())
 
-    def predict(self, context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    def predict(
+        self, context: dg.AssetExecutionContext, *, model: dg.AssetKey | None = None
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         """Run the prediction of assets made by `@kumo_assets`, and yield their results.
 
         Launches one job for each partition of the run, or attaches to the one that an earlier
@@ -131,6 +133,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
 
         Args:
             context: the context of the assets.
+            model: the asset that stands for the trained model, an external one: what is known of the
+                model is shown there.
 
         Raises:
             KumoModelError: there is no trained model as asked for.
@@ -140,6 +144,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """
         definition = RunDefinition(context)
         trained = trained_model(self.get_client(), definition.prediction)
+        if model is not None:
+            observe_model(context, self.get_client(), trained, model)
         yield from PredictionRun(context, self, definition, trained).results()
 
     def export(

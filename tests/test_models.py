@@ -7,10 +7,28 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_kumo import BatchPrediction, KumoIOManager, KumoResource
+from dagster_kumo import (
+    BatchPrediction,
+    DagsterKumoTranslator,
+    KumoAssetProps,
+    KumoIOManager,
+    KumoResource,
+    build_kumo_assets_definitions,
+)
 from dagster_kumo.local import LocalKumo
 from tests.other_server import OtherServer, training_job
-from tests.support import PURCHASE, day, error_of, instance_in, purchase_assets, resources
+from tests.support import (
+    DAYS,
+    PURCHASE,
+    TODAY,
+    day,
+    error_of,
+    instance_in,
+    purchase_assets,
+    resources,
+)
+
+MODEL = dg.AssetKey(["purchase", "model"])
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +154,140 @@ def test_many_newer_ones_that_failed_hide_no_model(
     (asked,) = [r for r in kumo.requests if r.path.endswith("/training_jobs")]
     assert asked.query["job_status"] == "DONE"
     assert asked.query["use_case"] == "purchase"
+
+
+# What is shown of it #######################################################################
+
+
+def everything(**options: Any) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    return build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id=PURCHASE),
+        partitions_def=DAYS,
+        deps=["customers"],
+        **options,
+    )
+
+
+def observations(run: dg.ExecuteInProcessResult) -> list[dg.AssetObservation]:
+    """What a run has seen of assets that it does not make."""
+    return [
+        event.asset_observation_data.asset_observation
+        for event in run.all_events
+        if event.event_type_value == "ASSET_OBSERVATION"
+    ]
+
+
+def test_a_run_shows_on_the_models_asset_what_is_known_of_it(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = dg.materialize(
+        everything(),
+        instance=instance,
+        resources=resources(kumo, tmp_path, statistics=False),
+        partition_key=day(5),
+    )
+
+    (seen,) = observations(run)
+    entries = {name: value.value for name, value in seen.metadata.items()}
+    job = KumoResource(url=kumo.url, api_key=kumo.api_key).get_client().get_training_job(PURCHASE)
+    assert job.result is not None
+    measured = {m.name: m.value for m in job.result.eval_metrics.test_metrics}
+    ended = job.job_status_report.end_time
+    assert ended is not None
+    assert seen.asset_key == MODEL
+    assert entries["dagster-kumo/training_job_id"] == PURCHASE
+    assert entries["dagster-kumo/tracking_url"].endswith(f"/jobs/{PURCHASE}")
+    assert (
+        "PREDICT COUNT(purchases.*, 0, 30, days) > 0 FOR EACH customers.customer_id"
+        in entries["dagster-kumo/query"]
+    )
+    assert entries["dagster-kumo/tables"] == "customers, purchases"
+    assert entries["dagster-kumo/trained_at"] == ended.timestamp()
+    assert entries["dagster-kumo/age_days"] == pytest.approx((TODAY - ended.date()).days, abs=1)
+    assert len(measured) >= 3
+    for name, value in measured.items():
+        assert entries[f"dagster-kumo/holdout/{name}"] == pytest.approx(value, rel=1e-5)
+
+
+def test_a_run_over_several_partitions_looks_at_the_model_once(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = dg.materialize(
+        everything(backfill_policy=dg.BackfillPolicy.single_run()),
+        instance=instance,
+        resources=resources(kumo, tmp_path, statistics=False),
+        tags={
+            "dagster/asset_partition_range_start": day(6),
+            "dagster/asset_partition_range_end": day(5),
+        },
+    )
+
+    assert len(observations(run)) == 1
+    assert len(run.get_asset_materialization_events()) == 2
+
+
+def test_it_is_shown_on_the_key_that_the_translator_gives(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    class Prefixed(DagsterKumoTranslator):
+        def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
+            spec = super().get_asset_spec(props)
+            return spec.replace_attributes(key=spec.key.with_prefix("ml"))
+
+    run = dg.materialize(
+        everything(translator=Prefixed()),
+        instance=instance,
+        resources=resources(kumo, tmp_path, statistics=False),
+        partition_key=day(5),
+    )
+
+    assert [seen.asset_key.path for seen in observations(run)] == [["ml", "purchase", "model"]]
+
+
+def test_a_query_that_cannot_be_read_fails_nothing(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.answer(404, path="/predictive_queries/", times=None)
+
+    run = dg.materialize(
+        everything(),
+        instance=instance,
+        resources=resources(kumo, tmp_path, statistics=False),
+        partition_key=day(5),
+    )
+
+    assert run.success
+    (seen,) = observations(run)
+    assert "dagster-kumo/query" not in seen.metadata
+    assert "dagster-kumo/holdout/auroc" in seen.metadata
+    lines = [e.user_message for e in instance.all_logs(run.run_id)]
+    assert any(line.startswith(f"The query of the model {PURCHASE} is not shown") for line in lines)
+
+
+def test_what_is_shown_of_the_model_makes_nothing_out_of_date(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Neither do predictions count as stale by what their own run saw, nor do they run again."""
+    where = resources(kumo, tmp_path, statistics=False)
+    defs = dg.Definitions(
+        assets=everything(automation_condition=dg.AutomationCondition.eager()), resources=where
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    # Past the first look, at which everything is new.
+    cursor = dg.evaluate_automation_conditions(defs, instance).cursor
+
+    for _ in range(2):
+        job.execute_in_process(instance=instance, partition_key=day(1))
+        asked = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+        assert asked.total_requested == 0
+        cursor = asked.cursor
+
+    versions = [
+        event.asset_materialization.tags or {}
+        for event in instance.fetch_materializations(
+            dg.AssetKey(["purchase", "predictions"]), limit=2
+        ).records
+        if event.asset_materialization
+    ]
+    assert {v["dagster/input_data_version/purchase/model"] for v in versions} == {"INITIAL"}
