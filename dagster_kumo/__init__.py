@@ -35,7 +35,7 @@ from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredicti
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
-from dagster_kumo.resource import KumoResource
+from dagster_kumo.resource import KumoResource, SnowflakeCredentials
 from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.version import __version__
 
@@ -70,6 +70,7 @@ __all__ = [
     "Predictions",
     "S3Connector",
     "SnowflakeConnector",
+    "SnowflakeCredentials",
     "__version__",
     "build_kumo_assets_definitions",
     "build_kumo_export_asset",

@@ -31,6 +31,35 @@ from dagster_kumo.termination import CancelOnTermination, cancelled_with_the_run
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 
 
+class SnowflakeCredentials(dg.Config):
+    """Who logs in to Snowflake, for a deployment in Snowpark Container Services.
+
+    Give a password or a private key, and leave the other out.
+    """
+
+    user: str = Field(
+        description="The user; its default role must be allowed to use Kumo's service."
+    )
+    account: str = Field(description="The account's identifier, for example `myorg-account123`.")
+    password: str | None = Field(default=None, repr=False, json_schema_extra=_SECRET)
+    private_key: str | None = Field(
+        default=None,
+        repr=False,
+        json_schema_extra=_SECRET,
+        description="The key of key-pair authentication, as PEM text.",
+    )
+    private_key_passphrase: str | None = Field(
+        default=None,
+        repr=False,
+        json_schema_extra=_SECRET,
+        description="Where the key is encrypted.",
+    )
+    host: str | None = Field(
+        default=None,
+        description="Where the account is reached if not by its public name, as with a private link.",
+    )
+
+
 class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument] - the argument is the class itself
     """The connection to one Kumo deployment.
 
@@ -53,6 +82,14 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         default=None,
         description=(
             "The API's address. Falls back to KUMO_API_ENDPOINT, then to the customer that the key names."
+        ),
+    )
+    # Secret as a whole: of what is nested, Dagster's UI would show the fields that are secret.
+    snowflake: SnowflakeCredentials | None = Field(
+        default=None,
+        json_schema_extra=_SECRET,
+        description=(
+            "Instead of an API key, for a deployment in Snowpark Container Services. Needs url."
         ),
     )
     group: str | None = Field(
@@ -99,12 +136,13 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """The client for Kumo's API.
 
         Raises:
-            ValueError: there is no API key, or no address.
+            ValueError: there are neither an API key nor Snowflake credentials, or no address.
         """
         if self._client is None:
             self._client = KumoClient(
                 self.url,
                 self.api_key,
+                snowflake=self.snowflake.model_dump() if self.snowflake else None,
                 group=self.group,
                 project=self.project,
                 request_timeout=self.request_timeout,

@@ -36,6 +36,7 @@ from dagster_kumo.api.records import (
     ValidationResponse,
     parse_answer,
 )
+from dagster_kumo.api.snowflake import SessionTokenAuth, SnowflakeAccount
 from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport, is_http_url
 
 # The SDK asks for ten; a model may have many more runs than that which lack a tag.
@@ -51,6 +52,9 @@ class KumoClient:
         url: the API's address, for example `https://<customer_id>.kumoai.cloud/api`. Falls back to
             `KUMO_API_ENDPOINT`, then to the customer that the key names.
         api_key: `<customer_id>:<secret>`. Falls back to `KUMO_API_KEY`.
+        snowflake: instead of a key, for a deployment in Snowpark Container Services: `user`,
+            `account`, and `password` or `private_key` (with `private_key_passphrase`), as the SDK's
+            `snowflake_credentials`; and `host` where the account is reached by a private link.
         group: the group to work in, by name or id, where the deployment has groups (RBAC).
         project: the project to work in, by name or id.
         request_timeout: seconds that the server may stay silent before a request counts as lost.
@@ -72,14 +76,25 @@ class KumoClient:
         url: str | None = None,
         api_key: str | None = None,
         *,
+        snowflake: Mapping[str, str | None] | None = None,
         group: str | None = None,
         project: str | None = None,
         request_timeout: float = 60.0,
         request_max_retries: int = 8,
         verify_ssl: bool | str = True,
     ) -> None:
-        key = _checked_key(api_key or os.getenv("KUMO_API_KEY"))
-        self.url = _checked_url(url or os.getenv("KUMO_API_ENDPOINT") or _url_of_customer(key))
+        url = url or os.getenv("KUMO_API_ENDPOINT")
+        self.snowflake = SnowflakeAccount(snowflake) if snowflake is not None else None
+        """The account that the deployment runs in; None for one that takes an API key."""
+        if self.snowflake is None:
+            key = _checked_key(api_key or os.getenv("KUMO_API_KEY"))
+            url = url or _url_of_customer(key)
+            auth = ApiKeyAuth(key)
+        elif api_key:
+            raise ValueError("Give an api_key or snowflake credentials, and not both.")
+        else:
+            auth = SessionTokenAuth(self.snowflake)
+        self.url = _checked_url(url)
         if isinstance(verify_ssl, str) and not Path(verify_ssl).exists():
             raise ValueError(f"verify_ssl names a bundle of CAs that is not there: {verify_ssl}")
         self._group = group
@@ -94,7 +109,7 @@ class KumoClient:
                 verify_ssl=verify_ssl,
             )
 
-        self._api = transport(ApiKeyAuth(key))
+        self._api = transport(auth)
         self.files = transport(NoAuth())
         """Reads presigned urls: they need no key, and other hosts must not get it."""
 
@@ -457,7 +472,12 @@ def _url_of_customer(key: str) -> str:
     return f"https://{customer}.kumoai.cloud/api"
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str | None) -> str:
+    if not url:
+        raise ValueError(
+            "The address of the Kumo API is not known: pass url=, or set KUMO_API_ENDPOINT. In Snowflake "
+            "it is the endpoint of Kumo's service, as SHOW ENDPOINTS tells it, with its path."
+        )
     url = url.strip()
     if not is_http_url(url) or re.search(r"[\s?#@]", url):
         # It is not shown: it may hold a password, or be the key in the wrong place.

@@ -86,12 +86,21 @@ class _Patience(Retry):
 class NoAuth(AuthBase):
     """Adds nothing. Without it requests would look for the host in ~/.netrc."""
 
+    advice = ""
+    """What to check when the server answers 401 or 403."""
+
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         return r
+
+    def hide_in(self, text: str) -> str:
+        """`text` without the key or token, should a server have echoed it."""
+        return text
 
 
 class ApiKeyAuth(NoAuth):
     """The header of SaaS and of Databricks deployments."""
+
+    advice = "Check the API key (KUMO_API_KEY), and that it belongs to this deployment."
 
     def __init__(self, api_key: str) -> None:
         self._api_key = api_key
@@ -101,7 +110,6 @@ class ApiKeyAuth(NoAuth):
         return r
 
     def hide_in(self, text: str) -> str:
-        """`text` without the key, should a server have echoed it."""
         return text.replace(self._api_key, "***")
 
 
@@ -251,9 +259,7 @@ class Transport:
             _queries_hidden.of_this_thread.hidden = False
 
     def _hidden(self, text: str) -> str:
-        if isinstance(self._auth, ApiKeyAuth):
-            text = self._auth.hide_in(text)
-        return without_query(text)[:MAX_DETAIL_CHARS]
+        return without_query(self._auth.hide_in(text))[:MAX_DETAIL_CHARS]
 
     def _refused(
         self,
@@ -278,8 +284,8 @@ class Transport:
             )
             return KumoAPIError(message, status_code=status, detail=target)
         if status in (401, 403):
-            advice = "Check the API key (KUMO_API_KEY), and that it belongs to this deployment."
-            return KumoAuthenticationError(f"{said}\n{advice}", status_code=status, detail=detail)
+            message = f"{said}\n{self._auth.advice}".rstrip()
+            return KumoAuthenticationError(message, status_code=status, detail=detail)
         if status == 422:
             return KumoValidationError(said, status_code=status, detail=detail)
         return KumoAPIError(said, status_code=status, detail=detail)
