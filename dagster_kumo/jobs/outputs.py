@@ -19,17 +19,13 @@ def read_files(
     what: str,
     provenance: Provenance | None = None,
 ) -> Predictions:
-    """Files by their urls, which are asked for again when they expire.
+    """Files by their addresses, which are asked for again when they expire.
 
     Raises:
         KumoDataError: there are no files, or they are not where they can be read from here.
     """
-    from dagster_kumo.predictions.download import RemoteFile
-    from dagster_kumo.predictions.files import LiveFile
+    from dagster_kumo.predictions.places import files_at
     from dagster_kumo.predictions.predictions import Predictions
 
     addresses = Addresses(urls, what=what)
-    return Predictions(
-        [LiveFile(RemoteFile(addresses, i, client.files)) for i in range(len(addresses))],
-        provenance=provenance,
-    )
+    return Predictions(files_at(addresses, client.files, client.snowflake), provenance=provenance)

@@ -1,4 +1,4 @@
-"""Where the files of a live output are: urls that expire and are asked for again."""
+"""Where the files of a live output are: addresses, which as presigned urls expire and are asked for again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dagster_kumo.api.transport import is_http_url
 
 
 class Addresses:
-    """The urls of an output's files, fetched when first needed and anew when one has expired.
+    """The addresses of an output's files, fetched when first needed and anew when one has expired.
 
     Safe to share between threads: many readers that find their url expired at once cause one call.
     """
 
     def __init__(self, fetch: Callable[[], Sequence[str]], *, what: str) -> None:
         self._fetch = fetch
-        self._what = what
+        self.what = what
         self._lock = threading.Lock()
         self._urls: list[str] | None = None
 
@@ -29,9 +29,9 @@ class Addresses:
         """Every url, in the server's order, which is the order of the partitions."""
         with self._lock:
             if self._urls is None:
-                self._urls = self._ask()
+                self._urls = list(self._fetch())
                 if not self._urls:
-                    raise KumoDataError(f"{self._what} has no files, though its job is done.")
+                    raise KumoDataError(f"{self.what} has no files, though its job is done.")
             return list(self._urls)
 
     def get(self, index: int) -> str:
@@ -46,25 +46,19 @@ class Addresses:
         """
         with self._lock:
             if self._urls is not None and self._urls[index] == expired:
-                fresh = self._ask()
+                fresh = list(self._fetch())
                 if len(fresh) != len(self._urls):
                     raise KumoDataError(
-                        f"{self._what} had {len(self._urls)} files and has {len(fresh)} now. "
+                        f"{self.what} had {len(self._urls)} files and has {len(fresh)} now. "
                         "Was the job's output replaced while it was read? Materialize again."
+                    )
+                if not all(map(is_http_url, fresh)):
+                    raise KumoDataError(
+                        f"{self.what} lies elsewhere than it did. Materialize again."
                     )
                 self._urls = _in_order_of(self._urls, fresh)
             assert self._urls is not None
             return self._urls[index]
-
-    def _ask(self) -> list[str]:
-        urls = list(self._fetch())
-        for url in urls:
-            if not is_http_url(url):
-                raise KumoDataError(
-                    f"{self._what} lies at {url.partition('?')[0]!r}, which is not an address that can "
-                    "be fetched over HTTP. Export it with a connector instead."
-                )
-        return urls
 
 
 def file_name(url: str) -> str:

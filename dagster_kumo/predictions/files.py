@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from dagster_kumo.predictions.download import RemoteFile
 FOOTER_GUESS_BYTES = 64 * 1024  # the footer of a prediction file fits, so that one request gets it
 
 
-def _never() -> bool:
+def never() -> bool:
+    """The answer of `stopped` where nobody stops."""
     return False
 
 
@@ -86,7 +87,7 @@ class StoredFile:
             with file, _as_parquet(file, self.name) as parquet:
                 yield parquet
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = _never) -> None:  # noqa: ARG002 - fsspec copies in one call
+    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - fsspec copies in one call
         self.upath.fs.get_file(self.upath.path, str(to))
 
 
@@ -117,8 +118,62 @@ class LiveFile:
             with _as_parquet(reader, self.name, pre_buffer=True) as parquet:
                 yield parquet
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = _never) -> None:
+    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:
         self.remote.download(to, stopped=stopped)
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file of a storage that is read with a client of its own: always whole, to a local disk."""
+
+    path: str
+    size: int | None
+    fetch: Callable[[Path, Callable[[], bool]], None]
+    padding: int = 0
+    """How much longer than the file the storage may call it."""
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @contextmanager
+    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:  # noqa: ARG002 - there is no other way
+        with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as folder:
+            local = Path(folder) / "part.parquet"
+            self.save(local)
+            with _as_parquet(str(local), self.name, memory_map=True) as parquet:
+                yield parquet
+
+    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:
+        self.fetch(to, stopped)
+        came = to.stat().st_size
+        if self.size is not None and not came <= self.size <= came + self.padding:
+            raise KumoDataError(f"{self.path} has {self.size} bytes, but {came} came.")
+
+
+def data_files(paths: Iterable[str], *, at: str, address: str) -> list[str]:
+    """Those of `paths` that are the file at `at`, or Parquet files in the directory there, sorted.
+
+    Storages list by the beginning of a name, and `out/a` begins `out/ab` too. Names that begin with
+    a dot or an underscore are not data: what writes a directory keeps its own notes under those.
+
+    Raises:
+        KumoDataError: there are none.
+    """
+    directory = f"{at}/" if at else ""
+    found = [
+        path
+        for path in paths
+        if path == at or (path.startswith(directory) and _is_data(path[len(directory) :]))
+    ]
+    if not found:
+        raise KumoDataError(f"There are no Parquet files at {address}.")
+    return sorted(found)
+
+
+def _is_data(inside: str) -> bool:
+    parts = inside.split("/")
+    return inside.endswith(".parquet") and not any(part.startswith((".", "_")) for part in parts)
 
 
 @contextmanager

@@ -107,9 +107,8 @@ def test_a_job_that_is_not_done_has_no_predictions(queued_job, busy_client):
 @pytest.mark.parametrize(
     "url",
     [
-        "@db.schema.stage/out/part-0.parquet?sig=s1g",
-        "dbfs:/Volumes/c/s/v/part-0.parquet",
-        "s3://bucket/part-0.parquet?sig=s1g",
+        "ftp://host/part-0.parquet?sig=s1g",
+        "memory://part-0.parquet",
         "file:///etc/passwd",
         "/etc/passwd",
         "http://[::1/part-0.parquet?sig=s1g",
@@ -117,7 +116,7 @@ def test_a_job_that_is_not_done_has_no_predictions(queued_job, busy_client):
         "",
     ],
 )
-def test_files_that_cannot_be_fetched_over_http_are_refused(server, url):
+def test_files_in_places_that_are_not_read_are_refused(server, url):
     job = {
         "job_id": "bp-1",
         "job_status_report": {"status": "DONE"},

@@ -1,0 +1,58 @@
+"""Where the files of a live output can lie, and what reads them there.
+
+On SaaS an address is a presigned url; a deployment in a customer's own cloud names a place of that
+cloud, a file or a directory of files. Other places are refused, those of this machine first of all:
+the addresses come from a server, and a server must not have local files read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dagster_kumo.api.errors import KumoDataError, without_query
+from dagster_kumo.api.snowflake import SnowflakeAccount
+from dagster_kumo.api.transport import Transport, is_http_url
+from dagster_kumo.predictions.addresses import Addresses
+from dagster_kumo.predictions.bucket_files import open_bucket
+from dagster_kumo.predictions.download import RemoteFile
+from dagster_kumo.predictions.files import LiveFile, PartitionFile
+from dagster_kumo.predictions.stage_files import open_stage
+from dagster_kumo.predictions.volume_files import open_volume
+
+# What an address begins with, and what lists the files there.
+OPENERS: dict[str, Callable[[str, SnowflakeAccount | None], Sequence[PartitionFile]]] = {
+    "@": open_stage,
+    "dbfs:": open_volume,
+    "s3://": open_bucket,
+    "gs://": open_bucket,
+    "abfss://": open_bucket,
+}
+
+
+def files_at(
+    addresses: Addresses, transport: Transport, snowflake: SnowflakeAccount | None
+) -> list[PartitionFile]:
+    """The files at `addresses`, in the server's order, those of a directory by their names.
+
+    Raises:
+        KumoDataError: an address is not one that can be read from here, or nothing is there.
+    """
+    files: list[PartitionFile] = []
+    for index, address in enumerate(addresses.all()):
+        if is_http_url(address):
+            files.append(LiveFile(RemoteFile(addresses, index, transport)))
+        else:
+            files += _opener(address, addresses.what)(address, snowflake)
+    return files
+
+
+def _opener(
+    address: str, what: str
+) -> Callable[[str, SnowflakeAccount | None], Sequence[PartitionFile]]:
+    for beginning, opener in OPENERS.items():
+        if address.startswith(beginning):
+            return opener
+    raise KumoDataError(
+        f"{what} lies at {without_query(address).partition('?')[0]!r}, which is not a place that is read "
+        f"from here: those are https://, {', '.join(OPENERS)}. Export it with a connector instead."
+    )

@@ -1,0 +1,108 @@
+"""Files on a Snowflake stage, such as `@db.schema.stage/path`: where SPCS deployments keep outputs.
+
+The connector lists them and gets them, decrypted where the stage encrypts for its clients. Names come
+from a server and go into statements: what could end a quoted text is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoError
+from dagster_kumo.api.snowflake import SnowflakeAccount
+from dagster_kumo.predictions.files import FetchedFile, data_files
+
+if TYPE_CHECKING:
+    from snowflake.connector.cursor import SnowflakeCursor
+
+_NAME = r"""(?:[A-Za-z_][\w$]*|"[^"'\\\x00-\x1f]+")"""
+_ADDRESS = re.compile(rf"""(@{_NAME}(?:\.{_NAME}){{0,2}})(?:/([^'\\\x00-\x1f\x7f]*))?""", re.ASCII)
+# The size that LIST tells of a file which is encrypted for its clients is that of whole AES blocks.
+_PADDING = 16
+_NO_SUCH_FILE = 253_006  # the connector's own error
+
+
+def open_stage(address: str, snowflake: SnowflakeAccount | None) -> list[FetchedFile]:
+    """The Parquet files at an address on a stage.
+
+    Raises:
+        KumoError: there are no Snowflake credentials.
+        KumoDataError: it is no such address, or there are no Parquet files.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise KumoDataError(f"{address!r} is not a path on a Snowflake stage.")
+    if snowflake is None:
+        raise KumoError(
+            f"The files lie on a Snowflake stage, at {address}, and there are no credentials for "
+            "Snowflake. Give them: KumoResource(snowflake=...), instead of the API key."
+        )
+    stage, path = match[1], (match[2] or "").strip("/")
+    listed: dict[str, int] = {}
+    with _statements(snowflake, address) as cursor:
+        for name, size, *_ in cursor.execute(f"LIST '{stage}/{path}'").fetchall():  # pyright: ignore[reportOptionalMemberAccess]
+            listed[_in_stage(str(name), address)] = int(str(size))
+    return [
+        FetchedFile(
+            path=f"{stage}/{inside}",
+            size=listed[inside],
+            fetch=_Get(snowflake, stage, inside),
+            padding=_PADDING,
+        )
+        for inside in data_files(listed, at=path, address=address)
+    ]
+
+
+class _Get:
+    """Gets one file. It cannot be stopped on the way: the connector has no means for it."""
+
+    def __init__(self, snowflake: SnowflakeAccount, stage: str, inside: str) -> None:
+        self._snowflake = snowflake
+        self._stage = stage
+        self._inside = inside
+
+    def __call__(self, to: Path, stopped: Callable[[], bool]) -> None:  # noqa: ARG002 - see the class
+        address = f"{self._stage}/{self._inside}"
+        # GET takes a folder and gives the file its own name there, and with it every file whose
+        # name goes on from it: an empty folder beside `to`, on the same disk.
+        with tempfile.TemporaryDirectory(prefix="get-", dir=to.parent) as folder:
+            into = Path(folder).as_posix().replace("'", "\\'")
+            with _statements(self._snowflake, address) as cursor:
+                cursor.execute(f"GET '{address}' 'file://{into}/'")
+            got = Path(folder) / self._inside.rpartition("/")[2]
+            if not got.is_file():
+                raise KumoDataError(f"{address} is not on the stage any more.")
+            got.replace(to)
+
+
+@contextmanager
+def _statements(
+    snowflake: SnowflakeAccount, address: str
+) -> Generator[SnowflakeCursor, None, None]:
+    with snowflake.cursor() as cursor:
+        from snowflake.connector.errors import Error, ProgrammingError
+
+        try:
+            yield cursor
+        except Error as error:
+            if isinstance(error, ProgrammingError) or error.errno == _NO_SUCH_FILE:
+                raise KumoDataError(
+                    f"Snowflake does not give {address}: {error.msg}\n"
+                    "Is it still there, and may the user's default role read the stage?"
+                ) from None
+            raise KumoConnectionError(f"{address} could not be read: {error.msg}") from None
+
+
+def _in_stage(name: str, address: str) -> str:
+    """The path in the stage of a file by the name that LIST gives: the stage's name, then the path."""
+    _, slash, inside = name.partition("/")
+    if "://" in name or not slash or _ADDRESS.fullmatch(f"@stage/{inside}") is None:
+        raise KumoDataError(
+            f"Snowflake lists {name!r} at {address}, which is not a name on an internal stage."
+        )
+    return inside

@@ -1,0 +1,119 @@
+"""Files in a Unity Catalog volume, `dbfs:/Volumes/catalog/schema/volume/path`: Databricks deployments.
+
+They are read with databricks-sdk, by the credentials that it finds by itself: `DATABRICKS_HOST` with
+`DATABRICKS_TOKEN` or an OAuth client, a profile, or those of the cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoError
+from dagster_kumo.api.snowflake import SnowflakeAccount
+from dagster_kumo.predictions.files import FetchedFile, data_files
+
+if TYPE_CHECKING:
+    from databricks.sdk.service.files import FilesAPI
+
+CHUNK_BYTES = 1024**2
+
+_SEGMENT = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f]+"
+_ADDRESS = re.compile(rf"dbfs:(/Volumes/{_SEGMENT}/{_SEGMENT}/{_SEGMENT})((?:/{_SEGMENT})*)/?")
+
+
+def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[FetchedFile]:  # noqa: ARG001 - see `places.OPENERS`
+    """The Parquet files at an address in a volume.
+
+    Raises:
+        KumoError: the extra `databricks` or the credentials are missing.
+        KumoDataError: it is no such address, or there are no Parquet files.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise KumoDataError(
+            f"{address!r} is not a path in a volume, dbfs:/Volumes/<catalog>/<schema>/<volume>/<path>."
+        )
+    volume, path = match[1], match[2].strip("/")
+    files = _files_api()
+    with _errors(address):
+        listed = _listed(files, volume, path)
+    return [
+        FetchedFile(
+            path=f"dbfs:{volume}/{inside}",
+            size=listed[inside],
+            fetch=_Download(files, f"{volume}/{inside}"),
+        )
+        for inside in data_files(listed, at=path, address=address)
+    ]
+
+
+class _Download:
+    """Streams one file. The SDK goes on where a connection broke."""
+
+    def __init__(self, files: FilesAPI, path: str) -> None:
+        self._files = files
+        self._path = path
+
+    def __call__(self, to: Path, stopped: Callable[[], bool]) -> None:
+        with _errors(self._path), to.open("wb") as file:
+            contents = self._files.download(self._path).contents
+            assert contents is not None
+            with contents:
+                while chunk := contents.read(CHUNK_BYTES):
+                    file.write(chunk)
+                    if stopped():
+                        raise KumoDataError(f"The transfer of {self._path} was stopped.")
+
+
+def _listed(files: FilesAPI, volume: str, path: str) -> dict[str, int | None]:
+    """The files at a path by their paths in the volume, and their sizes."""
+    from databricks.sdk.errors import NotFound
+
+    at = f"{volume}/{path}".rstrip("/")
+    try:
+        files.get_directory_metadata(at)
+    except NotFound:
+        return {path: files.get_metadata(at).content_length}
+    found: dict[str, int | None] = {}
+    folders = [at]
+    while folders:
+        for entry in files.list_directory_contents(folders.pop()):
+            if entry.path is not None and entry.is_directory:
+                folders.append(entry.path)
+            elif entry.path is not None:
+                found[entry.path.removeprefix(f"{volume}/")] = entry.file_size
+    return found
+
+
+def _files_api() -> FilesAPI:
+    try:
+        from databricks.sdk import WorkspaceClient
+    except ImportError:
+        raise KumoError(
+            "Reading a volume of Databricks needs databricks-sdk: pip install 'dagster-kumo[databricks]'."
+        ) from None
+    try:
+        return WorkspaceClient().files
+    except ValueError as error:
+        raise KumoError(
+            f"There are no credentials for Databricks: {error}\n"
+            "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or another way that databricks-sdk knows."
+        ) from None
+
+
+@contextmanager
+def _errors(address: str) -> Generator[None, None, None]:
+    import requests
+    from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
+    from databricks.sdk.errors.base import DatabricksError
+
+    try:
+        yield
+    except (NotFound, PermissionDenied, Unauthenticated) as error:
+        raise KumoDataError(f"Databricks does not give {address}: {error}") from None
+    except (DatabricksError, requests.RequestException, TimeoutError) as error:
+        raise KumoConnectionError(f"{address} could not be read: {type(error).__name__}") from None
