@@ -88,8 +88,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         self.workspace.calls.append(f"POST {parts.path}")
-        if parts.path != "/api/2.0/fs/create-download-url" or not self.workspace.presigns:
+        if parts.path != "/api/2.0/fs/create-download-url":
             return self._error(404, "ENDPOINT_NOT_FOUND", "There is no such endpoint.")
+        if not self.workspace.presigns:
+            info = {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "FILES_API_API_IS_NOT_ENABLED",
+                "domain": "filesystem.databricks.com",
+            }
+            message = "Presigned URLs API is not enabled"
+            error = {"error_code": "PERMISSION_DENIED", "message": message, "details": [info]}
+            return self._json(403, error)
         path = parse_qs(parts.query)["path"][0]
         url = f"{self.workspace.url}/storage{path}?sig={self.workspace.signature}"
         return self._json(200, {"url": url, "headers": []})
