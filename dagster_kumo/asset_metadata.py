@@ -137,7 +137,9 @@ def statistics_metadata(summary: OutputSummary) -> dict[str, Any]:
         mean = _finite(column.mean)
         if mean is not None:
             entries[f"{name}/mean"] = float(mean)
-        entries[f"{name}/null_fraction"] = column.null_fraction
+        # Kumo never leaves these two empty: as plots they would be flat lines before the others.
+        if name not in ("ENTITY", "ANCHOR_TIMESTAMP"):
+            entries[f"{name}/null_fraction"] = column.null_fraction
     return _in_namespace(entries)
 
 
@@ -154,48 +156,52 @@ def _in_namespace(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{NAMESPACE}{name}": value for name, value in entries.items()}
 
 
-_STATISTICS_COLUMNS = (
-    ("column", "string"),
-    ("type", "string"),
-    ("count", "int"),
-    ("nulls", "int"),
-    ("distinct", "int"),
-    ("min", "string"),
-    ("max", "string"),
-    ("mean", "float"),
-    ("std", "float"),
-    ("5 %", "float"),
-    ("25 %", "float"),
-    ("50 %", "float"),
-    ("75 %", "float"),
-    ("95 %", "float"),
-)
+# What says most comes first: Dagit shows a wide table cut off at its right.
+_STATISTICS_COLUMNS = {
+    "column": "string",
+    "mean": "float",
+    "std": "float",
+    "min": "string",
+    "5 %": "float",
+    "25 %": "float",
+    "50 %": "float",
+    "75 %": "float",
+    "95 %": "float",
+    "max": "string",
+    "count": "int",
+    "nulls": "int",
+    "distinct": "int",
+    "type": "string",
+}
 
 
 def _statistics_table(summary: OutputSummary) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [_statistics_row(column) for column in summary.columns.values()],
-        schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in _STATISTICS_COLUMNS]),
+        schema=dg.TableSchema([dg.TableColumn(*column) for column in _STATISTICS_COLUMNS.items()]),
     )
 
 
 def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
     quantiles = column.quantiles() or [None] * 5
-    values = [
-        column.name,
-        str(column.type),
-        column.count,
-        column.nulls,
-        column.distinct,
-        _cell(column.min),
-        _cell(column.max),
-        _finite(column.mean),
-        _finite(column.std),
-        *(_finite(q) for q in quantiles),
-    ]
-    return dg.TableRecord(
-        {name: value for (name, _), value in zip(_STATISTICS_COLUMNS, values, strict=True)}
-    )
+    low, lower, median, upper, high = (_finite(q) for q in quantiles)
+    values: dict[str, str | int | float | bool | None] = {
+        "column": column.name,
+        "mean": _finite(column.mean),
+        "std": _finite(column.std),
+        "min": _cell(column.min),
+        "5 %": low,
+        "25 %": lower,
+        "50 %": median,
+        "75 %": upper,
+        "95 %": high,
+        "max": _cell(column.max),
+        "count": column.count,
+        "nulls": column.nulls,
+        "distinct": column.distinct,
+        "type": str(column.type),
+    }
+    return dg.TableRecord(values)
 
 
 def _finite(value: float | None) -> float | None:
