@@ -109,10 +109,12 @@ def export_metadata(
         "write_mode": write_mode or "OVERWRITE",
         "duration_seconds": round(seconds, 3),
     }
-    return {
-        **_in_namespace(entries),
-        "dagster/uri" if is_bucket(connector) else "dagster/table_name": target,
-    }
+    return {**_in_namespace(entries), target_entry(connector): target}
+
+
+def target_entry(connector: Connector) -> str:
+    """The entry of the metadata that names what an export writes."""
+    return "dagster/uri" if is_bucket(connector) else "dagster/table_name"
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:

@@ -19,6 +19,7 @@ from dagster_kumo.api.connectors import (
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.asset_metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.exporting import names_partition
 from dagster_kumo.resource import KumoResource
 from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.windows import check_anchor
@@ -147,7 +148,8 @@ def build_kumo_export_asset(
             materialization is exported.
         connector: where to, for example `SnowflakeConnector("warehouse")`.
         table_name: the table or folder, to which `_<output_type>` is added; a pair
-            `(schema, table)` for Databricks.
+            `(schema, table)` for Databricks. With `{partition_key}` in it, each partition has a table
+            or folder of its own; without, what is exported last is what is there, unless it is appended.
         output_type: `predictions` or `embeddings`.
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
         metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
@@ -180,6 +182,11 @@ def build_kumo_export_asset(
     upstream = _key_of_output(predictions, output_type)
     if partitions_def is None and isinstance(predictions, dg.AssetsDefinition):
         partitions_def = predictions.partitions_def
+    if names_partition(table_name) and partitions_def is None:
+        raise ValueError(
+            f"table_name={table_name!r} names a partition, but the export has none. "
+            "Give it partitions_def=, or leave {partition_key} out."
+        )
     spec = (translator or DagsterKumoTranslator()).get_asset_spec(
         KumoAssetProps(
             name, "export", output_type=output_type, connector=connector, table_name=table_name

@@ -73,7 +73,7 @@ class Launch(ABC):
         self._context = context
         self._partition_key = partition_key
         self._delivered_in = delivered_in
-        self._key = _launch_key(request, context, partition_key)
+        self._key = launch_key(request, context, partition_key)
         self.attached = False
         """Whether the job was there already."""
         self.warnings: Sequence[ValidationIssue] = ()
@@ -120,10 +120,7 @@ class Launch(ABC):
 
     def _note_on_run(self, job_id: str) -> None:
         """Write the job's id to the run's own tags, where a person finds it."""
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", self._context.assets_def.op.name)
-        if self._partition_key is not None and len(self._context.partition_keys) > 1:
-            name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", self._partition_key)
-        tag = f"{self.run_tag}.{name}"[:76]
+        tag = run_tag(self.run_tag, self._context, self._partition_key)
         self._context.instance.add_run_tags(self._context.run.run_id, {tag: job_id})
 
     @abstractmethod
@@ -218,9 +215,18 @@ class TableLaunch(Launch):
         return self._client.cancel_prediction_table_job(job_id)
 
 
-def _launch_key(
+def run_tag(prefix: str, context: dg.AssetExecutionContext, partition_key: str | None) -> str:
+    """The tag of the run that names the job of an op, or of one of its partitions."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.op.name)
+    if partition_key is not None and len(context.partition_keys) > 1:
+        name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
+    return f"{prefix}.{name}"[:76]
+
+
+def launch_key(
     request: Mapping[str, Any], context: dg.AssetExecutionContext, partition_key: str | None
 ) -> str:
+    """What tells the launch from others: assets, partition, root run and request."""
     identity = {
         "assets": sorted(key.to_user_string() for key in context.assets_def.keys),
         "partition": partition_key,

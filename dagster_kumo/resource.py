@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,23 +9,25 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
+from dagster_kumo.api.connectors import (
+    Connector,
+    MetadataField,
+    TableName,
+    WriteMode,
+    prediction_output,
+)
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.asset_metadata import (
-    export_metadata,
-)
+from dagster_kumo.exporting import PartitionExport, table_of_partition
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
-from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.launching import (
     JOB_ID_METADATA,
     materialized_job_ids,
 )
 from dagster_kumo.models import observe_model, trained_model
 from dagster_kumo.predicting import PredictionRun
-from dagster_kumo.progress import ProgressLog
 from dagster_kumo.run_definition import RunDefinition
-from dagster_kumo.termination import CancelOnTermination, cancelled_with_the_run
+from dagster_kumo.termination import CancelOnTermination
 
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 
@@ -203,7 +204,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             context: the context of the export asset; its partition is the one that is exported.
             predictions: the asset whose latest materialization says which prediction job it was.
             connector: where to.
-            table_name: the table or folder, to which `_<output_type>` is added.
+            table_name: the table or folder, to which `_<output_type>` is added. `{partition_key}` in
+                it stands for the partition.
             output_type: `predictions` or `embeddings`.
             write_mode: `OVERWRITE` or `APPEND`, where the warehouse has the choice.
             metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
@@ -248,35 +250,26 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         metadata_fields: Sequence[MetadataField],
     ) -> dict[str, Any]:
         """Export one partition and wait until it is written: the metadata of it."""
-        started = time.monotonic()
-        job_id = _job_behind(context, predictions, partition_key)
-        export_id = self.batch_prediction_job_result(job_id).export(
-            output_type,
-            connector,
-            table_name,
-            metadata_fields=metadata_fields,
-            write_mode=write_mode,
-        )
-        job = ArtifactExportJob(export_id, self.get_client())
-        with cancelled_with_the_run(
-            context, self.cancel_on_termination, job=f"export job {export_id}", cancel=job.cancel
-        ):
-            target = connector.display_name(table_name, output_type)
-            context.log.info(
-                f"Export job {export_id} writes the {output_type} of {job_id} to {target}"
-            )
-            job.result(
-                poll_interval=self.poll_interval,
-                timeout=self.poll_timeout,
-                on_look=ProgressLog(context, f"Export job {export_id}"),
-            )
-        return export_metadata(
-            export_job_id=export_id,
-            job_id=job_id,
+        table = table_of_partition(table_name, partition_key)
+        export = PartitionExport(
+            context,
+            self.get_client(),
+            partition_key,
+            job_id=_job_behind(context, predictions, partition_key),
             connector=connector,
-            target=target,
-            write_mode=write_mode,
-            seconds=time.monotonic() - started,
+            output=prediction_output(
+                output_type,
+                connector,
+                table,
+                metadata_fields=metadata_fields,
+                write_mode=write_mode,
+            ),
+            shown=connector.display_name(table, output_type),
+        )
+        return export.run(
+            policy=self.cancel_on_termination,
+            poll_interval=self.poll_interval,
+            timeout=self.poll_timeout,
         )
 
 

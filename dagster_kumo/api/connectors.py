@@ -82,7 +82,12 @@ class DatabricksConnector(_Warehouse):
 
 @dataclass(frozen=True)
 class _Bucket:
-    """A folder of an object store, by its url."""
+    """A folder of an object store, by its url.
+
+    Kumo's server puts the name of each part, such as `part_000`, in the place of its placeholder
+    `{PARTITION}` (see "Output Destination" in Kumo's documentation of batch prediction jobs). It is
+    passed on as it is, like every path.
+    """
 
     root_dir: str
 
