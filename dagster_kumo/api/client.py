@@ -207,10 +207,7 @@ class KumoClient:
 
     def update_prediction_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
         """Set tags of a prediction job, or remove those whose value is None."""
-        path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/tags"
-        params = {key: "none" if value is None else value for key, value in tags.items()}
-        answer = self._call("PATCH", path, params=params)
-        return parse_answer(Updated, answer, source=f"Tagging {job_id}").resource_updated
+        return self._update_tags(f"/prediction_jobs/{_id(job_id, 'prediction job')}", tags)
 
     def get_output_urls(self, job_id: str, output_type: OutputType) -> list[str]:
         """Where the files of an output are, one Parquet file (or directory of them) each.
@@ -314,6 +311,10 @@ class KumoClient:
         answer = self._get(path, {"presigned": "True"})
         return parse_answer(list[str], answer, source=f"The files of prediction table {job_id}")
 
+    def update_prediction_table_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
+        """Set tags of a prediction table job, or remove those whose value is None."""
+        return self._update_tags(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}", tags)
+
     def cancel_prediction_table_job(self, job_id: str) -> None:
         """Cancel a prediction table job."""
         self._post(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/cancel")
@@ -348,6 +349,11 @@ class KumoClient:
         return parse_answer(PredictiveQuery, answer, source=f"Predictive query {pquery_id}")
 
     # The wire
+
+    def _update_tags(self, path: str, tags: Mapping[str, str | None]) -> bool:
+        params = {key: "none" if value is None else value for key, value in tags.items()}
+        answer = self._call("PATCH", f"{path}/tags", params=params)
+        return parse_answer(Updated, answer, source=f"Tagging {path}").resource_updated
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         return self._call("GET", path, params=params)

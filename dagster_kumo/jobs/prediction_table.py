@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoError
-from dagster_kumo.api.records import DONE, JobStatusReport, table_path
+from dagster_kumo.api.records import (
+    DONE,
+    JobStatusReport,
+    PredictionTableJobResource,
+    table_path,
+)
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
 
@@ -91,13 +96,21 @@ class PredictionTableJob:
     def __repr__(self) -> str:
         return f"PredictionTableJob({self.id!r})"
 
+    def get(self) -> PredictionTableJobResource:
+        """The job as the server keeps it: status, tags and plan."""
+        return self._client.get_prediction_table_job(self.id)
+
     def status(self) -> JobStatusReport:
         """Where the job stands."""
-        return self._client.get_prediction_table_job(self.id).job_status_report
+        return self.get().job_status_report
 
     def cancel(self) -> None:
         """Cancel the job."""
         self._client.cancel_prediction_table_job(self.id)
+
+    def update_tags(self, tags: Mapping[str, str | None]) -> bool:
+        """Set tags, or remove those whose value is None."""
+        return self._client.update_prediction_table_job_tags(self.id, tags)
 
     def result(
         self,

@@ -107,6 +107,11 @@ def export(job_id: str, output: dict[str, Any]) -> str:
     return sdk.BatchPredictionJobResult(job_id).export(_output_config(output)).id
 
 
+def export_page(job_id: str) -> Any:
+    """`ArtifactExportResult.tracking_url`."""
+    return sdk.ArtifactExportResult(job_id).tracking_url()
+
+
 def export_job(job_id: str, member: str) -> Any:
     """A member of `ArtifactExportJob`."""
     value = _member(sdk.ArtifactExportJob(job_id), member, ())
@@ -164,9 +169,9 @@ def generate_table(training_job_id: str, plan: dict[str, Any] | None, tags: dict
     ).id
 
 
-def table_job(job_id: str, member: str) -> Any:
+def table_job(job_id: str, member: str, *arguments: Any) -> Any:
     """A member of `PredictionTableJob`."""
-    value = _member(PredictionTableJob(job_id), member, ())
+    value = _member(PredictionTableJob(job_id), member, arguments)
     return _table(value) if member == "result" else value
 
 
@@ -230,7 +235,12 @@ def public_members(classes: list[str]) -> dict[str, list[str]]:
         owner = getattr(importlib.import_module("kumoai.trainer"), name, None) or getattr(
             importlib.import_module("kumoai.pquery"), name
         )
-        found[name] = sorted(m for m in dir(owner) if not m.startswith("_"))
+        members = {m for m in dir(owner) if not m.startswith("_")}
+        # Attributes that the constructor sets are no members of the class.
+        set_by_init = [
+            n for n in owner.__init__.__code__.co_names if n in ("job_id", "table_data_uri")
+        ]
+        found[name] = sorted({*members, *set_by_init})
     return found
 
 

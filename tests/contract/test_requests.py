@@ -503,6 +503,23 @@ def test_a_call_about_a_prediction_table_job(
     )
 
 
+@pytest.mark.younger("tags of a prediction table job")
+@pytest.mark.parametrize(
+    ("call", "tags"), [("update_tags", {"team": "growth"}), ("delete_tags", {"team": None})]
+)
+def test_tags_of_a_prediction_table_job(
+    same: Same, sdk: Sdk, ours: KumoClient, table_id: str, call: str, tags: dict[str, Any]
+) -> None:
+    job = PredictionTableJob(table_id, ours)
+    same(
+        "PATCH",
+        f"{TABLE}/tags",
+        lambda: sdk("table_job", table_id, call, list(tags) if call == "delete_tags" else tags),
+        lambda: job.update_tags(tags),
+    )
+    assert job.get().tags.get("team") == tags["team"]
+
+
 def test_the_errors_of_a_prediction_table_job(
     same: Same, sdk: Sdk, ours: KumoClient, table_id: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,21 @@ def test_the_result_of_a_job_is_the_same(sdk: Sdk, job: BatchPredictionJob) -> N
     assert job.tracking_url == sdk("prediction_job", job.id, "tracking_url")
 
 
+def test_any_job_can_be_waited_for_in_a_thread(
+    job: BatchPredictionJob, ours: KumoClient, export_id: str, table_id: str
+) -> None:
+    """As the SDK's `future`; whether it has ended is in its status."""
+    jobs = [job, ArtifactExportJob(export_id, ours), PredictionTableJob(table_id, ours)]
+    with ThreadPoolExecutor() as threads:
+        result, export, table = [
+            f.result() for f in [threads.submit(j.result, poll_interval=0.05) for j in jobs]
+        ]
+    assert (result.id, export, table.job_id) == (job.id, export_id, table_id)
+    assert job.status().is_terminal
+    assert jobs[2].status().is_terminal
+    assert jobs[1].status() == "DONE"
+
+
 def test_a_job_that_is_done_cannot_be_cancelled(sdk: Sdk, job: BatchPredictionJob) -> None:
     assert job.cancel() is sdk("prediction_job", job.id, "cancel") is False
 
@@ -157,6 +173,12 @@ def test_an_export_is_the_same(sdk: Sdk, ours: KumoClient, export_id: str) -> No
     assert job.result(poll_interval=0.05) == sdk("export_job", export_id, "result")
 
 
+def test_an_export_has_no_page(sdk: Sdk, export_id: str) -> None:
+    """The SDK's result has a `tracking_url` that nothing stands behind."""
+    with pytest.raises(SdkError, match="NotImplementedError"):
+        sdk("export_page", export_id)
+
+
 # Prediction tables
 
 
@@ -184,7 +206,7 @@ def test_a_table_job_is_the_same(sdk: Sdk, ours: KumoClient, table_id: str) -> N
 def test_tags_and_plan_of_a_table_job_are_the_same(
     sdk: Sdk, ours: KumoClient, table_id: str
 ) -> None:
-    job = ours.get_prediction_table_job(table_id)
+    job = PredictionTableJob(table_id, ours).get()
     assert job.tags == sdk("table_job", table_id, "get_tags")
     config = sdk("table_job", table_id, "load_config")
     assert (job.config.pquery_id, job.config.plan) == (config["pquery_id"], config["plan"])
