@@ -18,7 +18,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import ValidationIssue
+from dagster_kumo.api.errors import KumoValidationError, ValidationIssue
 from dagster_kumo.api.records import (
     CANCELLED,
     FAILED,
@@ -27,6 +27,7 @@ from dagster_kumo.api.records import (
     PredictionTableJobResource,
 )
 from dagster_kumo.batch_prediction import MAX_TAG_VALUE
+from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
 
 LAUNCH_KEY_TAG = "dagster.launch_key"
 RUN_ID_TAG = "dagster.run_id"
@@ -162,7 +163,18 @@ class PredictionLaunch(Launch):
 
     def _create(self, tags: Mapping[str, str], find: Find) -> tuple[str, Sequence[ValidationIssue]]:
         request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
-        return self._client.create_prediction_job(request, find=find)
+        try:
+            return self._client.create_prediction_job(request, find=find)
+        except KumoValidationError as error:
+            if not request.outputs:
+                raise
+            # Asking Kumo to keep embeddings is the youngest thing in a launch.
+            raise KumoValidationError(
+                f"{error}\nEmbeddings were asked for. {EMBEDDINGS_BY_A_CONNECTOR}",
+                status_code=error.status_code,
+                detail=error.detail,
+                errors=error.errors,
+            ) from None
 
     def _list(self, tags: Mapping[str, str]) -> Sequence[BatchPredictionJobResource]:
         return self._client.list_prediction_jobs(tags)

@@ -227,3 +227,22 @@ def test_fewer_rows_are_stored_with_a_warning_when_asked(
     assert run.success
     logs = [e.user_message for e in instance.all_logs(run.run_id)]
     assert any("23,577 entities" in line and "23,570 rows" in line for line in logs)
+
+
+def test_a_server_that_refuses_to_keep_embeddings_gets_the_way_round_it(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.refuse_launch("Outputs", "LOCAL is not a storage type.")
+
+    run = dg.materialize(
+        [purchase_assets(outputs=("predictions", "embeddings"))],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(9),
+        raise_on_error=False,
+    )
+
+    found_class, message = error_of(run)
+    assert found_class == "KumoValidationError"
+    assert "LOCAL is not a storage type." in message
+    assert 'build_kumo_export_asset(output_type="embeddings"' in message

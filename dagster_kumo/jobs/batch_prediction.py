@@ -13,7 +13,7 @@ from dagster_kumo.api.connectors import (
     WriteMode,
     prediction_output,
 )
-from dagster_kumo.api.errors import KumoError, KumoJobFailedError
+from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoJobFailedError
 from dagster_kumo.api.records import (
     DONE,
     BatchPredictionJobResource,
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dagster_kumo.predictions.predictions import Predictions
+
+
+EMBEDDINGS_BY_A_CONNECTOR = (
+    "A server that keeps no embeddings can still write them with a connector: "
+    'result.export("embeddings", connector), or build_kumo_export_asset(output_type="embeddings", ...).'
+)
 
 
 class BatchPredictionJob:
@@ -249,7 +255,7 @@ class BatchPredictionJobResult:
 
     def predictions(self) -> Predictions:
         """The predictions, one partition file at a time."""
-        return self._output("predictions")
+        return self._output("predictions", self.predictions_urls)
 
     def embeddings_urls(self) -> list[str]:
         """Where the embeddings are: presigned urls on SaaS, which are secrets and expire."""
@@ -260,17 +266,35 @@ class BatchPredictionJobResult:
         return self.embeddings().to_pandas()
 
     def embeddings(self) -> Predictions:
-        """The embeddings, one partition file at a time."""
-        return self._output("embeddings")
+        """The embeddings, one partition file at a time.
 
-    def _output(self, output_type: OutputType) -> Predictions:
+        Raises:
+            KumoDataError: Kumo has kept none; says how to get them all the same.
+        """
+        return self._output("embeddings", self._embeddings_urls)
+
+    def _embeddings_urls(self) -> list[str]:
+        try:
+            urls = self.embeddings_urls()
+        except KumoAPIError as error:
+            if error.status_code != 404:
+                raise
+            urls = []  # a server older than the call
+        if not urls:
+            raise KumoDataError(
+                f"Kumo has no files of the embeddings of prediction job {self.id}: they were not asked "
+                f"for, or this server does not keep them.\n{EMBEDDINGS_BY_A_CONNECTOR}"
+            )
+        return urls
+
+    def _output(self, output_type: OutputType, urls: Callable[[], list[str]]) -> Predictions:
         from dagster_kumo.predictions.predictions import Provenance
 
         job = self.get()
         summary = self.summary()
         return read_files(
             self._client,
-            lambda: self._client.get_output_urls(self.id, output_type),
+            urls,
             what=f"The {output_type} of prediction job {self.id}",
             provenance=Provenance(
                 job_id=self.id,

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.anchors import Extremes, anchor_extremes, widest
-from dagster_kumo.predictions.files import LiveFile, PartitionFile, not_parquet, read_footer
+from dagster_kumo.predictions.files import PartitionFile, not_parquet, read_footer
 from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.statistics import OutputSummary
 from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
+from dagster_kumo.predictions.tables import TableFile
 
 
 @dataclass
@@ -121,7 +122,7 @@ def _bring(
     try:
         one = _read(scratch, name, file.name, stop, summarise)
     except KumoDataError:
-        if stop.is_set() or not isinstance(file, LiveFile):
+        if stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
             raise
         # Bytes that were damaged on the way are right the second time; damaged at the source, never.
         file.save(scratch, stopped=stop.is_set)

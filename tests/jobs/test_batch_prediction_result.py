@@ -95,7 +95,14 @@ def test_urls_are_one_for_each_file(result, output_type):
 def test_embeddings_that_were_not_asked_for_are_a_data_error(launch):
     result = launch().result(**SOON)
     assert result.predictions().num_rows == 23570
-    with pytest.raises(KumoDataError, match="embeddings of prediction job"):
+    with pytest.raises(KumoDataError, match="embeddings of prediction job") as caught:
+        result.embeddings()
+    assert 'build_kumo_export_asset(output_type="embeddings"' in str(caught.value)
+
+
+def test_a_server_that_keeps_no_embeddings_gets_the_way_round_it(kumo, result):
+    kumo.faults.answer(404, path="get_embedding_df_urls$")
+    with pytest.raises(KumoDataError, match="with a connector"):
         result.embeddings()
 
 

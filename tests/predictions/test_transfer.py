@@ -17,7 +17,7 @@ from upath import UPath
 from dagster_kumo import KumoClient, KumoDataError
 from dagster_kumo.predictions.addresses import Addresses
 from dagster_kumo.predictions.download import RemoteFile
-from dagster_kumo.predictions.files import LiveFile
+from dagster_kumo.predictions.files import FetchedFile, LiveFile
 from dagster_kumo.predictions.store import PartitionStore
 from dagster_kumo.predictions.tables import as_predictions
 from dagster_kumo.predictions.transfer import transfer
@@ -102,6 +102,20 @@ def test_a_page_that_was_damaged_on_the_way_is_fetched_once_more(store, server, 
         version.commit(came.files, None)
     assert store.read().to_arrow()["x"][-1].as_py() == "value 999"
     assert len(server.requests) == 2
+
+
+def test_a_file_of_a_stage_that_was_damaged_on_the_way_is_fetched_once_more(store):
+    """A stage or a volume gives a file through a client of its own, which may deliver it damaged."""
+    whole = parquet_bytes(pa.table({"ENTITY": [1, 2, 3]}))
+    deliveries = [b"PAR1" + bytes(len(whole) - 8) + b"PAR1", whole]
+
+    def fetch(to, _stopped):
+        to.write_bytes(deliveries.pop(0))
+
+    with store.new_version() as version:
+        found = transfer([FetchedFile("@s/part", len(whole), fetch)], version, max_parallel=1)
+    assert found.num_rows == 3
+    assert deliveries == []
 
 
 def test_a_stored_file_with_a_damaged_page_is_refused(tmp_path, store):
