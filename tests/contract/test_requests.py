@@ -28,8 +28,9 @@ from dagster_kumo.local import LocalKumo
 from tests.contract.conftest import PURCHASE, Same
 from tests.contract.sdk import Sdk
 
-JOB = r"/prediction_jobs/[^/]+"
-TABLE = r"/genpredtable_jobs/[^/]+"
+JOB = "/prediction_jobs/{}"
+TABLE = "/genpredtable_jobs/{}"
+EXPORT = "/artifact/{}"
 SOON = {"poll_interval": 0.05}
 
 
@@ -299,14 +300,14 @@ def test_a_call_about_a_prediction_job(
         value = getattr(BatchPredictionJob(job_id, ours), member)
         return value() if callable(value) else value
 
-    same(method, path, lambda: sdk("prediction_job", job_id, member), call)
+    same(method, path.format(job_id), lambda: sdk("prediction_job", job_id, member), call)
 
 
 def test_tags_are_updated(same: Same, sdk: Sdk, ours: KumoClient, job_id: str) -> None:
     tags = {"team": "growth", "use.case": "a b&c=ü", "n": "1"}
     same(
         "PATCH",
-        f"{JOB}/tags",
+        f"{JOB}/tags".format(job_id),
         lambda: sdk("prediction_job", job_id, "update_tags", tags),
         lambda: BatchPredictionJob(job_id, ours).update_tags(tags),
     )
@@ -315,7 +316,7 @@ def test_tags_are_updated(same: Same, sdk: Sdk, ours: KumoClient, job_id: str) -
 def test_tags_are_removed(same: Same, sdk: Sdk, ours: KumoClient, job_id: str) -> None:
     same(
         "PATCH",
-        f"{JOB}/tags",
+        f"{JOB}/tags".format(job_id),
         lambda: sdk("prediction_job", job_id, "delete_tags", ["team", "n"]),
         lambda: BatchPredictionJob(job_id, ours).update_tags({"team": None, "n": None}),
     )
@@ -337,21 +338,22 @@ def test_tags_are_removed(same: Same, sdk: Sdk, ours: KumoClient, job_id: str) -
     ],
 )
 def test_a_call_about_a_result(
-    same: Same, sdk: Sdk, ours: KumoClient, job_id: str, member: str, path: str
+    same: Same, sdk: Sdk, ours: KumoClient, job_id: str, table_id: str, member: str, path: str
 ) -> None:
     def call() -> Any:
         value = getattr(BatchPredictionJobResult(job_id, ours), member)
         return value() if callable(value) else value
 
-    same("GET", path, lambda: sdk("result", job_id, member), call)
+    id = table_id if path == TABLE else job_id
+    same("GET", path.format(id), lambda: sdk("result", job_id, member), call)
 
 
 @pytest.mark.parametrize(
     ("member", "method", "path"),
     [
-        ("status", "GET", r"/artifact/[^/]+"),
-        ("cancel", "POST", r"/artifact/[^/]+/cancel"),
-        ("result", "GET", r"/artifact/[^/]+"),
+        ("status", "GET", EXPORT),
+        ("cancel", "POST", f"{EXPORT}/cancel"),
+        ("result", "GET", EXPORT),
     ],
 )
 def test_a_call_about_an_export(
@@ -359,7 +361,7 @@ def test_a_call_about_an_export(
 ) -> None:
     asked = same(
         method,
-        path,
+        path.format(export_id),
         lambda: sdk("export_job", export_id, member),
         lambda: getattr(ArtifactExportJob(export_id, ours), member)(),
     )
@@ -419,7 +421,7 @@ def test_jobs_are_searched_by_tags(
 def test_a_training_job_is_got(same: Same, sdk: Sdk, ours: KumoClient) -> None:
     asked = same(
         "GET",
-        r"/training_jobs/[^/]+",
+        f"/training_jobs/{PURCHASE}",
         lambda: sdk("get_training_job", PURCHASE),
         lambda: ours.get_training_job(PURCHASE),
     )
@@ -430,7 +432,7 @@ def test_a_predictive_query_is_got(same: Same, sdk: Sdk, ours: KumoClient) -> No
     query_id = "pquery-cdnow-purchase"
     asked = same(
         "GET",
-        r"/predictive_queries/[^/]+",
+        f"/predictive_queries/{query_id}",
         lambda: sdk("query_text", PURCHASE),
         lambda: ours.get_predictive_query(query_id).query_string,
     )
@@ -497,7 +499,7 @@ def test_a_call_about_a_prediction_table_job(
 ) -> None:
     same(
         method,
-        path,
+        path.format(table_id),
         lambda: sdk("table_job", table_id, member),
         lambda: getattr(PredictionTableJob(table_id, ours), member)(),
     )
@@ -513,7 +515,7 @@ def test_tags_of_a_prediction_table_job(
     job = PredictionTableJob(table_id, ours)
     same(
         "PATCH",
-        f"{TABLE}/tags",
+        f"{TABLE}/tags".format(table_id),
         lambda: sdk("table_job", table_id, call, list(tags) if call == "delete_tags" else tags),
         lambda: job.update_tags(tags),
     )
@@ -525,7 +527,7 @@ def test_the_errors_of_a_prediction_table_job(
 ) -> None:
     same(
         "GET",
-        f"{TABLE}/get_errors",
+        f"{TABLE}/get_errors".format(table_id),
         lambda: sdk("table_errors", table_id),
         lambda: ours.get_prediction_table_errors(table_id),
     )
@@ -542,7 +544,7 @@ def test_a_call_about_a_prediction_table(
         value = getattr(PredictionTable(table_id, ours), member)
         return value() if callable(value) else value
 
-    same("GET", path, lambda: sdk("table", member, job_id=table_id), call)
+    same("GET", path.format(table_id), lambda: sdk("table", member, job_id=table_id), call)
 
 
 # Groups and projects
