@@ -90,6 +90,8 @@ class _Bucket:
     """
 
     root_dir: str
+    connector_id: str | None = None
+    """The group's connector that may write there, which Kumo requires where there are groups."""
 
     storage: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]]
@@ -104,7 +106,8 @@ class _Bucket:
             )
 
     def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
-        return {"file_path": self.display_name(table_name, output_type), "connector_id": None}
+        file_path = self.display_name(table_name, output_type)
+        return {"file_path": file_path, "connector_id": self.connector_id}
 
     def display_name(self, table_name: TableName, output_type: OutputType) -> str:
         """The url that Kumo writes to."""

@@ -89,9 +89,11 @@ def test_a_launch(sdk: Sdk, outputs: tuple[str, ...], data: st.DataObject) -> No
 
 
 connectors = {
-    "s3": st.builds(S3Connector, words.map("s3://{}/out/".format)),
-    "gcs": st.builds(GCSConnector, words.map("gs://{}".format)),
-    "adls": st.builds(ADLSConnector, words.map("abfss://c@{}.dfs.core.windows.net/o".format)),
+    "s3": st.builds(S3Connector, words.map("s3://{}/out/".format), connector_id=maybe),
+    "gcs": st.builds(GCSConnector, words.map("gs://{}".format), connector_id=maybe),
+    "adls": st.builds(
+        ADLSConnector, words.map("abfss://c@{}.dfs.core.windows.net/o".format), connector_id=maybe
+    ),
     "snowflake": st.builds(SnowflakeConnector, texts),
     "bigquery": st.builds(BigQueryConnector, texts),
     "databricks": st.builds(DatabricksConnector, texts),
@@ -143,6 +145,8 @@ def test_an_export(
     assert {name: read[name] for name in asked if name in read} == {
         name: value for name, value in asked.items() if name in read
     }
+    if kind in ("s3", "gcs", "adls"):
+        assert asked["connector_id"] == options["connector"].connector_id
     assert read["artifact_type"] == options["output_type"].upper()
     assert read["extra_fields"] == options["metadata_fields"]
 
