@@ -1,10 +1,11 @@
-"""What the tests of the plain Python side share: a stand-in, a client, and a job that is done."""
+"""What the tests share: a stand-in, a client, a job that is done, and a Dagster instance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from dagster_kumo import BatchPredictionJob, BatchPredictionJobResult, KumoClient
@@ -12,6 +13,7 @@ from dagster_kumo.api.connectors import kept_by_kumo
 from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import ScriptedServer
+from tests.support import instance_in
 
 PURCHASE = "trainingjob-cdnow-purchase"
 
@@ -61,6 +63,13 @@ def done_job_id(_serving_kumo: LocalKumo) -> str:
 @pytest.fixture
 def result(done_job_id: str, client: KumoClient) -> BatchPredictionJobResult:
     return BatchPredictionJobResult(done_job_id, client)
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance on disk, the same for all tests of a module."""
+    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
+        yield instance
 
 
 @pytest.fixture

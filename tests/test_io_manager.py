@@ -23,7 +23,6 @@ from tests.support import (
     day,
     error_of,
     files_below,
-    instance_in,
     metadata_of,
     purchase_assets,
     resources,
@@ -36,12 +35,6 @@ BUCKET = "kumo-predictions"
 def kumo() -> Iterator[LocalKumo]:
     with LocalKumo(files_per_output=3) as kumo:
         yield kumo
-
-
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
-        yield instance
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from tests.support import (
     TODAY,
     day,
     error_of,
-    instance_in,
     purchase_assets,
     resources,
 )
@@ -41,12 +40,6 @@ def stand_in() -> Iterator[LocalKumo]:
 def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
     yield stand_in
     stand_in.faults.clear()
-
-
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
-        yield instance
 
 
 def by_tags(**tags: str) -> dg.AssetsDefinition:

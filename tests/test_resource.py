@@ -47,12 +47,6 @@ def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
     stand_in.faults.clear()
 
 
-@pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
-        yield instance
-
-
 def test_an_output_can_be_materialized_alone(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
