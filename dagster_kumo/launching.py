@@ -37,9 +37,8 @@ CODE_LOCATION_TAG = "dagster.code_location"
 
 JOB_ID_METADATA = "dagster-kumo/job_id"
 TABLE_JOB_ID_METADATA = "dagster-kumo/prediction_table_job_id"
-MATERIALIZATIONS_LOOKED_AT = (
-    20  # of one partition: a root run that delivered more often is no retry
-)
+# Of one partition: a root run that delivered more often is no retry.
+MATERIALIZATIONS_LOOKED_AT = 20
 
 Find = Callable[[], str | None]
 

@@ -233,7 +233,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
                 context.add_asset_metadata(metadata, partition_key=key)
             yield dg.MaterializeResult()
         else:
-            ((metadata),) = done.values()
+            (metadata,) = done.values()
             job_id = metadata[JOB_ID_METADATA]
             yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(job_id))
 
