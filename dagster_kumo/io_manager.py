@@ -198,9 +198,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
                     picture or distribution_as_text(column)
                 )
         if self.preview_rows:
-            batches = stored.iter_batches(self.preview_rows)
             import pyarrow as pa
 
+            batches = stored.iter_batches(self.preview_rows)
             rows = pa.Table.from_batches([next(batches)]).slice(0, self.preview_rows)
             insights[f"{NAMESPACE}preview"] = preview_table(rows)
         return insights
@@ -220,9 +220,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
             keys: list[str | None] = list(context.asset_partition_keys)
         else:
             keys = [None]
-        found = self._found(
-            context, keys, skip_missing=bool(metadata.get("allow_missing_partitions"))
-        )
+        skip_missing = annotation.optional or bool(metadata.get("allow_missing_partitions"))
+        found = self._found(context, keys, skip_missing=skip_missing)
         if annotation.by_partition:
             return {key: self._load(annotation, [one], columns) for key, one in found.items()}
         if not found and (annotation.optional or keys != [None]):
@@ -236,7 +235,6 @@ class KumoIOManager(dg.ConfigurableIOManager):
     def _found(
         self, context: dg.InputContext, keys: list[str | None], *, skip_missing: bool
     ) -> dict[str | None, Predictions]:
-        optional = Annotation.parse(context.dagster_type.typing_type).optional
         found: dict[str | None, Predictions] = {}
         missing: list[str | None] = []
         for key in keys:
@@ -244,7 +242,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
                 found[key] = self._store(context, key).read()
             except FileNotFoundError:
                 missing.append(key)
-        if missing and not skip_missing and not optional:
+        if missing and not skip_missing:
             which = f" {', '.join(map(str, missing[:5]))}" if missing != [None] else ""
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise FileNotFoundError(

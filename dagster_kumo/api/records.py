@@ -46,7 +46,8 @@ def parse_answer(kind: Any, answer: object, *, source: str) -> Any:
     )
 
 
-def _in_utc(value: datetime) -> datetime:
+def in_utc(value: datetime) -> datetime:
+    """A time in UTC; one without a zone is in UTC already."""
     if value.tzinfo is None:
         return value.replace(tzinfo=timezone.utc)
     try:
@@ -55,7 +56,7 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("the time lies outside the calendar") from None
 
 
-UTCDatetime = Annotated[datetime, AfterValidator(_in_utc)]
+UTCDatetime = Annotated[datetime, AfterValidator(in_utc)]
 
 
 def table_path(path: str) -> str:

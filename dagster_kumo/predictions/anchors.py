@@ -6,6 +6,7 @@ from datetime import date, datetime, timezone
 
 import pyarrow.parquet as pq
 
+from dagster_kumo.api.records import in_utc
 from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, extremes_of, present
 
 Extremes = tuple[datetime, datetime]
@@ -35,11 +36,7 @@ def widest(one: Extremes | None, other: Extremes | None) -> Extremes | None:
 
 def _as_time(value: object) -> datetime | None:
     if isinstance(value, datetime):
-        return (
-            value.replace(tzinfo=timezone.utc)
-            if value.tzinfo is None
-            else value.astimezone(timezone.utc)
-        )
+        return in_utc(value)
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
     if isinstance(value, int):
