@@ -20,6 +20,7 @@ from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.exporting import PartitionExport, table_of_partition
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
+from dagster_kumo.jobs.waiting import POLL_INTERVAL
 from dagster_kumo.launching import (
     JOB_ID_METADATA,
     materialized_job_ids,
@@ -107,11 +108,22 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         ge=0,
         description="How often a request is repeated after 408, 429, 5xx or a broken connection.",
     )
-    poll_interval: float = Field(
-        default=60.0,
+    max_requests_per_second: float | None = Field(
+        default=None,
         gt=0,
         description=(
-            "The longest time between two looks at a job, in seconds. The first ones follow closely."
+            "How many calls to Kumo's API this machine may make in a second: all runs and steps of "
+            "its user together, which take turns by a file in the temp folder. Further calls wait. "
+            "Each machine, pod or container counts for itself, and so does each url; downloads of "
+            "files do not count. By default there is no limit."
+        ),
+    )
+    poll_interval: float = Field(
+        default=POLL_INTERVAL,
+        gt=0,
+        description=(
+            "The longest time between two looks at a job, in seconds. The first ones follow closely; "
+            "how they draw apart depends on the time waited and on the job's own estimate."
         ),
     )
     poll_timeout: float | None = Field(
@@ -148,6 +160,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
                 project=self.project,
                 request_timeout=self.request_timeout,
                 request_max_retries=self.request_max_retries,
+                max_requests_per_second=self.max_requests_per_second,
                 verify_ssl=self.verify_ssl,
             )
         return self._client

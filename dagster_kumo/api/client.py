@@ -15,6 +15,7 @@ from dagster_kumo.api.errors import (
     KumoValidationError,
     ValidationIssue,
 )
+from dagster_kumo.api.rate_limit import RateLimit, rate_limit
 from dagster_kumo.api.records import (
     BatchPredictionJobResource,
     BatchPredictionRequest,
@@ -60,10 +61,12 @@ class KumoClient:
         request_timeout: seconds that the server may stay silent before a request counts as lost.
         request_max_retries: how often a request is repeated after 408, 429, 5xx or a broken
             connection, with growing waits; the default keeps trying for about two minutes.
+        max_requests_per_second: how many calls to the API this machine may make in a second, all
+            clients in all processes of its user together; downloads of files do not count.
         verify_ssl: False accepts any certificate; a path names a bundle of CAs to trust.
 
     Raises:
-        ValueError: no key or no address, or one that cannot be right.
+        ValueError: no key or no address, or one that cannot be right; a rate that is not above zero.
 
     Example:
         >>> client = KumoClient(api_key="acme:...")  # doctest: +SKIP
@@ -81,6 +84,7 @@ class KumoClient:
         project: str | None = None,
         request_timeout: float = 60.0,
         request_max_retries: int = 8,
+        max_requests_per_second: float | None = None,
         verify_ssl: bool | str = True,
     ) -> None:
         url = url or os.getenv("KUMO_API_ENDPOINT")
@@ -101,15 +105,17 @@ class KumoClient:
         self._project = project
         self._scope: dict[str, str] | None = None
 
-        def transport(auth: NoAuth) -> Transport:
+        def transport(auth: NoAuth, limit: RateLimit | None = None) -> Transport:
             return Transport(
                 auth,
                 request_timeout=request_timeout,
                 request_max_retries=request_max_retries,
                 verify_ssl=verify_ssl,
+                rate_limit=limit,
             )
 
-        self._api = transport(auth)
+        rate = max_requests_per_second
+        self._api = transport(auth, None if rate is None else rate_limit(self.url, rate))
         self.files = transport(NoAuth())
         """Reads presigned urls: they need no key, and other hosts must not get it."""
 
@@ -195,9 +201,10 @@ class KumoClient:
             list[BatchPredictionJobResource], answer, source="The list of prediction jobs"
         )
 
-    def get_prediction_progress(self, job_id: str) -> JobProgress:
-        """How far a prediction job is."""
-        answer = self._get(f"/prediction_jobs/{_id(job_id, 'prediction job')}/progress")
+    def get_prediction_progress(self, job_id: str, *, repeat: bool = True) -> JobProgress:
+        """How far a prediction job is; with `repeat=False` asked once, whatever the answer."""
+        path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/progress"
+        answer = self._call("GET", path, repeat=repeat)
         return parse_answer(JobProgress, answer, source=f"The progress of {job_id}")
 
     def cancel_prediction_job(self, job_id: str) -> bool:

@@ -23,6 +23,7 @@ from dagster_kumo.api.errors import (
     KumoValidationError,
     without_query,
 )
+from dagster_kumo.api.rate_limit import RateLimit
 
 logger = logging.getLogger("dagster_kumo")
 
@@ -126,8 +127,10 @@ class Transport:
         request_timeout: float,
         request_max_retries: int,
         verify_ssl: bool | str = True,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self._auth = auth
+        self._rate_limit = rate_limit
         self._timeout = (min(CONNECT_TIMEOUT, request_timeout), request_timeout)
         self._max_retries = request_max_retries
         self._verify = verify_ssl
@@ -170,6 +173,8 @@ class Transport:
         retry = self.retries() if repeat or recover else Retry(total=0)
         while True:
             response, content, cause = None, b"", None
+            if self._rate_limit is not None:
+                self._rate_limit.wait()
             try:
                 with self._send(method, url, params=params, body=body) as response:
                     content = _read_limited(response, without_query(url))

@@ -1,0 +1,84 @@
+"""Keep the calls of a whole machine to a rate: its processes take turns by a file that they share."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from filelock import FileLock  # comes with Dagster
+
+LOCK_POLL_INTERVAL = 0.005  # seconds; the lock is held for less than that
+
+
+class RateLimit:
+    """Lets the calls to one deployment go at even distances, over all threads and processes.
+
+    The file says when the last call went. Its lock is held only to look at it, never while waiting,
+    and the operating system takes it from a process that dies.
+
+    Args:
+        path: the file, without its ending.
+        per_second: how many calls may go in a second.
+    """
+
+    def __init__(self, path: Path, per_second: float) -> None:
+        self._interval = 1 / per_second
+        self._last = path.with_suffix(".last")
+        self._lock = FileLock(path.with_suffix(".lock"))
+        self._first_in_line = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait until the next call may go."""
+        with self._first_in_line:  # a process takes part with one thread, however many it has
+            while (pause := self._take_turn()) > 0:
+                time.sleep(pause)
+
+    def _take_turn(self) -> float:
+        """Take the turn where it has come; if not, the seconds until it does."""
+        with self._lock.acquire(poll_interval=LOCK_POLL_INTERVAL):
+            now = time.time()
+            pause = self._last_call() + self._interval - now
+            if 0 < pause <= self._interval:  # a longer one means that the clock has been set back
+                return pause
+            self._last.write_text(repr(now))
+            return 0.0
+
+    def _last_call(self) -> float:
+        try:
+            return float(self._last.read_text())
+        except (FileNotFoundError, ValueError):  # none yet, or its writer died half-way
+            return 0.0
+
+
+@functools.cache
+def rate_limit(url: str, per_second: float) -> RateLimit:
+    """The limit for a deployment: the same one for all clients of a process.
+
+    Raises:
+        ValueError: the rate is not above zero.
+        PermissionError: the folder for it belongs to another user.
+    """
+    if not 0 < per_second < float("inf"):
+        raise ValueError(f"max_requests_per_second must be above 0, and is {per_second}.")
+    return RateLimit(_folder() / hashlib.sha256(url.encode()).hexdigest()[:16], per_second)
+
+
+def _folder() -> Path:
+    """A folder in the temp folder that is the user's own."""
+    if not hasattr(os, "getuid"):  # Windows, where the temp folder itself is
+        folder = Path(tempfile.gettempdir()) / "dagster-kumo"
+        folder.mkdir(exist_ok=True)
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"dagster-kumo-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise PermissionError(
+            f"max_requests_per_second keeps its count in {folder}, which belongs to another user.\n"
+            "Remove it, or name another temp folder with the environment variable TMPDIR."
+        )
+    return folder
