@@ -6,6 +6,7 @@ import json
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 from urllib3 import Retry
-from urllib3.exceptions import InvalidHeader, MaxRetryError
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 
 from dagster_kumo.api.errors import (
     KumoAPIError,
@@ -24,6 +25,7 @@ from dagster_kumo.api.errors import (
     without_query,
 )
 from dagster_kumo.api.rate_limit import RateLimit
+from dagster_kumo.api.stalling import StallGuard
 
 logger = logging.getLogger("dagster_kumo")
 
@@ -32,12 +34,8 @@ LONGEST_RETRY_AFTER = 3600.0  # seconds
 MAX_ANSWER_BYTES = 64 * 1024**2  # of JSON; honest answers, lists of jobs, are far smaller
 MAX_DETAIL_CHARS = 2_000  # of what the server says about an error
 
-BROKEN = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-)
+BROKEN = (requests.RequestException, HTTPError)
+"""No answer, or one that is not HTTP. requests lets some of urllib3's own errors pass."""
 
 NOT_JSON = (ValueError, RecursionError)  # the latter for thousands of brackets
 
@@ -135,7 +133,8 @@ class Transport:
         self._max_retries = request_max_retries
         self._verify = verify_ssl
         self._threads = threading.local()
-        logging.getLogger("urllib3.connectionpool").addFilter(_queries_hidden)
+        for name in ("urllib3.connection", "urllib3.connectionpool"):
+            logging.getLogger(name).addFilter(_queries_hidden)
 
     def retries(self) -> Retry:
         """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
@@ -177,7 +176,7 @@ class Transport:
                 self._rate_limit.wait()
             try:
                 with self._send(method, url, params=params, body=body) as response:
-                    content = _read_limited(response, without_query(url))
+                    content = self._read_limited(response, without_query(url))
             except BROKEN as error:
                 response, cause = None, error
             if response is not None and not should_retry(response.status_code):
@@ -200,10 +199,10 @@ class Transport:
                 raise self._refused(method, url, response, content, attempts=attempts)
             if retry is None:
                 raise self.no_answer(method, url, cause, attempts=attempts) from None
-        if not response.ok or response.is_redirect:
+        if not 200 <= response.status_code < 300:
             raise self._refused(method, url, response, content)
         try:
-            return json.loads(content)
+            return _parsed(content)
         except NOT_JSON:
             raise KumoAPIError(
                 f"{method} {without_query(url)} answered {response.status_code} with something that is "
@@ -242,6 +241,8 @@ class Transport:
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:
             session = self._threads.session = requests.Session()
+            session.mount("https://", StallGuard())
+            session.mount("http://", StallGuard())
         _queries_hidden.of_this_thread.hidden = True
         try:
             return session.request(
@@ -263,8 +264,27 @@ class Transport:
         finally:
             _queries_hidden.of_this_thread.hidden = False
 
+    def _read_limited(self, response: requests.Response, url: str) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        began = time.monotonic()
+        for chunk in response.iter_content(64 * 1024):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise KumoAPIError(
+                    f"{url} answered with more than {MAX_ANSWER_BYTES // 1024**2} MB, which no call of "
+                    "Kumo's API does.",
+                    status_code=response.status_code,
+                    detail="answer too large",
+                )
+            if time.monotonic() - began > self._timeout[1]:
+                raise requests.Timeout
+        return b"".join(chunks)
+
     def _hidden(self, text: str) -> str:
-        return without_query(self._auth.hide_in(text))[:MAX_DETAIL_CHARS]
+        shown = without_query(self._auth.hide_in(text))[:MAX_DETAIL_CHARS]
+        return shown.encode("utf-8", "replace").decode()
 
     def _refused(
         self,
@@ -282,7 +302,7 @@ class Transport:
             f"{method} {without_query(url)} answered {status}{after}: {detail or response.reason}"
         )
         if response.is_redirect:
-            target = response.headers.get("Location", "").partition("?")[0]
+            target = self._hidden(response.headers.get("Location", "").partition("?")[0])
             message = (
                 f"{method} {without_query(url)} is redirected to {target}, which is not followed, "
                 "since that could carry the key elsewhere. Set url to the address that the service has now."
@@ -335,20 +355,13 @@ def _chain(error: BaseException | None) -> Generator[BaseException, None, None]:
         error = following or error.__cause__ or error.__context__
 
 
-def _read_limited(response: requests.Response, url: str) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    for chunk in response.iter_content(64 * 1024):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise KumoAPIError(
-                f"{url} answered with more than {MAX_ANSWER_BYTES // 1024**2} MB, which no call of "
-                "Kumo's API does.",
-                status_code=response.status_code,
-                detail="answer too large",
-            )
-    return b"".join(chunks)
+def _parsed(content: bytes) -> Any:
+    """JSON as Python has it. Halves of a pair of surrogates, which no text can hold, become `?`."""
+    text = content.decode("utf-8-sig")
+    parsed = json.loads(text)
+    if "\\ud" in text.lower():
+        parsed = json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
+    return parsed
 
 
 def _detail(response: requests.Response, content: bytes) -> str:
@@ -358,10 +371,10 @@ def _detail(response: requests.Response, content: bytes) -> str:
         return response.reason or "an HTML page"
     try:
         parsed: Any = json.loads(text)
+        detail: object = parsed.get("detail", parsed) if isinstance(parsed, dict) else parsed  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - any JSON can come here
+        return detail if isinstance(detail, str) else json.dumps(detail)
     except NOT_JSON:
         return text
-    detail: object = parsed.get("detail", parsed) if isinstance(parsed, dict) else parsed  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - any JSON can come here
-    return detail if isinstance(detail, str) else json.dumps(detail)
 
 
 def _origin(url: str) -> str:

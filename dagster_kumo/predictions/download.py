@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,16 +16,24 @@ from urllib3.exceptions import MaxRetryError
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_query
 from dagster_kumo.api.transport import BROKEN, Transport, is_lasting, should_retry
 from dagster_kumo.predictions.addresses import Addresses, file_name
+from dagster_kumo.predictions.checksums import Checksum
 
-CHUNK_BYTES = 64 * 1024  # what a connection that breaks can cost; what has come before is kept
+CHUNK_BYTES = 64 * 1024  # read at most at once
+PROGRESS_BYTES = 16 * 1024  # for less than this no trouble is forgiven
+MAX_PART_BYTES = 1024**3  # of a file that is read in parts; each part is held in memory
 MAX_RENEWALS_WITHOUT_PROGRESS = 2  # a fresh url that is refused too will not get better
-MAX_RESTARTS = 2  # of a file that changed while it was read
+MAX_RESTARTS = 2  # of a file that changed while it was read, or came damaged
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class _Changed(Exception):
     """The object is not the one that the transfer began with."""
+
+
+class _Damaged(Exception):
+    """The whole file came, with another checksum of this kind than the server told."""
 
 
 @dataclass
@@ -43,24 +52,28 @@ class RemoteFile:
     def download(self, to: Path, *, stopped: Callable[[], bool] = lambda: False) -> int:
         """Fetch the file to a local path with bounded memory: its length in bytes.
 
-        A cut transfer goes on where it broke; an expired url is asked for again; an object that
-        changed on the way is fetched from its beginning. `stopped` is asked after each piece and
-        ends the transfer.
+        A cut or stalled transfer goes on where it broke; an expired url is asked for again; an object
+        that changed on the way, or has not the checksum that the server tells, is fetched from its
+        beginning. `stopped` is asked after each piece and ends the transfer.
 
         Raises:
             KumoConnectionError: the transfer broke again and again without getting further.
-            KumoDataError: the server does not give the file, or gives another length than it said.
+            KumoDataError: the server does not give the file, gives another length or checksum than it
+                said, or the disk has no room for it.
         """
+        why = ""
         for _ in range(1 + MAX_RESTARTS):
             with to.open("wb") as file:
                 try:
                     return _Transfer(self, file, stopped).run()
                 except _Changed:
-                    continue
-        raise KumoDataError(
-            f"{self.name} changed each time while it was read, {1 + MAX_RESTARTS} times. "
-            "Is something still writing this output?"
-        )
+                    why = "changed each time while it was read. Is something still writing this output?"
+                except _Damaged as damaged:
+                    why = (
+                        f"came each time with another {damaged} checksum than the server told.\n"
+                        "Does a proxy change what it passes on, or is the file damaged in its storage?"
+                    )
+        raise KumoDataError(f"{self.name}, fetched {1 + MAX_RESTARTS} times, {why}")
 
     def read_range(self, start: int | None, length: int, *, etag: str | None = None) -> Part:
         """`length` bytes from `start`, or the last `length` bytes when `start` is None.
@@ -143,9 +156,10 @@ class _Transfer(_Requests):
         self._file = file
         self._stopped = stopped
         self._offset = 0
-        self._furthest = 0  # a server that knows no ranges sets the offset back
+        self._forgiven_at = 0  # a server that knows no ranges sets the offset back, but not this
         self._etag: str | None = None
         self._length: int | None = None
+        self._checksum = Checksum({})
 
     def run(self) -> int:
         while self._length is None or self._offset < self._length:
@@ -156,6 +170,8 @@ class _Transfer(_Requests):
                         self._receive(response)
             except BROKEN as error:
                 self.broke(error)
+        if not self._checksum.matches:
+            raise _Damaged(self._checksum.kind)
         return self._offset
 
     def _headers(self) -> dict[str, str]:
@@ -182,23 +198,36 @@ class _Transfer(_Requests):
                 f"{self._remote.name} came without its length, so that a cut transfer could not be told "
                 "from a whole one. Is there a proxy in between that changes what it passes on?"
             )
+        if response.status_code == 200:
+            self._checksum = Checksum(response.headers)
         self._etag = _strong_etag(response) or self._etag
         self._length = length
+        self._check_room(length - self._offset)
+
+    def _check_room(self, needed: int) -> None:
+        folder = Path(self._file.name).parent
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise KumoDataError(
+                f"{self._remote.name} needs {needed} bytes more, and {folder} has room for {free}.\n"
+                "Make room there; where it is a temporary folder, TMPDIR can name another one."
+            )
 
     def _receive(self, response: requests.Response) -> None:
-        for chunk in response.iter_content(CHUNK_BYTES):
+        assert self._length is not None
+        for chunk in _pieces(response):
+            if self._offset + len(chunk) > self._length:
+                raise KumoDataError(
+                    f"{self._remote.name} is longer than the {self._length} bytes that it should have."
+                )
             self._file.write(chunk)
+            self._checksum.update(chunk)
             self._offset += len(chunk)
-            if self._offset > self._furthest:
-                self._furthest = self._offset
+            if self._offset >= self._forgiven_at + PROGRESS_BYTES:
+                self._forgiven_at = self._offset
                 self.progressed()
             if self._stopped():
                 raise KumoDataError(f"The transfer of {self._remote.name} was stopped.")
-        assert self._length is not None
-        if self._offset > self._length:
-            raise KumoDataError(
-                f"{self._remote.name} is longer than the {self._length} bytes that it should have."
-            )
         if self._offset < self._length:  # ended early, though the connection did not complain
             self.broke(requests.ConnectionError("the transfer ended early"))
 
@@ -215,6 +244,11 @@ class _RangeRequest(_Requests):
         self._etag = etag
 
     def run(self) -> Part:
+        if self._wanted > MAX_PART_BYTES:
+            raise KumoDataError(
+                f"{self._remote.name} would be read in a part of {self._wanted} bytes, which is more than "
+                "is held in memory. Read all its columns with .iter_batches(), or store it first."
+            )
         while True:
             try:
                 with self._remote.transport.stream(self._url, self._headers()) as response:
@@ -247,7 +281,7 @@ class _RangeRequest(_Requests):
         if _is_another(self._etag, response) or start != expected:
             raise _Changed
         content = bytearray()
-        for chunk in response.iter_content(CHUNK_BYTES):
+        for chunk in _pieces(response):
             content += chunk
             if len(content) > self._wanted:
                 raise KumoDataError(
@@ -256,15 +290,21 @@ class _RangeRequest(_Requests):
         return Part(bytes(content), length, _strong_etag(response))
 
 
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes and as it is stored: nothing that came is lost when the connection breaks."""
+    while piece := response.raw.read1(CHUNK_BYTES, decode_content=False):
+        yield piece
+
+
 def _place(response: requests.Response) -> tuple[int | None, int | None]:
     """Where the bytes of an answer begin in the file, and the file's length, as far as it tells."""
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None:
             return None, None
-        return int(match[1]), None if match[3] == "*" else int(match[3])
+        return int(match[1]), None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+    return 0, int(length) if _LENGTH.fullmatch(length) else None
 
 
 def _strong_etag(response: requests.Response) -> str | None:

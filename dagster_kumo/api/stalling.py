@@ -1,0 +1,73 @@
+"""Connections that hardly move are given up.
+
+A socket's own timeout starts anew with each byte, so that a server which sends one now and then is
+never too late.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import time
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+
+SLOWEST = 1000  # bytes a second, on average over the timeout; what is slower will never be done
+
+
+class StallGuard(HTTPAdapter):
+    """Opens connections on which an answer, its headers too, comes faster than `SLOWEST` or not at all."""
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _guarded(pool.ConnectionCls)
+        return pool
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        if sock.gettimeout():
+            self.fp = io.BufferedReader(_SteadyBytes(self.fp.detach(), sock.gettimeout()))
+
+
+class _SteadyBytes(io.RawIOBase):
+    """The bytes of a socket. Only the waiting for them counts, not what is done with them meanwhile."""
+
+    def __init__(self, raw: io.RawIOBase, timeout: float) -> None:
+        self._raw = raw
+        self._timeout = timeout
+        self._waited = 0.0
+        self._came = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        count: int | None = self._raw.readinto(buffer)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType] - its stub leaves it out
+        if self._came:  # a server may be silent for the whole timeout before it begins to answer
+            self._waited += time.monotonic() - began
+        self._came += count or 0
+        if self._waited > self._timeout:
+            if self._came < SLOWEST * self._timeout:
+                raise TimeoutError(f"timed out: {self._came} bytes in {self._waited:.0f} s")
+            self._waited, self._came = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+@functools.cache
+def _guarded(connection: Any) -> Any:
+    """The kind of connection that urllib3 chose, also one by SOCKS, which reads answers with `_Answer`."""
+    if connection.response_class is _Answer:
+        return connection
+    return type(connection.__name__, (connection,), {"response_class": _Answer})

@@ -1,0 +1,107 @@
+"""The checksum of a whole file, where its storage tells one that can be trusted to be that.
+
+An ETag is none: whether it is the MD5 of the bytes depends on how the file was written and encrypted.
+Nor can CRC32C and CRC64NVME be computed with the standard library.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class _Digest(Protocol):
+    @property
+    def digest_size(self) -> int: ...
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    digest_size = 4
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(self.digest_size, "big")
+
+
+_DIGESTS = {
+    "SHA-512": hashlib.sha512,
+    "SHA-256": hashlib.sha256,
+    "SHA-1": lambda: hashlib.sha1(usedforsecurity=False),
+    "MD5": lambda: hashlib.md5(usedforsecurity=False),
+    "CRC32": _Crc32,
+}
+_BY_ALGORITHM = {"sha": "SHA-1", "sha-256": "SHA-256", "sha-512": "SHA-512", "md5": "MD5"}
+_BY_HEADER = {
+    "x-amz-checksum-sha256": "SHA-256",
+    "x-amz-checksum-sha1": "SHA-1",
+    "x-amz-checksum-crc32": "CRC32",
+    "content-md5": "MD5",
+}
+
+
+class Checksum:
+    """What a file's bytes must come to, and what they have come to so far.
+
+    Args:
+        headers: of the answer that gives the whole file, from its first byte.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        told = _told(headers)
+        self.kind = next((kind for kind in _DIGESTS if kind in told), None)
+        """How it is computed, for example `MD5`; None where nothing is told."""
+        self._expected = told.get(self.kind or "")
+        self._digest: _Digest | None = _DIGESTS[self.kind]() if self.kind else None
+
+    def update(self, content: bytes) -> None:
+        """Take the next bytes in."""
+        if self._digest is not None:
+            self._digest.update(content)
+
+    @property
+    def matches(self) -> bool:
+        """Whether the bytes came to what was told; also when nothing was."""
+        return self._digest is None or self._digest.digest() == self._expected
+
+
+def _told(headers: Mapping[str, str]) -> dict[str, bytes]:
+    """What the headers tell of the whole file, by the kind of checksum."""
+    told: dict[str, str] = {}
+    # These name several, in the newer ones of HTTP's own each between colons.
+    for name in ("digest", "repr-digest", "content-digest", "x-goog-hash"):
+        if (
+            name == "x-goog-hash"
+            and headers.get("x-goog-stored-content-encoding", "identity") != "identity"
+        ):
+            continue  # it is that of the compressed file, which may have been unpacked on its way
+        for item in headers.get(name, "").split(","):
+            algorithm, _, value = item.strip().partition("=")
+            told[_BY_ALGORITHM.get(algorithm.lower(), "")] = value.strip(":")
+    # S3 also tells checksums of the checksums of an upload's parts.
+    composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
+    for name, kind in _BY_HEADER.items():
+        if name in headers and not (composite and name.startswith("x-amz-")):
+            told[kind] = headers[name].strip()
+    return {kind: value for kind, text in told.items() if (value := _decoded(kind, text))}
+
+
+def _decoded(kind: str, text: str) -> bytes | None:
+    """The checksum; None for what cannot be one of that kind, as S3's for an upload in 3 parts: `...-3`."""
+    try:
+        value = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return value if kind in _DIGESTS and len(value) == _DIGESTS[kind]().digest_size else None
