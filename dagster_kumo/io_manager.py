@@ -5,7 +5,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
+from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import Field
@@ -278,19 +278,25 @@ class KumoIOManager(dg.ConfigurableIOManager):
     ) -> "PartitionStore":
         from upath import UPath
 
+        from dagster_kumo.predictions.folder_names import folder_name
         from dagster_kumo.predictions.store import PartitionStore
 
+        if urlsplit(self.base_path).password is not None:
+            # It would be shown in Dagster's UI and be a part of every path in the logs.
+            raise ValueError(
+                "base_path holds a password, which everybody would see.\n"
+                "Give it in storage_options, which are hidden."
+            )
         parts = context.asset_key.path if context.has_asset_key else context.get_identifier()
         directory: UPath = UPath(self.base_path, **self.storage_options)
         for part in [*parts, *([partition_key] if partition_key is not None else [])]:
-            directory /= _folder_name(part)
-        return PartitionStore(directory, grace_period=timedelta(seconds=self.grace_period))
-
-
-def _folder_name(part: str) -> str:
-    """A part of a key as one folder: nothing in it can lead elsewhere."""
-    name = quote(part, safe="")
-    return name.replace(".", "%2E") if name.strip(".") == "" else name
+            directory /= folder_name(part)
+        # Asset `a`, partition `b`, and asset `a/b` have the same folder, and so have, on a disk that
+        # takes upper and lower case for the same, partitions `b` and `B`.
+        owner = f"{_name(context)}, partition {partition_key}" if partition_key is not None else _name(context)
+        return PartitionStore(
+            directory, grace_period=timedelta(seconds=self.grace_period), owner=owner
+        )
 
 
 def _joined(stored: list[Predictions]) -> Predictions:
@@ -300,7 +306,7 @@ def _joined(stored: list[Predictions]) -> Predictions:
     return Predictions([file for one in stored for file in one.files])
 
 
-def _name(context: dg.InputContext) -> str:
+def _name(context: dg.InputContext | dg.OutputContext) -> str:
     return context.asset_key.to_user_string() if context.has_asset_key else context.name
 
 

@@ -7,7 +7,7 @@
 A reader sees the whole of one version or the whole of the one before: files are never changed, and
 the manifest is replaced atomically (renamed on a local disk, put as one object elsewhere). Versions
 that are no longer in force are removed by a later write, after a grace period for those who still
-read them.
+read them. Of writers at the same time the last to commit wins, whole.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
@@ -29,16 +30,22 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, UTCDatetime
 from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Predictions, Provenance
+from dagster_kumo.predictions.storage_errors import explained
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+ABANDONED_AFTER = timedelta(days=1)
+"""How old a version is that was never in force until its writer counts as dead."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
+
+# A manifest leads to nothing but the files beside it.
+PlainName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class StoredFileEntry(BaseModel):
     """One partition file in a manifest."""
 
-    name: str
+    name: PlainName
     num_rows: int
     size_bytes: int
 
@@ -55,8 +62,10 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     format: int = FORMAT
-    version: str
+    version: PlainName
     created_at: UTCDatetime
+    owner: str | None = None
+    """Whose output it is, in the words of the I/O manager."""
     files: list[StoredFileEntry]
     job_id: str | None = None
     output_type: OutputType | None = None
@@ -76,10 +85,23 @@ class Manifest(BaseModel):
 
 
 class PartitionStore:
-    """The stored versions of one asset partition, in a directory of any fsspec file system."""
+    """The stored versions of one asset partition, in a directory of any fsspec file system.
 
-    def __init__(self, directory: UPath, *, grace_period: timedelta = timedelta(hours=1)) -> None:
+    Args:
+        directory: the directory, which need not exist.
+        grace_period: how long a version is kept for its readers when it is no longer in force.
+        owner: whose output it is. Where another owner's is stored nothing is written.
+    """
+
+    def __init__(
+        self,
+        directory: UPath,
+        *,
+        grace_period: timedelta = timedelta(hours=1),
+        owner: str | None = None,
+    ) -> None:
         self.directory = directory
+        self.owner = owner
         self._grace_period = grace_period
 
     @property
@@ -110,8 +132,10 @@ class PartitionStore:
 
         Raises:
             FileNotFoundError: nothing has been stored here.
+            OSError: the store cannot be read; says why, and what to do.
         """
-        manifest = self.manifest()
+        with explained(f"{self.directory} could not be read"):
+            manifest = self.manifest()
         if manifest is None:
             raise FileNotFoundError(
                 f"Nothing is stored in {self.directory}. Materialize the asset partition first."
@@ -120,13 +144,20 @@ class PartitionStore:
 
     @contextmanager
     def new_version(self) -> Generator[NewVersion, None, None]:
-        """Write a version: put the files, then commit. What is not committed is removed again."""
+        """Write a version: put the files, then commit. What is not committed is removed again.
+
+        Raises:
+            KumoDataError: the output of another owner is stored here.
+            OSError: the store cannot be written to; says why, and what to do.
+        """
         stamp = datetime.now(timezone.utc).strftime(_STAMP)
-        version = NewVersion(self, f"{stamp}-{secrets.token_hex(3)}")
-        try:
-            yield version
-        finally:
-            version.clean_up()
+        with explained(f"{self.directory} could not be written"):
+            self._check_owner()
+            version = NewVersion(self, f"{stamp}-{secrets.token_hex(3)}")
+            try:
+                yield version
+            finally:
+                version.clean_up()
 
     def predictions(self, manifest: Manifest) -> Predictions:
         """The files that a manifest names."""
@@ -153,15 +184,16 @@ class PartitionStore:
         if not self.is_local:
             path.fs.pipe_file(path.path, content)
             return
-        temporary = Path(f"{path.path}.{manifest.version}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        folder = Path(self.directory.path)
+        # In the version's own folder, with which it goes should this process die here.
+        temporary = folder / manifest.version / f"{MANIFEST}.tmp"
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(temporary.parent)
+        temporary.replace(folder / MANIFEST)
+        _sync(folder)
 
     def out_of_force(
         self, before: Manifest | None, new: str
@@ -169,7 +201,7 @@ class PartitionStore:
         """The versions that `new` leaves behind: those to keep, since when, and those to remove.
 
         One that no manifest knows was left by a writer that died, or belongs to one that is still
-        at work: it counts as left behind from now on, and not before it is old.
+        at work, for hours perhaps: it counts as left behind from now on, and not before it is old.
         """
         now = datetime.now(timezone.utc)
         since = dict(before.superseded) if before else {}
@@ -177,7 +209,7 @@ class PartitionStore:
             since[before.version] = now
         there = self._version_names()
         for name, began in there.items():
-            if name not in since and now - began > self._grace_period:
+            if name not in since and now - began > max(self._grace_period, ABANDONED_AFTER):
                 since[name] = now
         since.pop(new, None)
         expired = [name for name, at in since.items() if now - at > self._grace_period]
@@ -185,11 +217,23 @@ class PartitionStore:
         return kept, [name for name in expired if name in there]
 
     def remove(self, version: str) -> None:
-        """Remove a version's files, as far as they can be removed."""
+        """Remove a version's files, as far as they can be removed, unless it is in force."""
         folder = self.directory / version
         # It is out of force: what cannot be removed today costs space, and is no reason to fail.
-        with contextlib.suppress(OSError):
-            folder.fs.rm(folder.path, recursive=True)
+        with contextlib.suppress(OSError, KumoDataError):
+            # Looked at again: the writer of one that counted as left behind may have committed it.
+            manifest = self.manifest()
+            if manifest is None or manifest.version != version:
+                folder.fs.rm(folder.path, recursive=True)
+
+    def _check_owner(self) -> None:
+        manifest = self.manifest()
+        if manifest and manifest.owner and self.owner and manifest.owner != self.owner:
+            raise KumoDataError(
+                f"{self.directory} holds the output of {manifest.owner}: that of {self.owner} would take "
+                "its place.\nGive one of them another base_path, or another name; where an output was "
+                f"moved here on purpose, remove {MANIFEST} first."
+            )
 
     def _version_names(self) -> dict[str, datetime]:
         """The versions that are there, by when they were begun; other files are none of ours."""
@@ -216,7 +260,10 @@ class NewVersion:
         if store.is_local:
             # Files grow where they will stay: a rename on the same disk then costs nothing.
             self.scratch = Path(self._folder.path)
+            new = [f for f in (self.scratch, *self.scratch.parents) if not f.exists()]
             self.scratch.mkdir(parents=True)
+            for folder in new:
+                _sync(folder.parent)
         else:
             self.scratch = Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
 
@@ -235,12 +282,18 @@ class NewVersion:
     def commit(
         self, files: Sequence[StoredFileEntry], provenance: Provenance | None
     ) -> Predictions:
-        """Put the version in force."""
+        """Put the version in force.
+
+        Raises:
+            KumoDataError: a file is not there any more, or has another length.
+        """
         store = self._store
+        self._check_files(files)
         kept, expired = store.out_of_force(store.manifest(), self._name)
         manifest = Manifest(
             version=self._name,
             created_at=datetime.now(timezone.utc),
+            owner=store.owner,
             files=list(files),
             job_id=provenance.job_id if provenance else None,
             output_type=provenance.output_type if provenance else None,
@@ -255,6 +308,26 @@ class NewVersion:
         for version in expired:
             store.remove(version)
         return store.predictions(manifest)
+
+    def _check_files(self, files: Sequence[StoredFileEntry]) -> None:
+        """Hold the folder against what the manifest will say: another writer, or a person, may
+        have taken a writer that was at work for days for a dead one."""
+        file_system = self._folder.fs
+        file_system.invalidate_cache()
+        try:
+            listed: Sequence[Any] = file_system.ls(self._folder.path, detail=True) if files else []
+        except FileNotFoundError:
+            listed = []
+        sizes = {str(entry["name"]).rpartition("/")[2]: entry["size"] for entry in listed}
+        for file in files:
+            size: int | None = sizes.get(file.name)
+            if size != file.size_bytes:
+                found = "is not there any more" if size is None else f"has {size} bytes now"
+                raise KumoDataError(
+                    f"{self._folder / file.name} had {file.size_bytes} bytes when it was written, and "
+                    f"{found}. It is not stored, and what was stored before stays in force.\n"
+                    "Has something else removed or changed it? Materialize again."
+                )
 
     def clean_up(self) -> None:
         """Remove what was not committed, and the scratch folder."""
@@ -287,3 +360,14 @@ def _began(version: str) -> datetime | None:
         return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
     except ValueError:
         return None
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk keep what a folder lists, so that a power cut does not undo a rename in it."""
+    if os.name == "nt":  # which opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,7 +14,7 @@ from upath import UPath
 from dagster_kumo import Predictions
 from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.predictions.store import PartitionStore, StoredFileEntry
+from dagster_kumo.predictions.store import NewVersion, PartitionStore, StoredFileEntry
 from dagster_kumo.predictions.transfer import Transferred, transfer
 
 
@@ -43,16 +43,21 @@ def store_output(
         return version.commit(transferred.files, provenance), transferred
 
 
+def put_files(version: NewVersion, name: str, files: int = 2) -> list[StoredFileEntry]:
+    """Put small files into a version, whose only value is `name`."""
+    entries: list[StoredFileEntry] = []
+    for index in range(files):
+        scratch = version.scratch / f"scratch-{index}"
+        pq.write_table(pa.table({"ENTITY": [name]}), scratch)
+        entry = StoredFileEntry(
+            name=f"part-{index:05d}.parquet", num_rows=1, size_bytes=scratch.stat().st_size
+        )
+        version.put(scratch, entry.name)
+        entries.append(entry)
+    return entries
+
+
 def write_version(store: PartitionStore, name: str, files: int = 2) -> Predictions:
     """Write a version of small files whose only value is `name`."""
     with store.new_version() as version:
-        entries = []
-        for index in range(files):
-            scratch = version.scratch / f"scratch-{index}"
-            pq.write_table(pa.table({"ENTITY": [name]}), scratch)
-            entry = StoredFileEntry(
-                name=f"part-{index:05d}.parquet", num_rows=1, size_bytes=scratch.stat().st_size
-            )
-            version.put(scratch, entry.name)
-            entries.append(entry)
-        return version.commit(entries, None)
+        return version.commit(put_files(version, name, files), None)

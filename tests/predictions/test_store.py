@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -19,7 +22,7 @@ from dagster_kumo import KumoDataError
 from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.predictions.store import PartitionStore
 from tests.api.scripted_server import Answer
-from tests.predictions.outputs import store_output, write_version
+from tests.predictions.outputs import put_files, store_output, write_version
 
 
 def versions(directory: UPath) -> list[str]:
@@ -78,6 +81,12 @@ def test_nothing_stored_is_a_missing_file(directory):
         store.read()
 
 
+MANIFEST = (
+    '{"format": 1, "version": "%s", "created_at": "2020-01-01T00:00:00Z", '
+    '"files": [{"name": "%s", "num_rows": 1, "size_bytes": 1}]}'
+)
+
+
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
@@ -86,6 +95,9 @@ def test_nothing_stored_is_a_missing_file(directory):
         ("[]", "not a manifest"),
         ("", "not a manifest"),
         ("\x00", "not a manifest"),
+        (MANIFEST % ("../20200101T000000.000000Z-aaaaaa", "part-00000.parquet"), "not a manifest"),
+        (MANIFEST % ("/etc", "part-00000.parquet"), "not a manifest"),
+        (MANIFEST % ("20200101T000000.000000Z-aaaaaa", "../../secret.parquet"), "not a manifest"),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_a_data_error(tmp_path, manifest, said):
@@ -195,6 +207,110 @@ def test_of_concurrent_writers_one_wins_whole_and_readers_see_whole_versions(dir
     assert len(content(PartitionStore(directory))) == 1
 
 
+def test_a_writer_that_others_overtake_twice_commits_a_whole_version(directory):
+    store = PartitionStore(directory, grace_period=timedelta(0))
+    with store.new_version() as slow:
+        entries = put_files(slow, "slow")
+        for name in ("one", "two", "three"):
+            write_version(store, name)
+        slow.commit(entries, None)
+    assert content(store) == {"slow"}
+
+
+@pytest.mark.parametrize("change", ["removed", "cut"])
+def test_a_version_that_lost_a_file_is_not_put_in_force(directory, change):
+    store = PartitionStore(directory)
+    write_version(store, "one")
+    before = versions(directory)
+
+    def write_and_lose_a_file() -> None:
+        with store.new_version() as version:
+            entries = put_files(version, "two")
+            (new,) = set(versions(directory)) - set(before)
+            lost = directory / new / "part-00001.parquet"
+            lost.fs.rm(lost.path) if change == "removed" else lost.write_bytes(b"PAR1")
+            version.commit(entries, None)
+
+    with pytest.raises(KumoDataError, match=r"part-00001.parquet had \d+ bytes.*\n.*again"):
+        write_and_lose_a_file()
+    assert content(store) == {"one"}
+    assert versions(directory) == before
+
+
+def test_the_version_in_force_is_never_removed(directory):
+    store = PartitionStore(directory, grace_period=timedelta(0))
+    write_version(store, "one")
+    manifest = store.manifest()
+    assert manifest is not None
+    store.remove(manifest.version)
+    assert content(store) == {"one"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_commit_outlives_a_power_cut(tmp_path, monkeypatch):
+    """All that the manifest names is on the disk before it is renamed, and so is the rename after it."""
+    store = PartitionStore(UPath(tmp_path / "asset" / "day"))
+    synced: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def observed(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        kind = "/" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else ""
+        synced.append((name + kind, (tmp_path / "asset" / "day" / "manifest.json").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    write_version(store, "one")
+    (version,) = versions(store.directory)
+    before = [name for name, in_force in synced if not in_force]
+    assert before == [
+        "day/",  # lists the version
+        "asset/",
+        f"{tmp_path.name}/",
+        "scratch-0",
+        "scratch-1",
+        "manifest.json.tmp",
+        f"{version}/",
+    ]
+    assert [name for name, in_force in synced if in_force] == ["day/"]
+
+
+# Places that cannot be used ###############################################################
+
+
+def test_a_base_path_that_is_a_file_says_so(tmp_path):
+    (tmp_path / "file").write_text("x")
+    store = PartitionStore(UPath(tmp_path / "file" / "asset"))
+    for use in (store.read, lambda: write_version(store, "one")):
+        with pytest.raises(NotADirectoryError, match=r"(?s)asset could not be .*\n.*is a file"):
+            use()
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_bucket_that_does_not_exist_says_so(s3_options):
+    store = PartitionStore(UPath("s3://no-such-bucket/asset", **s3_options))
+    with pytest.raises(FileNotFoundError, match=r"(?s)could not be written.*\n.*bucket"):
+        write_version(store, "one")
+
+
+def test_a_store_whose_parents_do_not_exist_is_made(tmp_path):
+    store = PartitionStore(UPath(tmp_path / "not" / "yet" / "there"))
+    with pytest.raises(FileNotFoundError, match="Materialize"):
+        store.read()
+    write_version(store, "one")
+    assert content(store) == {"one"}
+
+
+def test_the_output_of_another_owner_is_not_replaced(directory):
+    """Asset `a`, partition `b`, and asset `a/b` have the same folder."""
+    write_version(PartitionStore(directory, owner="a, partition b"), "one")
+    with pytest.raises(KumoDataError, match=r"of a, partition b: that of a/b .*\n.*base_path"):
+        write_version(PartitionStore(directory, owner="a/b"), "two")
+    assert content(PartitionStore(directory)) == {"one"}
+    write_version(PartitionStore(directory, owner="a, partition b"), "three")
+    assert content(PartitionStore(directory)) == {"three"}
+
+
 # Writers that fail at every step ##########################################################
 
 
@@ -208,6 +324,7 @@ def s3_with_faults(server, s3_options):
             self.carry_out = False
             self.for_good = False
             self.changes: list[str] = []
+            self.after: Callable[[str], None] = lambda _: None
 
         def pass_on(self, request) -> Answer:
             failing = False
@@ -228,6 +345,7 @@ def s3_with_faults(server, s3_options):
             )
             if failing:
                 return Answer(b"", 403)
+            self.after(f"{request.method} {request.path}")
             kept = {k: v for k, v in said.headers.items() if k.lower() in ("etag", "content-type")}
             length = int(said.headers["Content-Length"]) if request.method == "HEAD" else -1
             return Answer(said.content, said.status_code, kept, length)
@@ -273,44 +391,112 @@ def test_an_object_store_that_fails_at_any_step_leaves_a_whole_version(
     assert steps == 3  # two files and the manifest
 
 
+def test_a_writer_that_counted_as_dead_keeps_what_it_commits_while_its_remover_is_at_work(
+    s3_with_faults, s3_options, tmp_path
+):
+    wire, options = s3_with_faults
+    place = f"s3://kumo/{tmp_path.name}"
+    sound = PartitionStore(UPath(place, **s3_options), grace_period=timedelta(hours=1))
+    write_version(sound, "old")
+    with sound.new_version() as slow:
+        entries = put_files(slow, "slow")
+        path = sound.directory / "manifest.json"
+        known = json.loads(path.read_text())
+        (slow_name,) = set(versions(sound.directory)) - {known["version"]}
+        path.write_text(json.dumps(known | {"superseded": {slow_name: "2020-01-01T00:00:00Z"}}))
+
+        def commit_the_slow_one(call: str) -> None:
+            if call.startswith("PUT") and call.endswith("manifest.json"):
+                wire.after = lambda _: None
+                slow.commit(entries, None)
+
+        wire.after = commit_the_slow_one
+        write_version(PartitionStore(UPath(place, **options)), "new")
+    assert content(sound) == {"slow"}
+
+
 SCRIPT = textwrap.dedent(
     """
-    # Writes a version again and again, each time failing one step later, in a process of its own.
-    import errno, itertools, os, shutil, signal, sys
+    # Writes a version again and again, each time failing one step later, in a process of its own;
+    # then where it may not write; then in several processes at once.
+    import errno, itertools, json, os, shutil, signal, sys, tempfile
     from pathlib import Path
     from upath import UPath
     from dagster_kumo.predictions.store import PartitionStore
     from tests.predictions.outputs import write_version
 
     root = Path(sys.argv[1])
+
+    def write(place, said):
+        try:
+            write_version(PartitionStore(UPath(place)), "new")
+        except OSError as error:
+            os.write(said, str(error).encode())
+            os._exit(1)
+        os._exit(0)
+
     for how, step in itertools.product(["killed", "disk full"], range(100)):
         place = root / how / f"step-{step}"
         if (root / how / "ended").exists():
             continue
         shutil.copytree(root / "before", place)
+        with (root / how / f"{step}.said").open("wb") as said:
+            child = os.fork()
+            if child == 0:
+                left = [step]
+
+                def fail(event, arguments):
+                    changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir") or (
+                        event == "open" and isinstance(arguments[1], str) and arguments[1] != "rb"
+                    )
+                    if changes and str(place) in str(arguments[0]):
+                        left[0] -= 1
+                        if left[0] == -1 and how == "killed":
+                            os.kill(os.getpid(), signal.SIGKILL)
+                        if left[0] == -1:
+                            raise OSError(errno.ENOSPC, "No space left on device")
+
+                sys.addaudithook(fail)
+                write(place, said.fileno())
+            if os.waitpid(child, 0)[1] == 0:
+                (root / how / "ended").touch()
+
+    with tempfile.TemporaryDirectory() as open_to_all, (root / "denied").open("wb") as said:
+        os.chmod(open_to_all, 0o755)
+        place = Path(shutil.copytree(root / "before", f"{open_to_all}/store"))
+        for folder in (place, *(p for p in place.iterdir() if p.is_dir())):
+            folder.chmod(0o555)
         child = os.fork()
         if child == 0:
-            left = [step]
+            if os.geteuid() == 0:  # who may write anywhere
+                os.setuid(65534)
+            write(place, said.fileno())
+        assert os.waitpid(child, 0)[1] != 0
+        (root / "denied-content").write_text(
+            PartitionStore(UPath(place)).read().to_arrow()["ENTITY"][0].as_py()
+        )
+        place.chmod(0o755)
 
-            def fail(event, arguments):
-                changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir") or (
-                    event == "open" and isinstance(arguments[1], str) and arguments[1] != "rb"
-                )
-                if changes and str(place) in str(arguments[0]):
-                    left[0] -= 1
-                    if left[0] == -1 and how == "killed":
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    if left[0] == -1:
-                        raise OSError(errno.ENOSPC, "No space left on device")
-
-            sys.addaudithook(fail)
-            try:
-                write_version(PartitionStore(UPath(place)), "new")
-            except OSError:
-                os._exit(1)
+    place = shutil.copytree(root / "before", root / "together")
+    begin, wait = os.pipe()
+    children = []
+    for name in ("a", "b", "c"):
+        child = os.fork()
+        if child == 0:
+            os.close(wait)
+            os.read(begin, 1)
+            for _ in range(5):
+                write_version(PartitionStore(UPath(place)), name)
             os._exit(0)
-        if os.waitpid(child, 0)[1] == 0:
-            (root / how / "ended").touch()
+        children.append(child)
+    os.close(wait)
+    seen = []
+    while children:
+        seen.append(PartitionStore(UPath(place)).read().to_arrow()["ENTITY"].to_pylist())
+        if os.waitpid(children[-1], os.WNOHANG)[0]:
+            children.pop()
+    seen.append(PartitionStore(UPath(place)).read().to_arrow()["ENTITY"].to_pylist())
+    (root / "seen").write_text(json.dumps(seen))
     """
 )
 
@@ -332,9 +518,38 @@ def test_a_disk_or_a_writer_that_fails_at_any_step_leaves_a_whole_version(failed
     assert found[0] == {"old"}
     assert found[-1] == {"new"}
     assert all(one in ({"old"}, {"new"}) for one in found)
+    if how == "disk full":
+        said = [(failed_writes / how / f"{step.name[5:]}.said").read_text() for step in steps]
+        for text, step in zip(said, steps, strict=True):
+            if text:
+                assert text.startswith(f"[Errno 28] {step} could not be written: No space left")
+                assert "\nMake room on the disk" in text
+        assert sum(map(bool, said)) >= 6
     before = sorted(path.name for path in (failed_writes / "before").iterdir())
     for step, one in zip(steps, found, strict=True):
         if how == "disk full" and one == {"old"}:
             assert sorted(path.name for path in step.iterdir()) == before, step
-        write_version(PartitionStore(UPath(step)), "next")
-        assert content(PartitionStore(UPath(step))) == {"next"}
+        for left in {path.name for path in step.iterdir()} - {*before, "manifest.json"}:
+            # As if it had been left there long ago.
+            (step / left).rename(step / f"20200101T000000.000000Z-{left[-6:]}")
+        later = PartitionStore(UPath(step), grace_period=timedelta(0))
+        for _ in range(2):
+            write_version(later, "next")
+        assert content(later) == {"next"}
+        kept = {path.name for path in step.iterdir()}
+        assert len(kept) == 3, kept  # the manifest, the version in force, the one before
+
+
+def test_a_store_that_may_not_be_written_to_says_so_and_keeps_its_version(failed_writes):
+    said = (failed_writes / "denied").read_text()
+    assert said.startswith("[Errno 13]")
+    assert "store could not be written: Permission denied" in said
+    assert "\nLet the user that Dagster runs as read and write there." in said
+    assert (failed_writes / "denied-content").read_text() == "old"
+
+
+def test_of_writers_in_several_processes_one_wins_whole(failed_writes):
+    seen = json.loads((failed_writes / "seen").read_text())
+    assert len(seen) > 1
+    assert all(one in (["old"] * 2, ["a"] * 2, ["b"] * 2, ["c"] * 2) for one in seen)
+    assert seen[-1] != ["old"] * 2
