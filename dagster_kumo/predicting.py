@@ -141,11 +141,12 @@ class PredictionRun:
         )
         about = f"{_for(prediction_time)}, model {self._model.job_id}"
         with self._launched(launch, about) as job_id:
-            job = BatchPredictionJob(job_id, self._client)
-            result = job.result(
+            log = ProgressLog(self._context, f"Prediction job {job_id}")
+            result = BatchPredictionJob(job_id, self._client).result(
                 poll_interval=self._kumo.poll_interval,
                 timeout=self._kumo.poll_timeout,
-                on_look=ProgressLog(self._context, f"Prediction job {job_id}", job.progress),
+                on_look=log,
+                on_progress=log.on_progress,
             )
         _check_echo(result, request.prediction_time)
         return result

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import dagster as dg
 
-from dagster_kumo.api.errors import KumoError
-from dagster_kumo.api.records import JobProgress, JobStatusReport
+from dagster_kumo.api.records import RUNNING, JobProgress, JobStatusReport
 
 STEP_PER_CENT = 10
 
@@ -15,40 +12,29 @@ STEP_PER_CENT = 10
 class ProgressLog:
     """Called with each look at a job; logs when its status, stage or per cent have changed."""
 
-    def __init__(
-        self,
-        context: dg.AssetExecutionContext,
-        job: str,
-        progress: Callable[[], JobProgress] | None = None,
-    ) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, job: str) -> None:
         self._context = context
         self._job = job
-        self._progress = progress
-        self._last = ""
-        self._per_cent = -STEP_PER_CENT
+        self._state = ""
+        self._per_cent: int | None = None
+        self._per_cent_logged = -STEP_PER_CENT
+
+    def on_progress(self, progress: JobProgress) -> None:
+        """Keep how far the job is for the look that follows."""
+        fraction = progress.fraction
+        self._per_cent = None if fraction is None else int(fraction * 100)
 
     def __call__(self, report: JobStatusReport) -> None:
         state = report.status
         if not report.is_terminal and report.stage:
             state = f"{report.status}: {report.stage}"
-        changed = state != self._last
-        per_cent = self._asked(report)
-        if per_cent is not None and per_cent >= self._per_cent + STEP_PER_CENT:
-            self._per_cent = per_cent
-            state_line = f"{state}, {per_cent} %"
-        elif changed:
-            state_line = state
+        per_cent = self._per_cent if report.status == RUNNING else None
+        if per_cent is not None and per_cent >= self._per_cent_logged + STEP_PER_CENT:
+            self._per_cent_logged = per_cent
+            line = f"{state}, {per_cent} %"
+        elif state != self._state:
+            line = state
         else:
             return
-        self._last = state
-        self._context.log.info(f"{self._job} is {state_line}")
-
-    def _asked(self, report: JobStatusReport) -> int | None:
-        if self._progress is None or report.status != "RUNNING":
-            return None
-        try:
-            fraction = self._progress().fraction
-        except KumoError as error:  # nice to have: the status is what counts
-            self._context.log.debug(f"The progress of {self._job} is not known: {error}")
-            return None
-        return None if fraction is None else int(fraction * 100)
+        self._state = state
+        self._context.log.info(f"{self._job} is {line}")

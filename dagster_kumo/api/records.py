@@ -19,11 +19,12 @@ T = TypeVar("T")
 OutputType = Literal["predictions", "embeddings"]
 OUTPUT_TYPES: tuple[OutputType, ...] = ("predictions", "embeddings")
 
+RUNNING = "RUNNING"
 DONE = "DONE"
 FAILED = "FAILED"
 CANCELLED = "CANCELLED"
 TERMINAL_STATUSES = frozenset({DONE, FAILED, CANCELLED})
-LIVE_STATUSES = frozenset({"NOT_STARTED", "QUEUED", "RUNNING"})
+LIVE_STATUSES = frozenset({"NOT_STARTED", "QUEUED", RUNNING})
 
 
 def parse_answer(kind: Any, answer: object, *, source: str) -> Any:
@@ -142,6 +143,20 @@ class JobProgress(Record):
         if self.total_iterations <= 0:
             return None
         return min(1.0, self.completed_iterations / self.total_iterations)
+
+    @property
+    def remaining(self) -> float | None:
+        """How many seconds it will still take; None when nothing tells.
+
+        The server's estimate is taken to be of the whole, as its name stands beside that of the time
+        elapsed. Should it be of the rest, this is too short rather than too long.
+        """
+        elapsed = self.elapsed_prediction_time.total_seconds()
+        if self.estimated_prediction_time is not None:
+            return max(0.0, self.estimated_prediction_time.total_seconds() - elapsed)
+        if self.fraction is None or self.fraction <= 0:
+            return None
+        return max(0.0, elapsed / self.fraction - elapsed)
 
 
 class PredictOptions(Record):

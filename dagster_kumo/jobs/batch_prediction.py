@@ -89,14 +89,16 @@ class BatchPredictionJob:
         poll_interval: float = POLL_INTERVAL,
         timeout: float | None = None,
         on_look: Callable[[JobStatusReport], None] | None = None,
+        on_progress: Callable[[JobProgress], None] | None = None,
     ) -> JobStatusReport:
         """Wait until the job has ended, well or not.
 
         Args:
             poll_interval: the longest time between two looks, in seconds. Looks begin close
-                together and draw apart, so that a short job is noticed soon.
+                together and draw apart, by the time waited and by the job's own estimate.
             timeout: how long to wait, in seconds; None waits as long as it takes.
             on_look: called with the report of each look.
+            on_progress: called with the job's progress, which is asked more rarely.
 
         Raises:
             KumoTimeoutError: the time is over; the job goes on.
@@ -107,6 +109,9 @@ class BatchPredictionJob:
             poll_interval=poll_interval,
             timeout=timeout,
             on_look=on_look,
+            # Once: the repetitions after an error would hold up the looks at the status.
+            progress=lambda: self._client.get_prediction_progress(self.id, repeat=False),
+            on_progress=on_progress,
         )
 
     def result(
@@ -115,6 +120,7 @@ class BatchPredictionJob:
         poll_interval: float = POLL_INTERVAL,
         timeout: float | None = None,
         on_look: Callable[[JobStatusReport], None] | None = None,
+        on_progress: Callable[[JobProgress], None] | None = None,
     ) -> BatchPredictionJobResult:
         """Wait for the job and return its result; the arguments are those of `wait`.
 
@@ -122,7 +128,9 @@ class BatchPredictionJob:
             KumoJobFailedError: the job ended FAILED or CANCELLED.
             KumoTimeoutError: the time is over; the job goes on.
         """
-        report = self.wait(poll_interval=poll_interval, timeout=timeout, on_look=on_look)
+        report = self.wait(
+            poll_interval=poll_interval, timeout=timeout, on_look=on_look, on_progress=on_progress
+        )
         raise_unless_done(
             report,
             job=f"Prediction job {self.id}",
