@@ -39,7 +39,7 @@ class ScriptedServer:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self._answer: Callable[[Request], Answer] = lambda _: Answer(status=404)
+        self.answer_of: Callable[[Request], Answer] = lambda _: Answer(status=404)
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -71,11 +71,11 @@ class ScriptedServer:
                 return Answer(b"{}")
             return left.pop(0) if len(left) > 1 else left[0]
 
-        self._answer = next_answer
+        self.answer_of = next_answer
 
     def answer_by(self, answer: Callable[[Request], Answer]) -> None:
         """Let a function answer."""
-        self._answer = answer
+        self.answer_of = answer
 
     @property
     def calls(self) -> list[Request]:
@@ -103,7 +103,7 @@ class ScriptedServer:
             time.time(),
         )
         self.requests.append(request)
-        answer = self._answer(request)
+        answer = self.answer_of(request)
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
             handler.send_header(name, value)

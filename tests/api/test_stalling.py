@@ -56,13 +56,13 @@ def test_a_server_that_thinks_long_before_a_short_answer_is_waited_for():
         if b"/config" in asked:
             connection.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")
         else:
-            time.sleep(0.4)
+            time.sleep(0.8)
             connection.sendall(HEAD)
-            time.sleep(0.4)
+            time.sleep(0.8)
             connection.sendall(b"Content-Length: 2\r\n\r\n[]")
 
     with RawServer(say) as server:
-        client_of(server.url, request_timeout=0.7, request_max_retries=0).check()
+        client_of(server.url, request_timeout=1.4, request_max_retries=0).check()
         assert len(server.requests) == 2
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from dagster_kumo.predictions.addresses import Addresses
 from dagster_kumo.predictions.download import CHUNK_BYTES, RemoteFile
 from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.store import PartitionStore
+from tests.api.raw_server import RawServer, be_silent, drip
 from tests.predictions.outputs import parquet_bytes, store_output, write_files
 
 FIRST = r"^/files/.*part-00000"
@@ -345,3 +348,140 @@ def test_a_stored_output_is_copied_as_it_is(tmp_path):
     tables = [pa.table({"ENTITY": [1, 2]}), pa.table({"ENTITY": [3]})]
     stored, _ = store_output(write_files(tmp_path / "a", tables), store_at(tmp_path))
     assert list(stored) == tables
+
+
+# Servers that are slow, or go on for ever #################################################
+
+
+def part_of(server: RawServer) -> RemoteFile:
+    client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=2, request_timeout=0.3)
+    url = f"{server.origin}/part-00000.parquet?X-Amz-Signature=s1g"
+    return RemoteFile(Addresses(lambda: [url], what="The output"), 0, client.files)
+
+
+def head_of(asked: bytes, content: bytes = CONTENT) -> tuple[bytes, bytes]:
+    """What S3 says to a request for a file, and the bytes that follow."""
+    found = re.search(rb"Range: bytes=(\d+)-", asked)
+    begin = int(found[1]) if found else 0
+    status = b"206 Partial Content" if found else b"200 OK"
+    span = b"Content-Range: bytes %d-%d/%d\r\n" % (begin, len(content) - 1, len(content))
+    length = b'Content-Length: %d\r\nETag: "e"\r\n\r\n' % (len(content) - begin)
+    return b"HTTP/1.1 " + status + b"\r\n" + (span if found else b"") + length, content[begin:]
+
+
+def ranges_asked(server: RawServer) -> list[int]:
+    found = [re.search(rb"Range: bytes=(\d+)-", asked) for asked in server.requests]
+    return [int(match[1]) if match else 0 for match in found]
+
+
+@pytest.mark.parametrize(
+    "stall",
+    [lambda connection, _: be_silent(connection), drip],
+    ids=["then silent", "then byte by byte"],
+)
+def test_a_stalled_transfer_goes_on_where_it_stopped(tmp_path, stall):
+    def say(connection, asked):
+        head, body = head_of(asked)
+        if len(server.requests) <= 4:  # more than there are retries: it got on in between
+            connection.sendall(head + body[:30_000])
+            stall(connection, body[30_000:])
+        connection.sendall(head + body)
+
+    with RawServer(say) as server:
+        part_of(server).download(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == CONTENT
+    begun = ranges_asked(server)
+    got_on = [after - before for before, after in pairwise(begun)]
+    assert len(begun) == 5
+    assert all(30_000 <= came < 30_100 for came in got_on)
+
+
+def test_a_transfer_that_hardly_gets_on_is_given_up(tmp_path):
+    def say(connection, asked):
+        head, body = head_of(asked)
+        connection.sendall(head + body[:10])
+
+    with RawServer(say) as server, pytest.raises(KumoConnectionError, match="3 attempts"):
+        part_of(server).download(tmp_path / "target")
+    assert ranges_asked(server) == [0, 10, 20]
+
+
+def test_a_slow_transfer_is_not_given_up(tmp_path):
+    def say(connection, asked):
+        head, body = head_of(asked, CONTENT[:10_000])
+        connection.sendall(head)
+        for begin in range(0, len(body), 500):
+            connection.sendall(body[begin : begin + 500])
+            time.sleep(0.05)
+
+    with RawServer(say) as server:
+        part_of(server).download(tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == CONTENT[:10_000]
+    assert len(server.requests) == 1
+
+
+ENDLESS = {
+    "as a part": b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-999/1000\r\n",
+    "as chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nTransfer-Encoding: chunked\r\n",
+}
+
+
+@pytest.mark.parametrize("head", ENDLESS.values(), ids=ENDLESS)
+def test_no_more_is_written_than_the_length_that_was_told(tmp_path, head):
+    def say(connection, _):
+        connection.sendall(head + b"\r\n")
+        while True:
+            connection.sendall(b"fa0\r\n" + b"x" * 4000 + b"\r\n")
+
+    with RawServer(say) as server, pytest.raises(KumoDataError, match="longer than the 1000 bytes"):
+        part_of(server).download(tmp_path / "target")
+    assert (tmp_path / "target").stat().st_size <= 1000
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_refused_before_it_is_written(tmp_path):
+    def say(connection, _):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % 10**17)
+        while True:
+            connection.sendall(b"x" * 10_000)
+
+    with RawServer(say) as server, pytest.raises(KumoDataError, match=rf"{10**17} bytes .*room"):
+        part_of(server).download(tmp_path / "target")
+    assert (tmp_path / "target").stat().st_size == 0
+
+
+@pytest.mark.parametrize("length", ["\u00b2", "9" * 5000, "-1", "1e3", ""])
+def test_a_length_that_is_none_is_refused(tmp_path, length):
+    def say(connection, _):
+        told = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nabc"
+        connection.sendall(told.encode("latin-1"))
+
+    with RawServer(say) as server, pytest.raises(KumoDataError, match="without its length"):
+        part_of(server).download(tmp_path / "target")
+
+
+def test_a_footer_that_claims_to_be_gigantic_is_refused():
+    """The last 64 kB of a file of 10**17 bytes, whose footer would be 4 GB of it."""
+    tail = b"x" * (64 * 1024 - 8) + b"\xff\xff\xff\xff" + b"PAR1"
+
+    def say(connection, _):
+        length = 10**17
+        connection.sendall(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n" % len(tail)
+            + b"Content-Range: bytes %d-%d/%d\r\n\r\n" % (length - len(tail), length - 1, length)
+            + tail
+        )
+
+    with RawServer(say) as server, pytest.raises(KumoDataError, match="held in memory"):
+        _ = Predictions([LiveFile(part_of(server))]).schema
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64, ".", "a..b", "[::1%25lo]", "x" * 300, "\u00ad", "127.1"]
+)
+def test_an_address_that_no_host_has_is_a_connection_error(tmp_path, server, host):
+    files = KumoClient(server.url, "acme:s3cr3t", request_max_retries=0).files
+    url = f"http://{host}:1/part-0.parquet?X-Amz-Signature=s1g"
+    with pytest.raises(KumoConnectionError) as caught:
+        RemoteFile(Addresses(lambda: [url], what="The output"), 0, files).download(tmp_path / "x")
+    assert "s1g" not in str(caught.value)
