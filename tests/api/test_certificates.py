@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from dagster_kumo import KumoClient, KumoConnectionError
+from dagster_kumo import KumoAPIError, KumoClient, KumoConnectionError
 from tests.api.scripted_server import Answer
 
 KEY = "acme:s3cr3t"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate that only those trust who are told to, with its private key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
 
 
 @pytest.fixture
@@ -84,3 +48,10 @@ def test_plain_http_where_tls_is_expected_is_a_broken_connection(server):
     with pytest.raises(KumoConnectionError, match="2 attempts") as caught:
         KumoClient(url, KEY, request_max_retries=1).check()
     assert "certificate" not in str(caught.value)
+
+
+def test_a_redirect_to_plain_http_is_not_followed(secure_url, server, elsewhere, certificate):
+    server.answer(Answer(b"", 302, {"Location": f"{elsewhere.origin}/api/v1/connectors"}))
+    with pytest.raises(KumoAPIError, match="redirected to http://"):
+        KumoClient(secure_url, KEY, verify_ssl=str(certificate)).check()
+    assert elsewhere.requests == []
