@@ -110,7 +110,7 @@ class ScriptedServer:
         length = len(answer.body) if answer.content_length == -1 else answer.content_length
         if length is not None:
             handler.send_header("Content-Length", str(length))
-        handler.close_connection = length != len(answer.body)
+        handler.close_connection |= length != len(answer.body)
         try:
             handler.end_headers()
             handler.wfile.write(answer.body)
