@@ -8,7 +8,8 @@ KumoError
 ├── KumoModelError             there is no trained model as asked for
 ├── KumoJobFailedError         a job ended, but not DONE
 ├── KumoTimeoutError           the wait was limited and the limit is over; the job goes on
-└── KumoDataError              a file is not what it should be
+├── KumoDataError              a file is not what it should be
+└── KumoPartitionsError        some partitions of a run failed (raised on the Dagster side)
 
 No query string, key or token is ever part of a message: presigned urls carry their signature there.
 """
@@ -25,6 +26,12 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 
+# Parameters by which the address of a file, or of a page, opens to whoever holds it.
+_SIGNATURE = re.compile(
+    r"(?:^|[&?#;])(?:x-amz-\w+(?:-\w+)*|x-goog-\w+|[\w-]*signature|sig|[\w-]*token|awsaccesskeyid|api[_-]?key|password)=",
+    re.IGNORECASE,
+)
+
 
 def without_query(text: str) -> str:
     """`text` with every query string in it replaced by `?...`.
@@ -35,6 +42,16 @@ def without_query(text: str) -> str:
     'What? /part-0.parquet?...'
     """
     return _QUERY.sub(lambda found: f"{found['url'] or ''}?...", text)
+
+
+def without_signature(url: str) -> str:
+    """`url` as it is, unless its query or fragment opens something: then without both.
+
+    >>> without_signature("https://kumo/jobs/1?tab=2#log"), without_signature("https://b/x?sig=abc")
+    ('https://kumo/jobs/1?tab=2#log', 'https://b/x')
+    """
+    address, separator, rest = url.partition("?" if "?" in url else "#")
+    return address if separator and _SIGNATURE.search(rest) else url
 
 
 class KumoError(Exception):
@@ -69,6 +86,10 @@ class ValidationIssue:
 
     title: str
     message: str
+
+    def __post_init__(self) -> None:
+        for name in ("title", "message"):
+            object.__setattr__(self, name, without_query(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"{self.title}: {self.message}" if self.title else self.message

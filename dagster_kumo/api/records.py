@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dagster_kumo.api.errors import KumoAPIError, ValidationIssue
+from dagster_kumo.api.errors import KumoAPIError, ValidationIssue, without_query, without_signature
 
 T = TypeVar("T")
 
@@ -72,6 +72,11 @@ def table_path(path: str) -> str:
 TablePath = Annotated[str, AfterValidator(table_path)]
 
 
+# What a server says for people may quote the address of a file, which as a presigned url is a secret.
+SaidText = Annotated[str, AfterValidator(without_query)]
+PageUrl = Annotated[str, AfterValidator(without_signature)]
+
+
 class Record(BaseModel):
     """The base of all records: immutable, and tolerant of fields it does not know."""
 
@@ -89,9 +94,9 @@ class ValidationResponse(Record):
 class JobEvent(Record):
     """One entry of a job's event log: the stage it was in."""
 
-    stage_name: str
+    stage_name: SaidText
     last_updated_at: UTCDatetime | None = None
-    detail: str | None = None
+    detail: SaidText | None = None
 
 
 class JobStatusReport(Record):
@@ -102,8 +107,8 @@ class JobStatusReport(Record):
     a host that only the service knows.
     """
 
-    status: str
-    tracking_url: str = ""
+    status: SaidText
+    tracking_url: PageUrl = ""
     start_time: UTCDatetime | None = None
     end_time: UTCDatetime | None = None
     event_log: Sequence[JobEvent] = ()
@@ -245,8 +250,8 @@ class Updated(Record):
 class ErrorItem(Record):
     """One of the reasons why a prediction table job failed."""
 
-    title: str | None = None
-    description: str | None = None
+    title: SaidText | None = None
+    description: SaidText | None = None
 
     def __str__(self) -> str:
         return ": ".join(text for text in (self.title, self.description) if text)

@@ -24,6 +24,7 @@ from dagster_kumo.api.errors import (
     KumoValidationError,
     without_query,
 )
+from dagster_kumo.api.logs import queries_hidden
 from dagster_kumo.api.rate_limit import RateLimit
 from dagster_kumo.api.stalling import StallGuard
 
@@ -52,24 +53,6 @@ def is_http_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-
-
-class _QueriesHidden(logging.Filter):
-    """Cuts the query off urls in what urllib3 logs at DEBUG of requests that a `Transport` sends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.of_this_thread = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(self.of_this_thread, "hidden", False) and isinstance(record.args, tuple):
-            record.args = tuple(
-                arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args
-            )
-        return True
-
-
-_queries_hidden = _QueriesHidden()
 
 
 class _Patience(Retry):
@@ -133,8 +116,6 @@ class Transport:
         self._max_retries = request_max_retries
         self._verify = verify_ssl
         self._threads = threading.local()
-        for name in ("urllib3.connection", "urllib3.connectionpool"):
-            logging.getLogger(name).addFilter(_queries_hidden)
 
     def retries(self) -> Retry:
         """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
@@ -202,7 +183,7 @@ class Transport:
         if not 200 <= response.status_code < 300:
             raise self._refused(method, url, response, content)
         try:
-            return _parsed(content)
+            return self._parsed(content)
         except NOT_JSON:
             raise KumoAPIError(
                 f"{method} {without_query(url)} answered {response.status_code} with something that is "
@@ -243,26 +224,24 @@ class Transport:
             session = self._threads.session = requests.Session()
             session.mount("https://", StallGuard())
             session.mount("http://", StallGuard())
-        _queries_hidden.of_this_thread.hidden = True
         try:
-            return session.request(
-                method,
-                url,
-                params=params,
-                json=body,
-                headers=headers,
-                auth=self._auth,
-                timeout=self._timeout,
-                verify=self._verify,
-                allow_redirects=False,
-                stream=True,
-            )
+            with queries_hidden():
+                return session.request(
+                    method,
+                    url,
+                    params=params,
+                    json=body,
+                    headers=headers,
+                    auth=self._auth,
+                    timeout=self._timeout,
+                    verify=self._verify,
+                    allow_redirects=False,
+                    stream=True,
+                )
         except requests.exceptions.InvalidURL:
             raise KumoConnectionError(
                 f"{without_query(url)} is not an address that can be asked."
             ) from None
-        finally:
-            _queries_hidden.of_this_thread.hidden = False
 
     def _read_limited(self, response: requests.Response, url: str) -> bytes:
         chunks: list[bytes] = []
@@ -281,6 +260,17 @@ class Transport:
             if time.monotonic() - began > self._timeout[1]:
                 raise requests.Timeout
         return b"".join(chunks)
+
+    def _parsed(self, content: bytes) -> Any:
+        """JSON as Python has it, without the key, should a job's details or warnings quote it.
+
+        Halves of a pair of surrogates, which no text can hold, become `?`.
+        """
+        text = self._auth.hide_in(content.decode("utf-8-sig"))
+        parsed = json.loads(text)
+        if "\\ud" in text.lower():
+            parsed = json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
+        return parsed
 
     def _hidden(self, text: str) -> str:
         shown = without_query(self._auth.hide_in(text))[:MAX_DETAIL_CHARS]
@@ -353,15 +343,6 @@ def _chain(error: BaseException | None) -> Generator[BaseException, None, None]:
         wrapped = getattr(error, "reason", None) or (error.args[0] if error.args else None)
         following = wrapped if isinstance(wrapped, BaseException) else None
         error = following or error.__cause__ or error.__context__
-
-
-def _parsed(content: bytes) -> Any:
-    """JSON as Python has it. Halves of a pair of surrogates, which no text can hold, become `?`."""
-    text = content.decode("utf-8-sig")
-    parsed = json.loads(text)
-    if "\\ud" in text.lower():
-        parsed = json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
-    return parsed
 
 
 def _detail(response: requests.Response, content: bytes) -> str:
