@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def limited(server: ScriptedServer) -> MakeClient:
     return limited
 
 
-@pytest.fixture
+@contextmanager
 def interrupted_soon() -> Iterator[None]:
     """A signal comes to the main thread in a moment, and raises `Interrupt` there."""
 
@@ -55,11 +56,13 @@ def interrupted_soon() -> Iterator[None]:
         raise Interrupt
 
     before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
     timer.start()
-    yield
-    timer.join()
-    signal.signal(signal.SIGUSR1, before)
+    try:
+        yield
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def in_background(call: Callable[[], object]) -> threading.Thread:
@@ -119,18 +122,18 @@ def test_files_do_not_count(server, limited):
     assert len(server.calls) == 4
 
 
-def test_a_wait_for_the_turn_can_be_interrupted(limited, interrupted_soon):
+def test_a_wait_for_the_turn_can_be_interrupted(limited):
     client = limited(HARDLY_EVER)
     client.check()
-    with pytest.raises(Interrupt):
+    with pytest.raises(Interrupt), interrupted_soon():
         client.check()
 
 
-def test_a_wait_behind_another_thread_can_be_interrupted(limited, interrupted_soon):
+def test_a_wait_behind_another_thread_can_be_interrupted(limited):
     client = limited(HARDLY_EVER)
     client.check()
     in_background(client.check).join(0.05)
-    with pytest.raises(Interrupt):
+    with pytest.raises(Interrupt), interrupted_soon():
         client.check()
 
 

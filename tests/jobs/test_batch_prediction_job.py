@@ -154,7 +154,7 @@ def test_trouble_that_stays_ends_the_wait_and_leaves_the_job(busy_kumo, queued_j
 
 def test_looks_are_no_closer_together_than_the_interval_allows(server):
     report = b'{"job_id": "bp-1", "job_status_report": {"status": "%s"}}'
-    server.answer(*[Answer(report % b"RUNNING")] * 4, Answer(report % b"DONE"))
+    server.answer(*[Answer(report % b"QUEUED")] * 4, Answer(report % b"DONE"))
     BatchPredictionJob("bp-1", KumoClient(server.url, "acme:s3cr3t")).wait(poll_interval=0.05)
     assert len(server.calls) == 5
     assert server.calls[-1].at - server.calls[0].at >= 4 * 0.05
