@@ -28,6 +28,7 @@ from dagster_kumo.api.errors import (
 )
 from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets import build_kumo_export_asset, kumo_assets
+from dagster_kumo.at_once import KumoPartitionsError
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.definitions import KumoExport, build_kumo_assets_definitions
 from dagster_kumo.io_manager import KumoIOManager
@@ -62,6 +63,7 @@ __all__ = [
     "KumoIOManager",
     "KumoJobFailedError",
     "KumoModelError",
+    "KumoPartitionsError",
     "KumoResource",
     "KumoTimeoutError",
     "KumoValidationError",

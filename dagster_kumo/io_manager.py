@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from dagster_kumo.asset_metadata import (
 )
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.loading import Annotation
+from dagster_kumo.partition_results import store_each
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
 from dagster_kumo.windows import INSTEAD_OF_INLINE, said_time
@@ -92,29 +94,23 @@ class KumoIOManager(dg.ConfigurableIOManager):
     # Writing
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Store an output: of each partition one new version."""
-        if context.has_asset_key and context.has_asset_partitions:
-            keys = list(context.asset_partition_keys)
-            values = self._by_partition(context, obj, keys)
-        else:
-            values = {None: obj}
-        for key, value in values.items():
-            metadata = self._store_partition(context, key, value)
-            if len(values) == 1:
-                context.add_output_metadata(metadata)
+        """Store an output: of each partition one new version.
 
-    def _by_partition(
-        self, context: dg.OutputContext, obj: Any, keys: list[str]
-    ) -> Mapping[str | None, Any]:
+        Raises:
+            KumoDataError: a file is not what it should be.
+            KumoPartitionsError: some partitions failed, in a run over several.
+        """
+        keys = list(context.asset_partition_keys) if _is_partitioned(context) else [None]
         if len(keys) == 1:
-            return {keys[0]: obj}
-        if not isinstance(obj, Mapping) or set(obj) != set(keys):
+            context.add_output_metadata(self._store_partition(context, keys[0], obj))
+            return
+        if not isinstance(obj, Mapping) or len(obj) != len(keys) or not all(k in obj for k in keys):
             raise KumoDataError(
                 f"{context.asset_key.to_user_string()} is made for {len(keys)} partitions in one run, so its "
                 "value must be a dictionary by partition key. Return one, or give the asset "
                 "BackfillPolicy.multi_run()."
             )
-        return obj
+        store_each(context, obj, partial(self._store_partition, context))
 
     def _store_partition(
         self, context: dg.OutputContext, key: str | None, obj: Any
@@ -216,7 +212,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         annotation = Annotation.parse(context.dagster_type.typing_type)
         metadata = context.definition_metadata or {}
         columns: Sequence[str] | None = metadata.get("columns")
-        if context.has_asset_key and context.has_asset_partitions:
+        if _is_partitioned(context):
             keys: list[str | None] = list(context.asset_partition_keys)
         else:
             keys = [None]
@@ -293,10 +289,18 @@ class KumoIOManager(dg.ConfigurableIOManager):
             directory /= folder_name(part)
         # Asset `a`, partition `b`, and asset `a/b` have the same folder, and so have, on a disk that
         # takes upper and lower case for the same, partitions `b` and `B`.
-        owner = f"{_name(context)}, partition {partition_key}" if partition_key is not None else _name(context)
+        owner = (
+            f"{_name(context)}, partition {partition_key}"
+            if partition_key is not None
+            else _name(context)
+        )
         return PartitionStore(
             directory, grace_period=timedelta(seconds=self.grace_period), owner=owner
         )
+
+
+def _is_partitioned(context: dg.InputContext | dg.OutputContext) -> bool:
+    return context.has_asset_key and context.has_asset_partitions
 
 
 def _joined(stored: list[Predictions]) -> Predictions:

@@ -1,30 +1,38 @@
 """One launch, one job: attach to the job of an earlier attempt instead of paying for it again.
 
-A launch is identified by the assets, the partition, the root run and the request. The root run, and
-not the run, so that a retry and a re-execution are the same launch as the attempt before them. That
-identity is a tag on the Kumo job. Before anything is launched, and again whenever the answer to a
-launch was lost, the job that carries it is looked for.
+What identifies a launch (see `attempts`) is a tag on the Kumo job. Before anything is launched, and
+again whenever the answer to a launch was lost, the job that carries it is looked for. It is looked
+for once more afterwards: of two processes that launched at the same moment, the first one's job
+stays, and the other cancels its own.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoValidationError, ValidationIssue
+from dagster_kumo.api.errors import KumoError, KumoValidationError, ValidationIssue
 from dagster_kumo.api.records import (
     CANCELLED,
     FAILED,
     BatchPredictionJobResource,
     BatchPredictionRequest,
     PredictionTableJobResource,
+)
+from dagster_kumo.attempts import (
+    JOB_ID_METADATA,
+    TABLE_JOB_ID_METADATA,
+    delivered_before,
+    launch_key,
+    materialized_job_ids,
+    note_on_run,
 )
 from dagster_kumo.batch_prediction import MAX_TAG_VALUE
 from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
@@ -35,10 +43,9 @@ ASSET_TAG = "dagster.asset"
 PARTITION_TAG = "dagster.partition"
 CODE_LOCATION_TAG = "dagster.code_location"
 
-JOB_ID_METADATA = "dagster-kumo/job_id"
-TABLE_JOB_ID_METADATA = "dagster-kumo/prediction_table_job_id"
-# Of one partition: a root run that delivered more often is no retry.
-MATERIALIZATIONS_LOOKED_AT = 20
+# Seconds that a terminated run waits for the answer to a launch. What ends processes grants them
+# half a minute as a rule.
+ANSWER_SECONDS = 15.0
 
 Find = Callable[[], str | None]
 
@@ -74,6 +81,11 @@ class Launch(ABC):
         self._partition_key = partition_key
         self._delivered_in = delivered_in
         self._key = launch_key(request, context, partition_key)
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._answer: Future[str] | None = None
+        self._launched_id: str | None = None
+        self._job_id: str | None = None
         self.attached = False
         """Whether the job was there already."""
         self.warnings: Sequence[ValidationIssue] = ()
@@ -86,58 +98,153 @@ class Launch(ABC):
             KumoValidationError: the server refused the request.
             KumoConnectionError: no answer, and no job to be found that the request made.
         """
-        job_id = self._find()
-        self.attached = job_id is not None
-        if job_id is None:
-            tags = {**_tags(self._context, self._partition_key), LAUNCH_KEY_TAG: self._key}
-            job_id, self.warnings = self._create(tags, self._find)
-        self._note_on_run(job_id)
+        job_id = self._find() or self._settled(self._launched())
+        self._job_id = job_id
+        self.attached = job_id != self._launched_id
+        if self.attached:
+            self._note(job_id)
         return job_id
+
+    def stop(self) -> None:
+        """Send nothing more, and wait a little for the answer to what is on its way."""
+        with self._lock:
+            self._stopped = True
+        if self._answer is not None:
+            wait([self._answer], ANSWER_SECONDS)
 
     def cancel(self) -> None:
         """Cancel the job, also when the launch was interrupted before its id was known."""
-        job_id = self._find()
+        self.stop()
+        answer = self._answer
+        if answer is not None and not answer.done():
+            raise KumoError("the answer to its launch has not come")
+        answered = answer.result() if answer is not None and not answer.exception() else None
+        job_id = self._job_id or answered or self._find()
         if job_id is not None:
             self._cancel(job_id)
 
-    def _find(self) -> str | None:
-        # The tags are looked at again: a server may ignore a filter that it does not know.
-        for job in self._list({LAUNCH_KEY_TAG: self._key}):
-            if (
-                job.tags.get(LAUNCH_KEY_TAG) == self._key
-                and job.job_status_report.status not in (FAILED, CANCELLED)
-                and not self._is_delivered(job.job_id)
-            ):
-                return job.job_id
-        return None
+    def _launched(self) -> str:
+        """Launch on a thread of its own: an interrupt must not cut off the answer, which tells what
+        there is to cancel or, for the attempt after this one, to attach to."""
+        with self._lock:
+            self._raise_if_stopped()
+            self._answer = answer = Future[str]()
+
+        def launch() -> None:
+            try:
+                job_id = self._create()
+                self._note(job_id)
+                answer.set_result(job_id)
+            except BaseException as error:  # noqa: BLE001 - raised where the answer is waited for
+                answer.set_exception(error)
+
+        threading.Thread(target=launch, name="kumo-launch", daemon=True).start()
+        self._launched_id = answer.result()
+        return self._launched_id
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped:
+            raise KumoError(f"The run ended before the {self.kind} was launched.")
+
+    def _settled(self, job_id: str) -> str:
+        """The job that counts, should another process have launched at the same moment."""
+        return job_id
 
     def _is_delivered(self, job_id: str) -> bool:
-        instance = self._context.instance
         return all(
-            job_id in materialized_job_ids(instance, key, self._partition_key, entry=entry)
+            job_id
+            in materialized_job_ids(
+                self._context.instance,
+                key,
+                self._partition_key,
+                entry=entry,
+                before=self._delivered_before,
+            )
             for key, entry in self._delivered_in.items()
         )
 
-    def _note_on_run(self, job_id: str) -> None:
-        """Write the job's id to the run's own tags, where a person finds it."""
-        tag = run_tag(self.run_tag, self._context, self._partition_key)
-        self._context.instance.add_run_tags(self._context.run.run_id, {tag: job_id})
+    @cached_property
+    def _delivered_before(self) -> float:
+        return delivered_before(self._context)
+
+    def _note(self, job_id: str) -> None:
+        note_on_run(self._context, self.run_tag, self._partition_key, job_id)
 
     @abstractmethod
-    def _create(
-        self, tags: Mapping[str, str], find: Find
-    ) -> tuple[str, Sequence[ValidationIssue]]: ...
+    def _find(self) -> str | None:
+        """The job that an attempt of this launch has launched, if it can be attached to."""
 
     @abstractmethod
-    def _list(
-        self, tags: Mapping[str, str]
-    ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource]: ...
+    def _create(self) -> str: ...
 
     @abstractmethod
     def _cancel(self, job_id: str) -> object: ...
 
 
-class PredictionLaunch(Launch):
+class TaggedLaunch(Launch):
+    """The launch of a job that carries its launch key as a tag."""
+
+    def _find(self) -> str | None:
+        jobs = self._jobs()
+        return jobs[0] if jobs else None
+
+    def _jobs(self) -> list[str]:
+        """The jobs that can be attached to, oldest first: all attempts choose the same one."""
+        # The tags are looked at again: a server may ignore a filter that it does not know.
+        return [
+            job.job_id
+            for job in reversed(self._list({LAUNCH_KEY_TAG: self._key}))
+            if job.tags.get(LAUNCH_KEY_TAG) == self._key
+            and job.job_status_report.status not in (FAILED, CANCELLED)
+            and not self._is_delivered(job.job_id)
+        ]
+
+    def _create(self) -> str:
+        tags = {**self._own_tags(), LAUNCH_KEY_TAG: self._key}
+        return self._create_tagged(tags, self._find_unless_stopped)
+
+    def _find_unless_stopped(self) -> str | None:
+        """Looked for before the request is repeated, which it is not once the run has ended."""
+        found = self._find()
+        if found is None:
+            self._raise_if_stopped()
+        return found
+
+    def _settled(self, job_id: str) -> str:
+        jobs = self._jobs()
+        if job_id not in jobs or jobs[0] == job_id:
+            return job_id
+        self._context.log.warning(
+            f"Another attempt launched {self.kind} {jobs[0]} at the same moment: attaching to it, and "
+            f"cancelling {job_id}."
+        )
+        self._cancel(job_id)
+        return jobs[0]
+
+    def _own_tags(self) -> dict[str, str]:
+        context = self._context
+        tags = {
+            RUN_ID_TAG: context.run.run_id,
+            ASSET_TAG: min(key.to_user_string() for key in context.selected_asset_keys),
+        }
+        if self._partition_key is not None:
+            tags[PARTITION_TAG] = self._partition_key
+        origin = context.run.remote_job_origin
+        if origin is not None:
+            tags[CODE_LOCATION_TAG] = origin.repository_origin.code_location_origin.location_name
+        return {key: value[:MAX_TAG_VALUE] for key, value in tags.items()}
+
+    @abstractmethod
+    def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str: ...
+
+    @abstractmethod
+    def _list(
+        self, tags: Mapping[str, str]
+    ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource]:
+        """The jobs with `tags`, newest first."""
+
+
+class PredictionLaunch(TaggedLaunch):
     """The launch of a prediction job, from which `outputs` are made."""
 
     kind = "prediction job"
@@ -160,10 +267,10 @@ class PredictionLaunch(Launch):
         self._client = client
         self._request = request
 
-    def _create(self, tags: Mapping[str, str], find: Find) -> tuple[str, Sequence[ValidationIssue]]:
+    def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
         request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
         try:
-            return self._client.create_prediction_job(request, find=find)
+            job_id, self.warnings = self._client.create_prediction_job(request, find=find)
         except KumoValidationError as error:
             if not request.outputs:
                 raise
@@ -174,6 +281,7 @@ class PredictionLaunch(Launch):
                 detail=error.detail,
                 errors=error.errors,
             ) from None
+        return job_id
 
     def _list(self, tags: Mapping[str, str]) -> Sequence[BatchPredictionJobResource]:
         return self._client.list_prediction_jobs(tags)
@@ -182,7 +290,7 @@ class PredictionLaunch(Launch):
         return self._client.cancel_prediction_job(job_id)
 
 
-class TableLaunch(Launch):
+class TableLaunch(TaggedLaunch):
     """The launch of a job that makes a prediction table.
 
     The table is delivered when the outputs that are predicted from it are: a retry predicts from the
@@ -213,70 +321,13 @@ class TableLaunch(Launch):
         self._request = request
         self._job_tags = job_tags
 
-    def _create(self, tags: Mapping[str, str], find: Find) -> tuple[str, Sequence[ValidationIssue]]:
-        job_id = self._client.create_prediction_table_job(
+    def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
+        return self._client.create_prediction_table_job(
             **self._request, job_tags={**self._job_tags, **tags}, find=find
         )
-        return job_id, ()
 
     def _list(self, tags: Mapping[str, str]) -> Sequence[PredictionTableJobResource]:
         return self._client.list_prediction_table_jobs(tags)
 
     def _cancel(self, job_id: str) -> object:
         return self._client.cancel_prediction_table_job(job_id)
-
-
-def run_tag(prefix: str, context: dg.AssetExecutionContext, partition_key: str | None) -> str:
-    """The tag of the run that names the job of an op, or of one of its partitions."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.op.name)
-    if partition_key is not None and len(context.partition_keys) > 1:
-        name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
-    return f"{prefix}.{name}"[:76]
-
-
-def launch_key(
-    request: Mapping[str, Any], context: dg.AssetExecutionContext, partition_key: str | None
-) -> str:
-    """What tells the launch from others: assets, partition, root run and request."""
-    identity = {
-        "assets": sorted(key.to_user_string() for key in context.assets_def.keys),
-        "partition": partition_key,
-        "root_run": context.run.root_run_id or context.run.run_id,
-        "request": request,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _tags(context: dg.AssetExecutionContext, partition_key: str | None) -> dict[str, str]:
-    tags = {
-        RUN_ID_TAG: context.run.run_id,
-        ASSET_TAG: min(key.to_user_string() for key in context.selected_asset_keys),
-    }
-    if partition_key is not None:
-        tags[PARTITION_TAG] = partition_key
-    origin = context.run.remote_job_origin
-    if origin is not None:
-        tags[CODE_LOCATION_TAG] = origin.repository_origin.code_location_origin.location_name
-    return {key: value[:MAX_TAG_VALUE] for key, value in tags.items()}
-
-
-def materialized_job_ids(
-    instance: dg.DagsterInstance,
-    asset_key: dg.AssetKey,
-    partition_key: str | None,
-    *,
-    entry: str = JOB_ID_METADATA,
-    limit: int = MATERIALIZATIONS_LOOKED_AT,
-) -> list[str]:
-    """The jobs behind an asset's materializations, newest first; `entry` of the metadata names them."""
-    partitions = None if partition_key is None else [partition_key]
-    found = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions), limit=limit
-    )
-    job_ids: list[str] = []
-    for record in found.records:
-        materialization = record.asset_materialization
-        named = materialization.metadata.get(entry) if materialization else None
-        if named is not None and isinstance(named.value, str):
-            job_ids.append(named.value)
-    return job_ids

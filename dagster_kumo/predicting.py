@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.asset_metadata import job_metadata, table_metadata
+from dagster_kumo.at_once import AtOnce
+from dagster_kumo.attempts import JOB_ID_METADATA
 from dagster_kumo.generated_tables import (
     GeneratedTable,
     checked_table,
@@ -23,15 +26,24 @@ from dagster_kumo.generated_tables import (
 )
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
-from dagster_kumo.launching import JOB_ID_METADATA, Launch, PredictionLaunch, TableLaunch
+from dagster_kumo.launching import Launch, PredictionLaunch, TableLaunch
+from dagster_kumo.partition_results import PartitionOutputs, materialize_each
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.progress import ProgressLog
 from dagster_kumo.run_definition import RunDefinition
-from dagster_kumo.termination import cancelled_with_the_run
+from dagster_kumo.termination import RunJobs
 from dagster_kumo.windows import INSTEAD_OF_INLINE, STATED_EXACTLY, said_time
 
 if TYPE_CHECKING:
     from dagster_kumo.resource import KumoResource
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Done:
+    result: BatchPredictionJobResult
+    seconds: float
 
 
 class PredictionRun:
@@ -56,37 +68,77 @@ class PredictionRun:
         self._client = kumo.get_client()
         self._definition = definition
         self._model = model
+        self._jobs = RunJobs(context, kumo.cancel_on_termination)
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Make what is selected, all partitions, and yield it asset by asset.
 
         A prediction table counts as made as soon as it is: predicting from it may take long.
         """
-        definition, keys = self._definition, self._definition.partition_keys
-        tables: dict[str | None, GeneratedTable] = {}
-        if definition.table is not None:
+        definition = self._definition
+        with self._jobs.ended_with_the_run():
+            tables: dict[str | None, GeneratedTable] = {}
+            if definition.table is not None and definition.makes_table:
+                yield self._tables_made(definition.table, tables)
+            elif definition.table is not None:
+                for key in definition.partition_keys:
+                    tables[key] = self._materialized_table(definition.table, key)
+            if definition.outputs:
+                yield from self._outputs_made(tables)
+
+    def _tables_made(
+        self, asset_key: dg.AssetKey, tables: dict[str | None, GeneratedTable]
+    ) -> dg.MaterializeResult[Any]:
+        """Make the prediction tables, all of which are added to `tables`."""
+
+        def make(key: str | None) -> dict[str, Any]:
             started = time.monotonic()
-            find = self._make_table if definition.makes_table else self._materialized_table
-            tables = {key: find(definition.table, key) for key in keys}
-            if definition.makes_table:
-                seconds = time.monotonic() - started
-                metadata = {key: self._table_metadata(t, seconds) for key, t in tables.items()}
-                yield self._materialization(definition.table, metadata)
-        if not definition.outputs:
-            return
-        started = time.monotonic()
-        results = {key: self._predict(key, tables.get(key)) for key in keys}
-        seconds = time.monotonic() - started
-        for output_type, asset_key in definition.outputs.items():
-            outputs = {
-                key: self._output(result, output_type, key, tables.get(key))
-                for key, result in results.items()
-            }
-            metadata = {
-                key: job_metadata(result, outputs[key].provenance, seconds=seconds)
-                for key, result in results.items()
-            }
-            yield self._materialization(asset_key, metadata, values=outputs)
+            tables[key] = self._make_table(asset_key, key)
+            return self._table_metadata(tables[key], time.monotonic() - started)
+
+        keys = self._definition.several_partitions
+        if keys is not None:
+            return materialize_each(self._context, asset_key, self._at_once(keys, make), dict)
+        metadata = make(self._definition.partition_keys[0])
+        return dg.MaterializeResult(
+            asset_key=asset_key, metadata=metadata, data_version=_data_version(metadata)
+        )
+
+    def _outputs_made(
+        self, tables: Mapping[str | None, GeneratedTable]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        def predict(key: str | None) -> _Done:
+            started = time.monotonic()
+            result = self._predict(key, tables.get(key))
+            return _Done(result, time.monotonic() - started)
+
+        def describe(
+            output_type: OutputType, key: str | None, done: _Done
+        ) -> tuple[Predictions, dict[str, Any]]:
+            output = self._output(done.result, output_type, key, tables.get(key))
+            return output, job_metadata(done.result, output.provenance, seconds=done.seconds)
+
+        outputs = self._definition.outputs.items()
+        keys = self._definition.several_partitions
+        if keys is None:
+            (key,) = self._definition.partition_keys
+            done = predict(key)
+            for output_type, asset_key in outputs:
+                output, metadata = describe(output_type, key, done)
+                version = _data_version(metadata)
+                yield dg.MaterializeResult(
+                    asset_key=asset_key, metadata=metadata, data_version=version, value=output
+                )
+        else:
+            all_done = self._at_once(keys, predict)
+            for output_type, asset_key in outputs:
+                value = PartitionOutputs(
+                    self._context, asset_key, all_done, partial(describe, output_type)
+                )
+                yield dg.MaterializeResult(asset_key=asset_key, value=value)
+
+    def _at_once(self, keys: Sequence[str], make: Callable[[str], T]) -> AtOnce[T]:
+        return AtOnce(keys, make, at_once=self._kumo.max_concurrent_jobs)
 
     # Jobs
 
@@ -106,7 +158,9 @@ class PredictionRun:
             PredictionTableJob(job_id, self._client).result(
                 poll_interval=self._kumo.poll_interval,
                 timeout=self._kumo.poll_timeout,
-                on_look=ProgressLog(self._context, f"Prediction table job {job_id}"),
+                on_look=self._jobs.looking(
+                    ProgressLog(self._context, f"Prediction table job {job_id}")
+                ),
             )
         return checked_table(self._client, job_id, anchor_time)
 
@@ -154,12 +208,7 @@ class PredictionRun:
     @contextmanager
     def _launched(self, launch: Launch, about: str) -> Generator[str, None, None]:
         """Attach to a job or launch it, and let it end with the run while the block waits for it."""
-        with cancelled_with_the_run(
-            self._context,
-            self._kumo.cancel_on_termination,
-            job=f"the {launch.kind}",
-            cancel=launch.cancel,
-        ):
+        with self._jobs.waiting_for(launch):
             job_id = launch.run()
             done = "Attached to" if launch.attached else "Launched"
             self._context.log.info(f"{done} {launch.kind} {job_id}{about}")
@@ -209,30 +258,9 @@ class PredictionRun:
             job_id=table.job_id, anchor_time=table.anchor_time, rows=rows, seconds=seconds
         )
 
-    def _materialization(
-        self,
-        asset_key: dg.AssetKey,
-        metadata: Mapping[str | None, Mapping[str, Any]],
-        *,
-        values: Mapping[str | None, Predictions] | None = None,
-    ) -> dg.MaterializeResult[Any]:
-        """The result of one asset: what is known of each partition, and values for the I/O manager.
 
-        In a run over several partitions the value is a dictionary by partition.
-        """
-        if len(metadata) > 1:
-            for key, entries in metadata.items():
-                self._context.add_asset_metadata(entries, asset_key, key)
-            value: dict[str, Any] = {} if values is None else {"value": values}
-            return dg.MaterializeResult(asset_key=asset_key, **value)
-        ((key, entries),) = metadata.items()
-        value: dict[str, Any] = {} if values is None else {"value": values[key]}
-        return dg.MaterializeResult(
-            asset_key=asset_key,
-            metadata=entries,
-            data_version=dg.DataVersion(entries[JOB_ID_METADATA]),
-            **value,
-        )
+def _data_version(metadata: Mapping[str, Any]) -> dg.DataVersion:
+    return dg.DataVersion(metadata[JOB_ID_METADATA])
 
 
 def _for(anchor_time: datetime | None) -> str:

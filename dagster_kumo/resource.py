@@ -14,17 +14,11 @@ from dagster_kumo.api.connectors import (
     MetadataField,
     TableName,
     WriteMode,
-    prediction_output,
 )
-from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.exporting import PartitionExport, table_of_partition
+from dagster_kumo.exporting import ExportRun
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
-from dagster_kumo.launching import (
-    JOB_ID_METADATA,
-    materialized_job_ids,
-)
 from dagster_kumo.models import observe_model, trained_model
 from dagster_kumo.predicting import PredictionRun
 from dagster_kumo.run_definition import RunDefinition
@@ -134,6 +128,14 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "A job that takes longer is not cancelled."
         ),
     )
+    max_concurrent_jobs: int = Field(
+        default=10,
+        ge=1,
+        description=(
+            "How many Kumo jobs a run over several partitions keeps going at once "
+            "(BackfillPolicy.single_run())."
+        ),
+    )
     cancel_on_termination: CancelOnTermination = Field(
         default="user",
         description=(
@@ -193,6 +195,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoValidationError: Kumo refused the launch.
             KumoJobFailedError: the job ended FAILED or CANCELLED.
             KumoDataError: the job or its table is for another time than the partition's.
+            KumoPartitionsError: any of these of some partitions, in a run over several.
         """
         definition = RunDefinition(context)
         trained = trained_model(self.get_client(), definition.prediction)
@@ -226,74 +229,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         Raises:
             KumoError: the upstream asset has not been materialized by a prediction job.
             KumoJobFailedError: the export ended FAILED or CANCELLED.
+            KumoPartitionsError: that of some partitions, in a run over several.
         """
-        partition_keys = context.partition_keys if context.assets_def.partitions_def else [None]
-        done = {
-            key: self._export_partition(
-                context,
-                key,
-                predictions=predictions,
-                output_type=output_type,
-                connector=connector,
-                table_name=table_name,
-                write_mode=write_mode,
-                metadata_fields=metadata_fields,
-            )
-            for key in partition_keys
-        }
-        if len(done) > 1:
-            for key, metadata in done.items():
-                context.add_asset_metadata(metadata, partition_key=key)
-            yield dg.MaterializeResult()
-        else:
-            (metadata,) = done.values()
-            job_id = metadata[JOB_ID_METADATA]
-            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(job_id))
-
-    def _export_partition(
-        self,
-        context: dg.AssetExecutionContext,
-        partition_key: str | None,
-        *,
-        predictions: dg.AssetKey,
-        output_type: OutputType,
-        connector: Connector,
-        table_name: TableName,
-        write_mode: WriteMode | None,
-        metadata_fields: Sequence[MetadataField],
-    ) -> dict[str, Any]:
-        """Export one partition and wait until it is written: the metadata of it."""
-        table = table_of_partition(table_name, partition_key)
-        export = PartitionExport(
+        export = ExportRun(
             context,
-            self.get_client(),
-            partition_key,
-            job_id=_job_behind(context, predictions, partition_key),
+            self,
+            predictions=predictions,
             connector=connector,
-            output=prediction_output(
-                output_type,
-                connector,
-                table,
-                metadata_fields=metadata_fields,
-                write_mode=write_mode,
-            ),
-            shown=connector.display_name(table, output_type),
+            table_name=table_name,
+            output_type=output_type,
+            write_mode=write_mode,
+            metadata_fields=metadata_fields,
         )
-        return export.run(
-            policy=self.cancel_on_termination,
-            poll_interval=self.poll_interval,
-            timeout=self.poll_timeout,
-        )
-
-
-def _job_behind(
-    context: dg.AssetExecutionContext, asset_key: dg.AssetKey, partition_key: str | None
-) -> str:
-    job_ids = materialized_job_ids(context.instance, asset_key, partition_key, limit=1)
-    if not job_ids:
-        where = f", partition {partition_key}," if partition_key else ""
-        raise KumoError(
-            f"The asset {asset_key.to_user_string()}{where} has not been materialized by a prediction job, "
-            "so there is nothing to export. Materialize it first."
-        )
-    return job_ids[0]
+        yield from export.results()

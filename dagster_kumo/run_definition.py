@@ -42,6 +42,10 @@ class RunDefinition:
         self.partition_keys: Sequence[str | None] = (
             context.partition_keys if self.partitions_def is not None else [None]
         )
+        self.several_partitions: Sequence[str] | None = (
+            context.partition_keys if len(self.partition_keys) > 1 else None
+        )
+        """The partitions of a run over several; None in a run for one, or without partitions."""
         check_anchor(self.prediction, self.partitions_def, name=context.assets_def.op.name)
 
     def window(self, partition_key: str | None) -> dg.TimeWindow | None:

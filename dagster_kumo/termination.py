@@ -1,56 +1,105 @@
-"""What becomes of a Kumo job when the run that waits for it is terminated."""
+"""What becomes of the Kumo jobs when the run that waits for them is terminated."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
+from dagster_kumo.api.records import JobStatusReport
 
+if TYPE_CHECKING:
+    from dagster_kumo.launching import Launch
+
+OnLook = Callable[[JobStatusReport], None]
 CancelOnTermination = Literal["user", "always", "never"]
 
 
-@contextmanager
-def cancelled_with_the_run(
-    context: dg.AssetExecutionContext,
-    policy: CancelOnTermination,
-    *,
-    job: str,
-    cancel: Callable[[], object],
-) -> Generator[None, None, None]:
-    """Cancel a job when the run is terminated while the block runs; the termination goes on.
+class RunJobs:
+    """The jobs that a run is waiting for, on whatever threads; all of them end with it, or none.
 
-    An error is no termination: the job is left alone, for a retry to attach to. A termination
-    arrives as an exception outside `Exception`: an interrupt, or the generator being closed when
-    the interrupt struck while the I/O manager wrote.
+    An error is no termination: the jobs are left alone, for a retry to attach to. A termination
+    arrives in the main thread as an exception outside `Exception`: an interrupt, or the generator
+    being closed when the interrupt struck while the I/O manager wrote.
     """
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        if _is_wanted(context, policy):
-            context.log.info(f"The run is being terminated: cancelling {job}.")
-            try:
-                cancel()
-            except KumoError as error:
-                context.log.warning(f"{job} could not be cancelled and may still run: {error}")
-        else:
-            context.log.info(
-                f"The run ends, but {job} goes on: a retry of this run attaches to it."
+
+    def __init__(self, context: dg.AssetExecutionContext, policy: CancelOnTermination) -> None:
+        self._context = context
+        self._policy = policy
+        self._waited_for: list[Launch] = []
+        self._ended = threading.Event()
+
+    @contextmanager
+    def ended_with_the_run(self) -> Generator[None, None, None]:
+        """Cancel the jobs when the run is terminated while the block runs; the termination goes on."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._end()
+            raise
+
+    @contextmanager
+    def waiting_for(self, launch: Launch) -> Generator[None, None, None]:
+        """Let a job count as one that is waited for while the block runs."""
+        self._raise_if_ended()
+        self._waited_for.append(launch)
+        try:
+            yield
+        except Exception:
+            self._waited_for.remove(launch)
+            raise
+        self._waited_for.remove(launch)
+
+    def looking(self, on_look: OnLook) -> OnLook:
+        """`on_look`, by which a thread that waits for a job learns that the run has ended."""
+
+        def look(report: JobStatusReport) -> None:
+            self._raise_if_ended()
+            on_look(report)
+
+        return look
+
+    def _raise_if_ended(self) -> None:
+        # The termination itself reaches the main thread alone.
+        if self._ended.is_set():
+            raise KumoError("The run has ended.")
+
+    def _end(self) -> None:
+        self._ended.set()
+        launches = list(self._waited_for)
+        for launch in launches:
+            launch.stop()
+        if launches and not self._cancels():
+            self._context.log.info(
+                f"The run ends, but {_named(launches)} goes on: a retry of this run attaches to it."
             )
-        raise
+            return
+        for launch in launches:
+            self._context.log.info(f"The run is being terminated: cancelling the {launch.kind}.")
+            try:
+                launch.cancel()
+            except KumoError as error:
+                self._context.log.warning(
+                    f"The {launch.kind} could not be cancelled and may still run: {error}"
+                )
+
+    def _cancels(self) -> bool:
+        """Whether jobs end with the run: with a user's terminate, and not with an eviction."""
+        if self._policy != "user":
+            return self._policy == "always"
+        run = self._context.instance.get_run_by_id(self._context.run.run_id)
+        return run is not None and run.status in (
+            dg.DagsterRunStatus.CANCELING,
+            dg.DagsterRunStatus.CANCELED,
+        )
 
 
-def _is_wanted(context: dg.AssetExecutionContext, policy: CancelOnTermination) -> bool:
-    """Whether the job should end with the run: a user's terminate, and not an eviction."""
-    if policy != "user":
-        return policy == "always"
-    run = context.instance.get_run_by_id(context.run.run_id)
-    return run is not None and run.status in (
-        dg.DagsterRunStatus.CANCELING,
-        dg.DagsterRunStatus.CANCELED,
-    )
+def _named(launches: list[Launch]) -> str:
+    first = f"the {launches[0].kind}"
+    return first if len(launches) == 1 else f"{first} (and {len(launches) - 1} more)"

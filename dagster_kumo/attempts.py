@@ -1,0 +1,126 @@
+"""Which attempts are one launch, and what has been delivered before.
+
+A launch is identified by the assets, the partition, the root run and the request. The root run, and
+not the run, so that a retry and a re-execution are the same launch as the attempt before them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+JOB_ID_METADATA = "dagster-kumo/job_id"
+TABLE_JOB_ID_METADATA = "dagster-kumo/prediction_table_job_id"
+# Of one partition: a root run that delivered more often is no retry.
+MATERIALIZATIONS_LOOKED_AT = 20
+# What Dagster tags a re-execution from failure and an automatic retry with.
+_RETRY_TAGS: Mapping[str, str] = {
+    "dagster/is_resume_retry": "true",
+    "dagster/is_asset_resume_retry": "true",
+    "dagster/retry_number": r"\d+",
+}
+
+# Dagster reads the tags of a run, adds to them and writes them back.
+_tagging = threading.Lock()
+
+
+def launch_key(
+    request: Mapping[str, Any], context: dg.AssetExecutionContext, partition_key: str | None
+) -> str:
+    """What tells a launch from others: assets, partition, root run and request."""
+    identity = {
+        "assets": sorted(key.to_user_string() for key in context.assets_def.keys),
+        "partition": partition_key,
+        "root_run": root_run_id(context),
+        "request": request,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def root_run_id(context: dg.AssetExecutionContext) -> str:
+    """The run that all retries and re-executions go back to."""
+    return context.run.root_run_id or context.run.run_id
+
+
+def runs_of_launch(context: dg.AssetExecutionContext) -> list[dg.DagsterRun]:
+    """All attempts: the root run, and what has been run again from it."""
+    root = root_run_id(context)
+    again = context.instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": root}))
+    runs = {r.run_id: r for r in [*again, context.instance.get_run_by_id(root)] if r is not None}
+    return list(runs.values())
+
+
+def note_on_run(
+    context: dg.AssetExecutionContext, prefix: str, partition_key: str | None, noted: str
+) -> None:
+    """Write a job's id to the run's own tags, where a person finds it."""
+    with _tagging:
+        tag = run_tag(prefix, context, partition_key)
+        context.instance.add_run_tags(context.run.run_id, {tag: noted})
+
+
+def run_tag(prefix: str, context: dg.AssetExecutionContext, partition_key: str | None) -> str:
+    """The tag of the run that names the job of an op, or of one of its partitions."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.op.name)
+    if partition_key is not None and len(context.partition_keys) > 1:
+        name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
+    return f"{prefix}.{name}"[:76]
+
+
+def delivered_before(context: dg.AssetExecutionContext) -> float:
+    """Until when (unix time) a delivery is an earlier one, which this launch does not take up.
+
+    Materializing again on purpose is to predict again: what was delivered before its run was
+    created is done with. A run that carries on what an earlier one began is not on purpose, and
+    neither is another attempt in the same run: they take up what their own attempts delivered, and
+    so does a run beside which a left-over process of an earlier attempt is still at work.
+    """
+    run_id = context.run.run_id
+    record = context.instance.get_run_record_by_id(run_id)
+    while record is not None and record.dagster_run.parent_run_id and _is_retry(record.dagster_run):
+        parent = context.instance.get_run_record_by_id(record.dagster_run.parent_run_id)
+        if parent is None:
+            break
+        record = parent
+    if record is None:
+        raise LookupError(f"The run {run_id} is not in the Dagster instance.")
+    return record.create_timestamp.timestamp()
+
+
+def _is_retry(run: dg.DagsterRun) -> bool:
+    return any(re.fullmatch(is_, run.tags.get(tag, "")) for tag, is_ in _RETRY_TAGS.items())
+
+
+def materialized_job_ids(
+    instance: dg.DagsterInstance,
+    asset_key: dg.AssetKey,
+    partition_key: str | None,
+    *,
+    entry: str = JOB_ID_METADATA,
+    limit: int = MATERIALIZATIONS_LOOKED_AT,
+    before: float | None = None,
+) -> list[str]:
+    """The jobs behind an asset's materializations, newest first; `entry` of the metadata names them.
+
+    `before` leaves out what was materialized at that unix time or later.
+    """
+    partitions = None if partition_key is None else [partition_key]
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            asset_key=asset_key, asset_partitions=partitions, before_timestamp=before
+        ),
+        limit=limit,
+    )
+    job_ids: list[str] = []
+    for record in found.records:
+        materialization = record.asset_materialization
+        named = materialization.metadata.get(entry) if materialization else None
+        if named is not None and isinstance(named.value, str):
+            job_ids.append(named.value)
+    return job_ids
