@@ -55,6 +55,7 @@ class ScriptedServer:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket.listen(256)  # many clients at once
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # clients that hang up are no news
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
