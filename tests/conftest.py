@@ -13,7 +13,6 @@ from dagster_kumo.api.connectors import kept_by_kumo
 from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import ScriptedServer
-from tests.support import instance_in
 
 PURCHASE = "trainingjob-cdnow-purchase"
 
@@ -66,9 +65,9 @@ def result(done_job_id: str, client: KumoClient) -> BatchPredictionJobResult:
 
 
 @pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance on disk, the same for all tests of a module."""
-    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory, the same for all tests of a module."""
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 

@@ -1,7 +1,11 @@
 """What the tests of the Dagster side share."""
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,3 +87,71 @@ def metadata_of(
 def files_below(path: Path) -> Sequence[str]:
     """The files below a folder, by their paths in it."""
     return sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
+
+
+# A run that is ended from outside ###########################################################
+
+
+# Processes that begin with Dagster loaded: loading it takes longer than such a run.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__, "dagster._core.storage.sqlite_storage"])
+
+
+def interrupt_a_run(
+    assets: Callable[[], dg.AssetsDefinition],
+    *,
+    instance: dg.DagsterInstance,
+    kumo: LocalKumo,
+    when: Callable[[], bool],
+    by_a_user: bool,
+    partition_key: str | None = None,
+    **settings: Any,
+) -> None:
+    """Materialize `assets()` in a process of its own and send it a SIGINT, when it is time.
+
+    A user's terminate marks the run as CANCELING before the signal; an eviction just signals. The
+    instance is one on disk, the only run in it this one; what is stored is beside it, in `store`.
+    `settings` are the resource's.
+    """
+    home = Path(instance.root_directory)
+    given = (assets, home, kumo.url, kumo.api_key, partition_key, settings)
+    process = _PROCESSES.Process(target=_materialize, args=given)
+    process.start()
+    try:
+        wait_until(when)
+        (run,) = instance.get_runs()
+        if by_a_user:
+            instance.report_run_canceling(run)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        process.join(30)
+        assert process.exitcode is not None
+    finally:
+        process.kill()
+
+
+def _materialize(
+    assets: Callable[[], dg.AssetsDefinition],
+    home: Path,
+    url: str,
+    api_key: str,
+    partition_key: str | None,
+    settings: dict[str, Any],
+) -> None:
+    kumo = KumoResource(url=url, api_key=api_key, **settings)
+    store = KumoIOManager(base_path=str(home / "store"), kumo=kumo)
+    with instance_in(home) as instance:
+        dg.materialize(
+            [assets()],
+            instance=instance,
+            resources={"kumo": kumo, "kumo_io_manager": store},
+            partition_key=partition_key,
+        )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens in another process; fail if it does not."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,10 +1,7 @@
 """Exports as assets: what Kumo is asked to write, what Dagster shows of it, and how it can end."""
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ from tests.support import (
     day,
     error_of,
     instance_in,
+    interrupt_a_run,
     metadata_of,
     purchase_assets,
     resources,
@@ -67,28 +65,11 @@ def note_predictions(instance: dg.DagsterInstance, job_id: str, *partitions: str
             )
 
 
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[LocalKumo]:
-    with LocalKumo(files_per_output=2) as kumo:
-        yield kumo
-
-
-@pytest.fixture(scope="module")
-def job_id(stand_in: LocalKumo) -> str:
-    return predicted(stand_in)
-
-
 @pytest.fixture
-def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
-    stand_in.clear_requests()
-    yield stand_in
-    stand_in.faults.clear()
-
-
-@pytest.fixture
-def instance(job_id: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with instance_in(tmp_path / "dagster") as instance:
-        note_predictions(instance, job_id, None, day(5), day(6))
+def instance(done_job_id: str) -> Iterator[dg.DagsterInstance]:
+    """One in which the predictions of a job have been materialized."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        note_predictions(instance, done_job_id, None, day(5), day(6))
         yield instance
 
 
@@ -147,7 +128,7 @@ TARGETS: dict[str, tuple[Any, Any, str, str]] = {
 @pytest.mark.parametrize("output_type", ["predictions", "embeddings"])
 @pytest.mark.parametrize("storage", TARGETS)
 def test_every_row_is_written_and_the_target_is_named_everywhere(
-    storage: str, output_type: Any, kumo: LocalKumo, job_id: str, materialize: Materialize
+    storage: str, output_type: Any, kumo: LocalKumo, done_job_id: str, materialize: Materialize
 ) -> None:
     connector, table, target, kind = TARGETS[storage]
     export = export_asset(
@@ -162,12 +143,12 @@ def test_every_row_is_written_and_the_target_is_named_everywhere(
     assert metadata[entry] == target.format(output_type)
     assert set(export.specs_by_key[export.key].kinds) == {"kumo", kind}
     assert metadata["dagster-kumo/storage"] == storage
-    assert metadata["dagster-kumo/job_id"] == job_id
+    assert metadata["dagster-kumo/job_id"] == done_job_id
     exported = kumo.exports[-1]
     assert (exported["id"], exported["status"], exported["job_id"]) == (
         metadata["dagster-kumo/export_job_id"],
         "DONE",
-        job_id,
+        done_job_id,
     )
     rows, columns = written(kumo)
     assert rows == ROWS
@@ -451,20 +432,6 @@ def test_an_answer_lost_on_the_way_says_what_to_do(
     assert "got no answer" in message
 
 
-RUN_IN_A_PROCESS = """
-import sys
-import dagster as dg
-from dagster_kumo import KumoResource, SnowflakeConnector
-from tests.test_exports import export_asset
-
-home, url, key, policy = sys.argv[1:]
-kumo = KumoResource(url=url, api_key=key, cancel_on_termination=policy)
-with dg.DagsterInstance.local_temp(home) as instance:
-    export = export_asset(SnowflakeConnector("wh"))
-    dg.materialize([export], instance=instance, resources={"kumo": kumo})
-"""
-
-
 @pytest.mark.parametrize(
     ("policy", "by_a_user", "status"),
     [
@@ -477,33 +444,31 @@ with dg.DagsterInstance.local_temp(home) as instance:
 def test_a_terminated_run_cancels_its_export_by_the_policy(
     policy: str, by_a_user: bool, status: str, tmp_path: Path
 ) -> None:
-    """A user's terminate marks the run as CANCELING before the signal; an eviction just signals."""
     with LocalKumo(tmp_path / "kumo") as kumo:
         job_id = predicted(kumo)
-    home = tmp_path / "dagster"
-    with LocalKumo(tmp_path / "kumo", run_seconds=60) as kumo, instance_in(home) as instance:
+    with (
+        LocalKumo(tmp_path / "kumo", run_seconds=60) as kumo,
+        instance_in(tmp_path / "dagster") as instance,
+    ):
         note_predictions(instance, job_id, None)
-        command = [sys.executable, "-c", RUN_IN_A_PROCESS]
-        command += [str(home), kumo.url, kumo.api_key, policy]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: any(e["status"] == "RUNNING" for e in kumo.exports))
-        wait_until(lambda: any(r.path.endswith(kumo.exports[0]["id"]) for r in kumo.requests))
-        (run,) = instance.get_runs()
-        if by_a_user:
-            instance.report_run_canceling(run)
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        interrupt_a_run(
+            partial(export_asset, SnowflakeConnector("wh")),
+            instance=instance,
+            kumo=kumo,
+            when=lambda: is_followed(kumo),
+            by_a_user=by_a_user,
+            cancel_on_termination=policy,
+        )
 
         assert [export["status"] for export in kumo.exports] == [status]
         key = dg.AssetKey(["purchase", "predictions_in_snowflake"])
         assert instance.fetch_materializations(key, limit=1).records == []
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def is_followed(kumo: LocalKumo) -> bool:
+    """Whether an export runs, and its run has asked how it goes."""
+    running = [e["id"] for e in kumo.exports if e["status"] == "RUNNING"]
+    return any(r.path.endswith(id) for id in running for r in kumo.requests)
 
 
 def test_an_export_follows_its_predictions_in_one_run(

@@ -1,7 +1,7 @@
 """Bad input and faults: each ends the step with its own error class, the server's words and the way
 out, and what was stored before stays in force."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,6 @@ from tests.support import (
     purchase_assets,
     resources,
 )
-
-
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[LocalKumo]:
-    with LocalKumo() as kumo:
-        yield kumo
-
-
-@pytest.fixture
-def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
-    yield stand_in
-    stand_in.faults.clear()
-
 
 Arrange = Callable[[LocalKumo], object]
 
@@ -50,7 +37,7 @@ IN_THE_SERVICE: dict[str, tuple[Arrange, str, list[str]]] = {
         ["23,577 entities", "23,570 rows", "row_count_check='warn'"],
     ),
     "a file that is not Parquet": (
-        lambda kumo: kumo.faults.corrupt(times=None),
+        lambda kumo: kumo.faults.corrupt(path="part-00000", times=None),
         "KumoDataError",
         ["part-00000.parquet", "not a readable Parquet file"],
     ),

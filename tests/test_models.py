@@ -30,18 +30,6 @@ from tests.support import (
 MODEL = dg.AssetKey(["purchase", "model"])
 
 
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[LocalKumo]:
-    with LocalKumo() as kumo:
-        yield kumo
-
-
-@pytest.fixture
-def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
-    yield stand_in
-    stand_in.faults.clear()
-
-
 def by_tags(**tags: str) -> dg.AssetsDefinition:
     return purchase_assets(prediction=BatchPrediction(training_job_tags=tags))
 

@@ -1,11 +1,8 @@
 """The right day on every server: predictions for the anchor time that was asked, or none."""
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from tests.support import (
     day,
     error_of,
     instance_in,
+    interrupt_a_run,
     metadata_of,
     purchase_assets,
     resources,
@@ -35,22 +33,10 @@ from tests.support import (
 TABLE = dg.AssetKey(["purchase", "prediction_table"])
 
 
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[LocalKumo]:
-    with LocalKumo() as kumo:
-        yield kumo
-
-
 @pytest.fixture
-def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
-    stand_in.clear_requests()
-    yield stand_in
-    stand_in.faults.clear()
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with instance_in(tmp_path / "dagster") as instance:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One for each test: what was materialized before counts."""
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 
@@ -110,8 +96,8 @@ def at_midnight(days_ago: int) -> datetime:
 
 
 def stored_anchors(tmp_path: Path, partition: str) -> set[datetime]:
-    (file,) = (tmp_path / "store/purchase/predictions" / partition).rglob("*.parquet")
-    column = pq.read_table(file, columns=["ANCHOR_TIMESTAMP"])["ANCHOR_TIMESTAMP"]
+    (version,) = (tmp_path / "store/purchase/predictions" / partition).glob("*Z-*")
+    column = pq.read_table(version, columns=["ANCHOR_TIMESTAMP"])["ANCHOR_TIMESTAMP"]
     return {value.replace(tzinfo=timezone.utc) for value in column.unique().to_pylist()}
 
 
@@ -303,7 +289,7 @@ def test_a_retry_attaches_to_the_table_and_to_the_prediction(
 ) -> None:
     """The table has been materialized by then, but what is predicted from it has not."""
     launched = len(kumo.jobs)
-    kumo.faults.answer(404, path="^/files/bp-job", times=3)  # the first attempt finds no file
+    kumo.faults.answer(404, path="^/files/bp-job.*part-00000", times=3)  # not to be found at first
 
     run = materialize(retries=1)
 
@@ -404,39 +390,21 @@ def test_a_table_whose_rows_cannot_be_counted_is_predicted_from_all_the_same(
     assert any(line.startswith("How many rows prediction table") for line in lines)
 
 
-RUN_IN_A_PROCESS = """
-import sys
-import dagster as dg
-from dagster_kumo import BatchPrediction, KumoIOManager, KumoResource
-from tests.support import PURCHASE, day, purchase_assets
-
-home, url, key = sys.argv[1:]
-kumo = KumoResource(url=url, api_key=key)
-where = {"kumo": kumo, "kumo_io_manager": KumoIOManager(base_path=home + "/store")}
-prediction = BatchPrediction(training_job_id=PURCHASE, prediction_table="generate")
-with dg.DagsterInstance.local_temp(home) as instance:
-    assets = [purchase_assets(prediction=prediction)]
-    dg.materialize(assets, instance=instance, resources=where, partition_key=day(5))
-"""
-
-
 def test_a_users_termination_cancels_the_table(tmp_path: Path) -> None:
     with LocalKumo(run_seconds=60) as kumo, instance_in(tmp_path) as instance:
-        command = [sys.executable, "-c", RUN_IN_A_PROCESS, str(tmp_path), kumo.url, kumo.api_key]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         client = KumoClient(kumo.url, kumo.api_key)
 
         def statuses() -> list[str]:
             return [j.job_status_report.status for j in client.list_prediction_table_jobs()]
 
-        deadline = time.monotonic() + 60
-        while statuses() != ["RUNNING"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        (run,) = instance.get_runs()
-        instance.report_run_canceling(run)
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        interrupt_a_run(
+            partial(purchase_assets, prediction=generated()),
+            instance=instance,
+            kumo=kumo,
+            when=lambda: statuses() == ["RUNNING"],
+            by_a_user=True,
+            partition_key=day(5),
+        )
 
         assert statuses() == ["CANCELLED"]
         assert not kumo.jobs

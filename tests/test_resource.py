@@ -1,11 +1,6 @@
 """Materializing through `KumoResource`: which jobs are launched, which are taken up again, what
 becomes of them when a run ends early, and exports."""
 
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +24,11 @@ from tests.support import (
     day,
     error_of,
     instance_in,
+    interrupt_a_run,
     metadata_of,
     purchase_assets,
     resources,
 )
-
-
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[LocalKumo]:
-    with LocalKumo() as kumo:
-        yield kumo
-
-
-@pytest.fixture
-def kumo(stand_in: LocalKumo) -> Iterator[LocalKumo]:
-    yield stand_in
-    stand_in.faults.clear()
 
 
 def test_an_output_can_be_materialized_alone(
@@ -82,7 +66,7 @@ def test_a_retry_attaches_to_the_job_of_the_attempt_before(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     launched = len(kumo.jobs)
-    kumo.faults.answer(404, path="^/files/", times=3)  # the first attempt finds no file
+    kumo.faults.answer(404, path="^/files/.*part-00000", times=3)  # not to be found at first
 
     run = dg.materialize(
         [purchase_assets(retry_policy=dg.RetryPolicy(max_retries=1))],
@@ -217,7 +201,7 @@ def test_what_an_export_wrote_are_the_predictions(
             "SELECT table_schema FROM information_schema.tables WHERE table_name = 'SAME_predictions'"
         ).fetchall()
         written = connection.sql(f'SELECT * FROM "{schema}"."SAME_predictions"').df()
-    stored = pd.read_parquet(next(tmp_path.rglob("part-*.parquet")))
+    stored = pd.read_parquet(next((tmp_path / "purchase/predictions" / day(5)).glob("*Z-*")))
     by_entity = [frame.sort_values("ENTITY")["True_PROB"].tolist() for frame in (written, stored)]
     assert by_entity[0] == by_entity[1]
 
@@ -246,20 +230,6 @@ def test_an_export_without_predictions_says_so_before_it_is_sent(
     assert len(kumo.exports) == exported
 
 
-RUN_IN_A_PROCESS = """
-import sys
-import dagster as dg
-from dagster_kumo import KumoIOManager, KumoResource
-from tests.support import day, purchase_assets
-
-home, url, key, policy = sys.argv[1:]
-kumo = KumoResource(url=url, api_key=key, cancel_on_termination=policy)
-where = {"kumo": kumo, "kumo_io_manager": KumoIOManager(base_path=home + "/store", kumo=kumo)}
-with dg.DagsterInstance.local_temp(home) as instance:
-    dg.materialize([purchase_assets()], instance=instance, resources=where, partition_key=day(5))
-"""
-
-
 @pytest.mark.parametrize(
     ("policy", "by_a_user", "status"),
     [
@@ -272,41 +242,21 @@ with dg.DagsterInstance.local_temp(home) as instance:
 def test_a_terminated_run_cancels_its_job_by_the_policy(
     policy: str, by_a_user: bool, status: str, tmp_path: Path
 ) -> None:
-    """A user's terminate marks the run as CANCELING before the signal; an eviction just signals."""
     with LocalKumo(run_seconds=60) as kumo, instance_in(tmp_path) as instance:
-        command = [
-            sys.executable,
-            "-c",
-            RUN_IN_A_PROCESS,
-            str(tmp_path),
-            kumo.url,
-            kumo.api_key,
-            policy,
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: any(_status(job) == "RUNNING" for job in kumo.jobs))
-        (run,) = instance.get_runs()
-        if by_a_user:
-            instance.report_run_canceling(run)
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        interrupt_a_run(
+            purchase_assets,
+            instance=instance,
+            kumo=kumo,
+            when=lambda: "RUNNING" in statuses(kumo),
+            by_a_user=by_a_user,
+            partition_key=day(5),
+            cancel_on_termination=policy,
+        )
 
-        assert [_status(job) for job in kumo.jobs] == [status]
-    assert instance_materializations(tmp_path) == 0
+        assert statuses(kumo) == [status]
+        assert instance.fetch_materializations(PREDICTIONS, limit=1).records == []
     assert not list((tmp_path / "store").rglob("*.parquet"))
 
 
-def _status(job: dict[str, Any]) -> str:
-    return job["job_status_report"]["status"]
-
-
-def instance_materializations(home: Path) -> int:
-    with instance_in(home) as instance:
-        return len(instance.fetch_materializations(PREDICTIONS, limit=10).records)
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def statuses(kumo: LocalKumo) -> list[str]:
+    return [job["job_status_report"]["status"] for job in kumo.jobs]
