@@ -19,13 +19,6 @@ JOB_ID_METADATA = "dagster-kumo/job_id"
 TABLE_JOB_ID_METADATA = "dagster-kumo/prediction_table_job_id"
 # Of one partition: a root run that delivered more often is no retry.
 MATERIALIZATIONS_LOOKED_AT = 20
-# What Dagster tags a re-execution from failure and an automatic retry with.
-_RETRY_TAGS: Mapping[str, str] = {
-    "dagster/is_resume_retry": "true",
-    "dagster/is_asset_resume_retry": "true",
-    "dagster/retry_number": r"\d+",
-}
-
 # Dagster reads the tags of a run, adds to them and writes them back.
 _tagging = threading.Lock()
 
@@ -77,24 +70,25 @@ def delivered_before(context: dg.AssetExecutionContext) -> float:
     """Until when (unix time) a delivery is an earlier one, which this launch does not take up.
 
     Materializing again on purpose is to predict again: what was delivered before its run was
-    created is done with. A run that carries on what an earlier one began is not on purpose, and
-    neither is another attempt in the same run: they take up what their own attempts delivered, and
-    so does a run beside which a left-over process of an earlier attempt is still at work.
+    created is done with. A run that carries on what an earlier one left unfinished is not on
+    purpose, and neither is another attempt in the same run: they take up what their own attempts
+    delivered, and so does a run beside which a left-over process of an earlier attempt still works.
     """
-    run_id = context.run.run_id
-    record = context.instance.get_run_record_by_id(run_id)
-    while record is not None and record.dagster_run.parent_run_id and _is_retry(record.dagster_run):
-        parent = context.instance.get_run_record_by_id(record.dagster_run.parent_run_id)
-        if parent is None:
+    instance = context.instance
+    step_key = str(context.op_execution_context.node_handle)
+    begun = instance.get_run_record_by_id(context.run.run_id)
+    while begun is not None and (parent_id := begun.dagster_run.parent_run_id) is not None:
+        parent = instance.get_run_record_by_id(parent_id)
+        if parent is None or _finished(instance, parent_id, step_key):
             break
-        record = parent
-    if record is None:
-        raise LookupError(f"The run {run_id} is not in the Dagster instance.")
-    return record.create_timestamp.timestamp()
+        begun = parent
+    return begun.create_timestamp.timestamp() if begun is not None else 0.0
 
 
-def _is_retry(run: dg.DagsterRun) -> bool:
-    return any(re.fullmatch(is_, run.tags.get(tag, "")) for tag, is_ in _RETRY_TAGS.items())
+def _finished(instance: dg.DagsterInstance, run_id: str, step_key: str) -> bool:
+    """Whether a step came to its good end in a run."""
+    ends = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
+    return any(event.step_key == step_key for event in ends)
 
 
 def materialized_job_ids(

@@ -108,10 +108,12 @@ class ExportRun:
             self._context.log.info(
                 f"{does} export job {export_id}: the {self._output_type} of {job_id} to {target}"
             )
+            brief = len(self._context.partition_keys) > 1 if partition_key else False
+            log = ProgressLog(self._context, f"Export job {export_id}", brief=brief)
             ArtifactExportJob(export_id, self._client).result(
                 poll_interval=self._kumo.poll_interval,
                 timeout=self._kumo.poll_timeout,
-                on_look=self._jobs.looking(ProgressLog(self._context, f"Export job {export_id}")),
+                on_look=self._jobs.looking(log),
             )
         return export_metadata(
             export_job_id=export_id,

@@ -46,6 +46,9 @@ class PartitionOutputs(Mapping[str, Predictions]):
     def __len__(self) -> int:
         return len(self._done)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._done
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._done)
 
@@ -87,8 +90,8 @@ def store_each(
         whole = {key: {**known.get(key, {}), **metadata} for key, metadata in stored.items()}
         _write_materializations(context, context.asset_key, whole)
         raise
-    asset: object = dg.AssetExecutionContext.get()
-    if isinstance(asset, dg.AssetExecutionContext):  # an op of a graph has no room for it
+    asset: Any = dg.AssetExecutionContext.get()
+    if isinstance(asset, dg.AssetExecutionContext):  # in a graph it is an op's, which has no room
         for key, metadata in stored.items():
             asset.add_asset_metadata(metadata, context.asset_key, key)
 

@@ -158,9 +158,7 @@ class PredictionRun:
             PredictionTableJob(job_id, self._client).result(
                 poll_interval=self._kumo.poll_interval,
                 timeout=self._kumo.poll_timeout,
-                on_look=self._jobs.looking(
-                    ProgressLog(self._context, f"Prediction table job {job_id}")
-                ),
+                on_look=self._jobs.looking(self._log(f"Prediction table job {job_id}")),
             )
         return checked_table(self._client, job_id, anchor_time)
 
@@ -195,7 +193,7 @@ class PredictionRun:
         )
         about = f"{_for(prediction_time)}, model {self._model.job_id}"
         with self._launched(launch, about) as job_id:
-            log = ProgressLog(self._context, f"Prediction job {job_id}")
+            log = self._log(f"Prediction job {job_id}")
             result = BatchPredictionJob(job_id, self._client).result(
                 poll_interval=self._kumo.poll_interval,
                 timeout=self._kumo.poll_timeout,
@@ -215,6 +213,11 @@ class PredictionRun:
             for warning in launch.warnings:
                 self._context.log.warning(f"Kumo warns of {job_id}: {warning}")
             yield job_id
+
+    def _log(self, job: str) -> ProgressLog:
+        return ProgressLog(
+            self._context, job, brief=self._definition.several_partitions is not None
+        )
 
     # Results
 

@@ -10,11 +10,15 @@ STEP_PER_CENT = 10
 
 
 class ProgressLog:
-    """Called with each look at a job; logs when its status, stage or per cent have changed."""
+    """Called with each look at a job; logs when its status, stage or per cent have changed.
 
-    def __init__(self, context: dg.AssetExecutionContext, job: str) -> None:
+    `brief` logs the end alone, as suits a run that waits for many jobs.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, job: str, *, brief: bool = False) -> None:
         self._context = context
         self._job = job
+        self._brief = brief
         self._state = ""
         self._per_cent: int | None = None
         self._per_cent_logged = -STEP_PER_CENT
@@ -25,6 +29,8 @@ class ProgressLog:
         self._per_cent = None if fraction is None else int(fraction * 100)
 
     def __call__(self, report: JobStatusReport) -> None:
+        if self._brief and not report.is_terminal:
+            return
         state = report.status
         if not report.is_terminal and report.stage:
             state = f"{report.status}: {report.stage}"
