@@ -68,13 +68,13 @@ def test_a_right_estimate_saves_calls_and_time():
 def test_a_long_job_is_asked_how_far_it_is_at_about_each_tenth():
     _, asked = simulated(3600, ESTIMATES["right"])
     tenths = {int(at / 360) for at in asked}
-    assert len(tenths) >= 8
+    assert len(tenths) >= 6  # the last ones lie further apart
 
 
 def test_jobs_that_were_launched_together_are_not_looked_at_together():
     last = sorted(simulated(3600, ESTIMATES["right"])[0][-2] for _ in range(200))
     crowds = [sum(at <= other < at + 1 for other in last) for at in last]
-    assert max(crowds) < 50
+    assert max(crowds) <= 30
 
 
 @pytest.mark.parametrize(
