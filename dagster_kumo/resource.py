@@ -95,7 +95,9 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         default=None, description="The project to work in, by name or id, where there are groups."
     )
     request_timeout: float = Field(
-        default=60.0, gt=0, description="Seconds of silence after which a request counts as lost."
+        default=60.0,
+        gt=0,
+        description="Seconds of silence, or of next to nothing, after which a request counts as lost.",
     )
     request_max_retries: int = Field(
         default=8,

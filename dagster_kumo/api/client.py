@@ -58,7 +58,9 @@ class KumoClient:
             `snowflake_credentials`; and `host` where the account is reached by a private link.
         group: the group to work in, by name or id, where the deployment has groups (RBAC).
         project: the project to work in, by name or id.
-        request_timeout: seconds that the server may stay silent before a request counts as lost.
+        request_timeout: seconds that the server may stay silent, or say next to nothing, before a
+            request counts as lost; also those in which an answer must be whole once it has begun.
+            A file may take longer as long as it keeps coming.
         request_max_retries: how often a request is repeated after 408, 429, 5xx or a broken
             connection, with growing waits; the default keeps trying for about two minutes.
         max_requests_per_second: how many calls to the API this machine may make in a second, all
@@ -141,7 +143,11 @@ class KumoClient:
         if "http" not in tracking_url:
             return tracking_url
         here = urlsplit(self.url)
-        return urlunsplit(urlsplit(tracking_url)._replace(scheme=here.scheme, netloc=here.netloc))
+        try:
+            told = urlsplit(tracking_url)
+        except ValueError:
+            return tracking_url
+        return urlunsplit(told._replace(scheme=here.scheme, netloc=here.netloc))
 
     # Batch prediction jobs
 

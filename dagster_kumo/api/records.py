@@ -69,6 +69,8 @@ def table_path(path: str) -> str:
     return path.removesuffix("/") if path.startswith("s3://") else path
 
 
+Count = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what other systems take for a number
+
 TablePath = Annotated[str, AfterValidator(table_path)]
 
 
@@ -137,8 +139,8 @@ class JobProgress(Record):
     """How far a running prediction job is."""
 
     start_time: UTCDatetime | None = None
-    total_iterations: int = 0
-    completed_iterations: int = 0
+    total_iterations: Count = 0
+    completed_iterations: Count = 0
     elapsed_prediction_time: timedelta = timedelta(0)
     estimated_prediction_time: timedelta | None = None
 
@@ -168,8 +170,8 @@ class PredictOptions(Record):
     """Options of a prediction run; see `BatchPrediction` for what they mean."""
 
     binary_classification_threshold: float | None = None
-    num_classes_to_return: int | None = None
-    num_workers: int = 1
+    num_classes_to_return: Count | None = None
+    num_workers: Count = 1
 
 
 class BatchPredictionRequest(Record):
@@ -196,7 +198,7 @@ class BatchPredictionRequest(Record):
 class BatchPredictionJobSummary(Record):
     """Summary statistics of a prediction job that is done."""
 
-    num_entities_predicted: int
+    num_entities_predicted: Count
 
 
 class BatchPredictionJobResource(Record):
@@ -297,7 +299,7 @@ class TrainingJobSummary(Record):
 
     eval_metrics: EvaluationMetrics = EvaluationMetrics()
     total_elapsed_time: timedelta | None = None
-    automl_experiments_completed: int | None = None
+    automl_experiments_completed: Count | None = None
 
 
 class TrainingJobConfig(Record):

@@ -95,6 +95,13 @@ class ApiKeyAuth(NoAuth):
         return text.replace(self._api_key, "***")
 
 
+class _Session(requests.Session):
+    """Follows no redirect, nor looks where it leads: requests would read its whole body for that."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - see the class
+        return None
+
+
 class Transport:
     """Sends requests; keeps one `requests.Session` for each thread, since sessions are not thread-safe.
 
@@ -221,7 +228,7 @@ class Transport:
     ) -> requests.Response:
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:
-            session = self._threads.session = requests.Session()
+            session = self._threads.session = _Session()
             session.mount("https://", StallGuard())
             session.mount("http://", StallGuard())
         try:

@@ -124,12 +124,38 @@ def test_an_answer_that_is_no_json_raises_the_question_of_the_address(server, sc
         JOB | {"created_at": "0001-01-01T00:00:00+05:00"},
         JOB | {"created_at": 1e300},
         JOB | {"result": {"num_entities_predicted": "many"}},
+        JOB | {"result": {"num_entities_predicted": 10**400}},
     ],
 )
 def test_json_of_another_shape_is_an_api_error_that_names_the_job(server, scripted, answer):
     server.answer(Answer(json.dumps(answer).encode()))
     with pytest.raises(KumoAPIError, match="Prediction job bp-1 answered with something else"):
         scripted.get_prediction_job("bp-1")
+
+
+@pytest.mark.parametrize("status", [300, 302, 304, 600, 999])
+def test_a_status_that_is_no_success_is_an_error_whatever_is_said_with_it(server, scripted, status):
+    server.answer(Answer(json.dumps(JOB).encode(), status, {"Connection": "close"}))
+    with pytest.raises(KumoAPIError, match=f"answered {status}") as caught:
+        scripted.get_prediction_job("bp-1")
+    assert caught.value.status_code == status
+
+
+def test_what_is_no_text_becomes_text(server, scripted):
+    """Half a pair of surrogates can be in JSON, and neither be logged nor stored."""
+    report = {"status": "\ud83d\ude00 \ud83d", "tracking_url": ""}
+    server.answer(
+        Answer(json.dumps(JOB | {"job_status_report": report}).encode()),
+        Answer(b'{"detail": "\\ud83d"}', 409),
+    )
+    assert scripted.get_prediction_job("bp-1").job_status_report.status == "\U0001f600 ?"
+    with pytest.raises(KumoAPIError, match=r"409: \?"):
+        scripted.get_prediction_job("bp-1")
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[::1", "https://\u2100.com/x", "no url", ""])
+def test_a_tracking_url_that_is_none_is_left_alone(scripted, url):
+    assert scripted.public_url(url) == url
 
 
 MISSHAPEN = {
@@ -185,6 +211,21 @@ def test_a_redirect_is_told_and_not_followed(server, elsewhere, scripted, status
     assert len(server.calls) == 1
     assert elsewhere.requests == []
     assert "t1cket" not in f"{caught.value} {caught.value.detail}"
+
+
+@pytest.mark.parametrize("target", ["http://[", "//[/?ticket=t1cket", "\xff", ""])
+def test_a_redirect_to_nowhere_is_told_too(server, scripted, target):
+    server.answer(Answer(b"", 302, {"Location": target}))
+    with pytest.raises(KumoAPIError, match="redirected to") as caught:
+        scripted.check()
+    assert caught.value.status_code == 302
+    assert "t1cket" not in str(caught.value)
+
+
+def test_a_redirect_with_a_huge_body_is_given_up_early(server, scripted):
+    server.answer(Answer(b" " * 70 * 1024**2, 302, {"Location": "/"}))
+    with pytest.raises(KumoAPIError, match="more than 64 MB"):
+        scripted.check()
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
