@@ -19,8 +19,9 @@ JOB_ID_METADATA = "dagster-kumo/job_id"
 TABLE_JOB_ID_METADATA = "dagster-kumo/prediction_table_job_id"
 # Of one partition: a root run that delivered more often is no retry.
 MATERIALIZATIONS_LOOKED_AT = 20
-# Dagster reads the tags of a run, adds to them and writes them back.
-_tagging = threading.Lock()
+# For the threads of a run over several partitions: Dagster reads the tags of a run, adds to them and
+# writes them back, and SQLite refuses to read runs while another thread writes one.
+_runs = threading.RLock()
 
 
 def launch_key(
@@ -44,16 +45,24 @@ def root_run_id(context: dg.AssetExecutionContext) -> str:
 def runs_of_launch(context: dg.AssetExecutionContext) -> list[dg.DagsterRun]:
     """All attempts: the root run, and what has been run again from it."""
     root = root_run_id(context)
-    again = context.instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": root}))
-    runs = {r.run_id: r for r in [*again, context.instance.get_run_by_id(root)] if r is not None}
-    return list(runs.values())
+    with _runs:
+        again = context.instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": root}))
+        first = context.instance.get_run_by_id(root)
+    return list({run.run_id: run for run in [*again, first] if run is not None}.values())
+
+
+def status_of_run(context: dg.AssetExecutionContext) -> dg.DagsterRunStatus | None:
+    """How the run stands by now; None when its record is gone."""
+    with _runs:
+        run = context.instance.get_run_by_id(context.run.run_id)
+    return run.status if run is not None else None
 
 
 def note_on_run(
     context: dg.AssetExecutionContext, prefix: str, partition_key: str | None, noted: str
 ) -> None:
     """Write a job's id to the run's own tags, where a person finds it."""
-    with _tagging:
+    with _runs:
         tag = run_tag(prefix, context, partition_key)
         context.instance.add_run_tags(context.run.run_id, {tag: noted})
 
@@ -76,12 +85,13 @@ def delivered_before(context: dg.AssetExecutionContext) -> float:
     """
     instance = context.instance
     step_key = str(context.op_execution_context.node_handle)
-    begun = instance.get_run_record_by_id(context.run.run_id)
-    while begun is not None and (parent_id := begun.dagster_run.parent_run_id) is not None:
-        parent = instance.get_run_record_by_id(parent_id)
-        if parent is None or _finished(instance, parent_id, step_key):
-            break
-        begun = parent
+    with _runs:
+        begun = instance.get_run_record_by_id(context.run.run_id)
+        while begun is not None and (parent_id := begun.dagster_run.parent_run_id) is not None:
+            parent = instance.get_run_record_by_id(parent_id)
+            if parent is None or _finished(instance, parent_id, step_key):
+                break
+            begun = parent
     return begun.create_timestamp.timestamp() if begun is not None else 0.0
 
 

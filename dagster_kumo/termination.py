@@ -11,6 +11,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import JobStatusReport
+from dagster_kumo.attempts import status_of_run
 
 if TYPE_CHECKING:
     from dagster_kumo.launching import Launch
@@ -93,8 +94,7 @@ class RunJobs:
         """Whether jobs end with the run: with a user's terminate, and not with an eviction."""
         if self._policy != "user":
             return self._policy == "always"
-        run = self._context.instance.get_run_by_id(self._context.run.run_id)
-        return run is not None and run.status in (
+        return status_of_run(self._context) in (
             dg.DagsterRunStatus.CANCELING,
             dg.DagsterRunStatus.CANCELED,
         )
