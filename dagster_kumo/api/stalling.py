@@ -15,6 +15,7 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 
 SLOWEST = 1000  # bytes a second, on average over the timeout; what is slower will never be done
+MAX_HEAD_BYTES = 8 * 1024**2  # http.client limits each line of a head, and not how many heads come
 
 
 class StallGuard(HTTPAdapter):
@@ -29,8 +30,12 @@ class StallGuard(HTTPAdapter):
 class _Answer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        if sock.gettimeout():
-            self.fp = io.BufferedReader(_SteadyBytes(self.fp.detach(), sock.gettimeout()))
+        self._bytes = _SteadyBytes(self.fp.detach(), sock.gettimeout())
+        self.fp = io.BufferedReader(self._bytes)
+
+    def begin(self) -> None:
+        super().begin()
+        self._bytes.in_head = False
 
 
 class _SteadyBytes(io.RawIOBase):
@@ -41,6 +46,8 @@ class _SteadyBytes(io.RawIOBase):
         self._timeout = timeout
         self._waited = 0.0
         self._came = 0
+        self._whole = 0
+        self.in_head = True
 
     def readable(self) -> bool:
         return True
@@ -58,6 +65,9 @@ class _SteadyBytes(io.RawIOBase):
             if self._came < SLOWEST * self._timeout:
                 raise TimeoutError(f"timed out: {self._came} bytes in {self._waited:.0f} s")
             self._waited, self._came = 0.0, 0
+        self._whole += count or 0
+        if self.in_head and self._whole > MAX_HEAD_BYTES:
+            raise OSError("the head of the answer does not end")
         return count
 
     def close(self) -> None:

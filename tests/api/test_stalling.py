@@ -51,6 +51,15 @@ def test_an_answer_that_goes_on_and_on_counts_as_lost():
         client_of(server.url, request_max_retries=0).check()
 
 
+def test_an_answer_that_never_gets_beyond_its_head_counts_as_lost():
+    def say(connection, _):
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+    with RawServer(say) as server, pytest.raises(KumoConnectionError, match="the connection broke"):
+        client_of(server.url, request_max_retries=0, request_timeout=60).check()
+
+
 def test_a_server_that_thinks_long_before_a_short_answer_is_waited_for():
     def say(connection, asked):
         if b"/config" in asked:
