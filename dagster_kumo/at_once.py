@@ -41,7 +41,7 @@ class KumoPartitionsError(KumoError):
     ) -> None:
         self.failed = failed
         self.not_begun = not_begun
-        reasons = [f"{key}: {str(error) or type(error).__name__}" for key, error in failed.items()]
+        reasons = [f"{k}: {str(e) or type(e).__name__}" for k, e in sorted(failed.items())]
         if len(reasons) > PARTITIONS_NAMED:
             more = len(reasons) - PARTITIONS_NAMED
             reasons = [*reasons[:PARTITIONS_NAMED], f"and {more} more."]
