@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timezone
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from dagster_kumo.api.records import in_utc
 from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, extremes_of, present
@@ -15,16 +15,12 @@ Extremes = tuple[datetime, datetime]
 _UNITS = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (float("inf"), 1_000_000_000))
 
 
-def anchor_extremes(parquet: pq.ParquetFile) -> Extremes | None:
-    """The earliest and the latest anchor time in a file; None when it has no such column."""
-    if ANCHOR_TIMESTAMP not in parquet.schema_arrow.names:
+def anchor_extremes(batch: pa.RecordBatch) -> Extremes | None:
+    """The earliest and the latest anchor time among some rows; None when they name none."""
+    if ANCHOR_TIMESTAMP not in batch.schema.names:
         return None
-    extremes: Extremes | None = None
-    for batch in parquet.iter_batches(columns=[ANCHOR_TIMESTAMP]):
-        low, high = map(_as_time, extremes_of(present(batch.column(0))))
-        if low is not None and high is not None:
-            extremes = widest(extremes, (low, high))
-    return extremes
+    low, high = map(_as_time, extremes_of(present(batch.column(ANCHOR_TIMESTAMP))))
+    return (low, high) if low is not None and high is not None else None
 
 
 def widest(one: Extremes | None, other: Extremes | None) -> Extremes | None:

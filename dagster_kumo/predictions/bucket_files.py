@@ -29,7 +29,7 @@ class BucketFile(StoredFile):
 
     size: int
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - one stream each
         written = 0
         try:
             source = self.upath.open("rb", block_size=BLOCK_BYTES, cache_type="readahead")

@@ -1,11 +1,13 @@
-"""One partition file of an output, opened as Parquet: a stored one, or one that is still with Kumo."""
+"""One partition file of an output: a stored one, or one that is still with Kumo.
+
+Whatever reads a file reads it on a local disk. A file that lies elsewhere is fetched to a scratch file
+first: whole, or the footer and the wanted columns alone (see `parts`).
+"""
 
 from __future__ import annotations
 
-import io
-import tempfile
-from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +18,7 @@ from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.download import RemoteFile
-
-FOOTER_GUESS_BYTES = 64 * 1024  # the footer of a prediction file fits, so that one request gets it
+from dagster_kumo.predictions.parts import FOOTER_GUESS_BYTES, Tail, fetch_parts
 
 
 def never() -> bool:
@@ -34,23 +35,36 @@ class PartitionFile(Protocol):
     @property
     def path(self) -> str: ...
 
-    def open(self, *, whole: bool) -> AbstractContextManager[pq.ParquetFile]:
-        """Open the file; `whole` says that all of it is going to be read."""
+    def fetch_to(
+        self,
+        to: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        streams: int = 1,
+        stopped: Callable[[], bool] = ...,
+    ) -> Path:
+        """A local file from which `columns` can be read (None: all, empty: the footer).
+
+        It is `to`, which is written with bounded memory over up to `streams` connections, or the
+        file itself where it lies on this machine. Names that the file does not have are passed over.
+        """
         ...
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = ...) -> None:
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = ...) -> None:
         """Write the file's bytes to a local path with bounded memory; `stopped` ends it early."""
         ...
 
 
-def read_footer(path: Path | str, *, name: str) -> pq.FileMetaData:
-    """The Parquet footer of a local file.
+@contextmanager
+def open_parquet(path: Path | str, *, name: str) -> Generator[pq.ParquetFile, None, None]:
+    """A local file as Parquet; `name` is what messages call it.
 
-    Raises:
+    Raises (also for what is done with it in the `with` block):
         KumoDataError: the file is not Parquet, or is damaged.
     """
     try:
-        return pq.read_metadata(str(path))
+        with pq.ParquetFile(str(path), memory_map=True) as parquet:
+            yield parquet
     except (pa.ArrowException, OSError) as error:
         raise not_parquet(name, error) from None
 
@@ -74,20 +88,41 @@ class StoredFile:
     def path(self) -> str:
         return str(self.upath)
 
-    @contextmanager
-    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:  # noqa: ARG002 - a store is read in parts as cheaply as whole
-        if self.upath.protocol in ("", "file", "local"):
-            with _as_parquet(self.upath.path, self.name, memory_map=True) as parquet:
-                yield parquet
-        else:
-            try:
-                file = self.upath.open("rb")
-            except OSError as error:
-                raise not_parquet(self.name, error) from None
-            with file, _as_parquet(file, self.name) as parquet:
-                yield parquet
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a disk of this machine."""
+        return self.upath.protocol in ("", "file", "local")
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - fsspec copies in one call
+    def fetch_to(
+        self,
+        to: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        streams: int = 1,
+        stopped: Callable[[], bool] = never,
+    ) -> Path:
+        if self.is_local:
+            return Path(self.upath.path)
+        try:
+            if columns is None:
+                self.save(to, stopped=stopped)
+            else:
+                fetch_parts(self, to, columns, streams=streams, stopped=stopped)
+        except OSError as error:
+            raise not_parquet(self.name, error) from None
+        return to
+
+    def read_tail(self) -> Tail:
+        """The end of the file, where the footer is."""
+        length = int(self.upath.fs.info(self.upath.path)["size"])
+        return Tail(self.read(max(0, length - FOOTER_GUESS_BYTES), length), length)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end`."""
+        content: Any = self.upath.fs.cat_file(self.upath.path, start=start, end=end)
+        return content
+
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - fsspec copies in one call
         self.upath.fs.get_file(self.upath.path, str(to))
 
 
@@ -105,21 +140,46 @@ class LiveFile:
     def path(self) -> str:
         return self.remote.addresses.get(self.remote.index)
 
-    @contextmanager
-    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:
-        if whole:
-            with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as folder:
-                local = Path(folder) / "part.parquet"
-                self.remote.download(local)
-                with _as_parquet(str(local), self.name, memory_map=True) as parquet:
-                    yield parquet
+    def fetch_to(
+        self,
+        to: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        streams: int = 1,
+        stopped: Callable[[], bool] = never,
+    ) -> Path:
+        if columns is None:
+            self.save(to, streams=streams, stopped=stopped)
         else:
-            reader = io.BufferedReader(_RangeReader(self.remote), FOOTER_GUESS_BYTES)
-            with _as_parquet(reader, self.name, pre_buffer=True) as parquet:
-                yield parquet
+            fetch_parts(_Ranges(self.remote), to, columns, streams=streams, stopped=stopped)
+        return to
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002
         self.remote.download(to, stopped=stopped)
+
+
+class _Ranges:
+    """A remote file by ranges, all of the object that the first one was of.
+
+    Presigned urls are made for GET alone, so the length comes with the first range and not by HEAD.
+    """
+
+    def __init__(self, remote: RemoteFile) -> None:
+        self._remote = remote
+        self._length: int | None = None
+        self._etag: str | None = None
+        self.name = remote.name
+
+    def read_tail(self) -> Tail:
+        part = self._remote.read_range(None, FOOTER_GUESS_BYTES)
+        self._length, self._etag = part.whole_length, part.etag
+        return Tail(part.content, part.whole_length)
+
+    def read(self, start: int, end: int) -> bytes:
+        part = self._remote.read_range(start, end - start, etag=self._etag)
+        if part.whole_length != self._length:
+            raise KumoDataError(f"{self.name} changed while it was read. Open the result again.")
+        return part.content
 
 
 @dataclass(frozen=True)
@@ -136,15 +196,18 @@ class FetchedFile:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
-    @contextmanager
-    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:  # noqa: ARG002 - there is no other way
-        with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as folder:
-            local = Path(folder) / "part.parquet"
-            self.save(local)
-            with _as_parquet(str(local), self.name, memory_map=True) as parquet:
-                yield parquet
+    def fetch_to(
+        self,
+        to: Path,
+        columns: Sequence[str] | None = None,  # noqa: ARG002 - there is no other way than whole
+        *,
+        streams: int = 1,  # noqa: ARG002
+        stopped: Callable[[], bool] = never,
+    ) -> Path:
+        self.save(to, stopped=stopped)
+        return to
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = never) -> None:
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - see `fetch_to`
         self.fetch(to, stopped)
         came = to.stat().st_size
         if self.size is not None and not came <= self.size <= came + self.padding:
@@ -174,56 +237,3 @@ def data_files(paths: Iterable[str], *, at: str, address: str) -> list[str]:
 def _is_data(inside: str) -> bool:
     parts = inside.split("/")
     return inside.endswith(".parquet") and not any(part.startswith((".", "_")) for part in parts)
-
-
-@contextmanager
-def _as_parquet(
-    source: Any, name: str, *, memory_map: bool = False, pre_buffer: bool = False
-) -> Generator[pq.ParquetFile, None, None]:
-    try:
-        parquet = pq.ParquetFile(source, memory_map=memory_map, pre_buffer=pre_buffer)
-    except (pa.ArrowException, OSError) as error:
-        raise not_parquet(name, error) from None
-    with parquet:
-        yield parquet
-
-
-class _RangeReader(io.RawIOBase):
-    """A remote file as a seekable one: each read is a range request, the footer is kept.
-
-    Presigned urls are made for GET alone, so the length comes with the first range and not by HEAD.
-    """
-
-    def __init__(self, remote: RemoteFile) -> None:
-        self._remote = remote
-        tail = remote.read_range(None, FOOTER_GUESS_BYTES)
-        self._tail, self._length, self._etag = tail.content, tail.whole_length, tail.etag
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride] - io's own stub names it differently
-        wanted = min(len(buffer), self._length - self._position)
-        if wanted <= 0:
-            return 0
-        tail_start = self._length - len(self._tail)
-        if self._position >= tail_start:
-            begin = self._position - tail_start
-            data = self._tail[begin : begin + wanted]
-        else:
-            data = self._remote.read_range(self._position, wanted, etag=self._etag).content
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)

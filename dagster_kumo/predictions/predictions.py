@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.files import PartitionFile
 
 BATCH_ROWS = 131_072
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Predictions:
     """An output as a sequence of Parquet partition files, read one at a time.
 
     The same class stands for the live result of a job and for files that the I/O manager stored.
-    Nothing is fetched before it is asked for, and iterating holds one partition in memory.
+    Nothing is fetched before it is asked for. Iterating holds one partition in memory, while the next
+    few are fetched to a disk; only the columns that are asked for are.
 
     Raises (from every method that reads):
         KumoDataError: a file is missing, cut or not Parquet, or has no such column.
@@ -106,14 +110,13 @@ class Predictions:
     def schema(self) -> pa.Schema:
         """The columns and their types, from the first partition file."""
         self._some_files()
-        with self._files[0].open(whole=False) as parquet:
-            return parquet.schema_arrow
+        return next(self._footers(self._files[:1]))[0]
 
     @property
     def num_rows(self) -> int:
         """The rows of all partition files, counted by their footers."""
         if self._num_rows is None:
-            self._num_rows = sum(self._rows_of(file) for file in self._files)
+            self._num_rows = sum(rows for _, rows in self._footers(self._files))
         return self._num_rows
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -121,24 +124,20 @@ class Predictions:
 
     def iter_partitions(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Each partition file as a `pyarrow.Table`, one after the other."""
-        for index in range(len(self)):
-            yield self.partition(index, columns)
+        return self._read(lambda parquet, names: [parquet.read(columns=names)], columns)
 
     def partition(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The partition file at `index` as a `pyarrow.Table`."""
-        file = self._files[index]
-        with file.open(whole=columns is None) as parquet, _read_errors(file):
-            return parquet.read(columns=_checked(columns, parquet, file))
+        return next(Predictions([self._files[index]]).iter_partitions(columns))
 
     def iter_batches(
         self, batch_size: int = BATCH_ROWS, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """All rows as record batches of at most `batch_size` rows."""
-        for file in self._files:
-            with file.open(whole=columns is None) as parquet, _read_errors(file):
-                yield from parquet.iter_batches(
-                    batch_size=batch_size, columns=_checked(columns, parquet, file)
-                )
+        return self._read(
+            lambda parquet, names: parquet.iter_batches(batch_size=batch_size, columns=names),
+            columns,
+        )
 
     def iter_pandas(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Each partition file as a `pandas.DataFrame`."""
@@ -150,33 +149,49 @@ class Predictions:
         import pyarrow as pa
 
         self._some_files()
-        try:
-            return pa.concat_tables(self.iter_partitions(columns), promote_options="default")
-        except pa.ArrowException as error:
-            raise KumoDataError(f"The partition files do not fit together: {error}") from None
+        tables = list(self.iter_partitions(columns))
+        with _fitting_together():
+            return pa.concat_tables(tables, promote_options="default")
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Everything as one `pandas.DataFrame`, in memory."""
-        # self_destruct frees each Arrow column as soon as pandas has it: one copy, not two.
-        return self.to_arrow(columns).to_pandas(split_blocks=True, self_destruct=True)
+        from dagster_kumo.predictions.frames import to_frame
+
+        self._some_files()
+        with _fitting_together():
+            return to_frame(self.iter_partitions(columns), len(self))
 
     def to_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
-        """Everything as a stream of record batches, for DuckDB and the like."""
+        """Everything as a stream of record batches, for DuckDB and the like.
+
+        Their types are those of `to_arrow()`, known beforehand from the footers of all files.
+        """
         import pyarrow as pa
 
-        schema = self.schema
+        self._some_files()
+        schemas = [schema for schema, _ in self._footers(self._files)]
         if columns is not None:
-            schema = pa.schema([schema.field(name) for name in _known(columns, schema.names)])
+            schemas = [
+                pa.schema([schema.field(name) for name in _known(columns, schema.names)])
+                for schema in schemas
+            ]
+        with _fitting_together():
+            empty = pa.concat_tables(
+                [schema.empty_table() for schema in schemas], promote_options="default"
+            )
 
         def batches() -> Iterator[pa.RecordBatch]:
             for batch in self.iter_batches(columns=columns):
-                if batch.schema != schema:
-                    raise KumoDataError(
-                        f"The partition files do not fit together: {_difference(schema, batch.schema)}."
+                if batch.schema == empty.schema:
+                    yield batch
+                    continue
+                with _fitting_together():
+                    table = pa.concat_tables(
+                        [empty, pa.Table.from_batches([batch])], promote_options="default"
                     )
-                yield batch
+                yield from table.to_batches()
 
-        return pa.RecordBatchReader.from_batches(schema, batches())
+        return pa.RecordBatchReader.from_batches(empty.schema, batches())
 
     def to_dataset(self) -> ds.Dataset:
         """The stored files as a `pyarrow.dataset.Dataset`, read lazily.
@@ -200,36 +215,40 @@ class Predictions:
             [file.upath.path for file in stored], filesystem=file_system, format="parquet"
         )
 
-    def _rows_of(self, file: PartitionFile) -> int:
-        with file.open(whole=False) as parquet:
-            return parquet.metadata.num_rows
+    def _footers(self, files: Sequence[PartitionFile]) -> Iterator[tuple[pa.Schema, int]]:
+        """The schema and the rows of each file."""
+        return Predictions(files)._read(
+            lambda parquet, _: [(parquet.schema_arrow, parquet.metadata.num_rows)], []
+        )
+
+    def _read(
+        self,
+        read: Callable[[pq.ParquetFile, list[str] | None], Iterable[T]],
+        columns: Sequence[str] | None,
+    ) -> Iterator[T]:
+        """What `read` makes of the files, one after the other; the next ones are fetched meanwhile."""
+        from dagster_kumo.predictions.ahead import fetched
+        from dagster_kumo.predictions.files import open_parquet
+
+        # Closed here: an interrupt's traceback would keep it, and its threads, alive for a while.
+        with closing(fetched(self._files, columns)) as files:
+            for file, path in files:
+                with open_parquet(path, name=file.name) as parquet:
+                    yield from read(parquet, _checked(columns, parquet, file))
 
     def _some_files(self) -> None:
         if not self._files:
             raise KumoDataError("There are no partition files, so there is no schema either.")
 
 
-class _read_errors:  # noqa: N801 - reads as the statement that it is
-    """Turns what pyarrow raises while it reads into the project's own error."""
+@contextmanager
+def _fitting_together() -> Generator[None, None, None]:
+    import pyarrow as pa
 
-    def __init__(self, file: PartitionFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import pyarrow as pa
-
-        from dagster_kumo.predictions.files import not_parquet
-
-        if isinstance(error, pa.ArrowException | OSError):
-            raise not_parquet(self._file.name, error) from None
-
-
-def _difference(one: pa.Schema, other: pa.Schema) -> str:
-    fields = [f"{a} and {b}" for a, b in zip(one, other, strict=False) if a != b]
-    return ", ".join(fields) or "they have not the same columns"
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise KumoDataError(f"The partition files do not fit together: {error}") from None
 
 
 def _checked(

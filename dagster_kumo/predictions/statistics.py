@@ -1,9 +1,11 @@
 """Statistics of an output in one pass and bounded memory, mergeable between files.
 
-Counts, means and deviations merge exactly. Quantiles do not: each batch gives its t-digest read off
-at a fixed grid of probabilities, and the grids are merged as the mixture of the distributions that
-they describe. (Arrow's engine computes t-digests over a stream by itself, but in the versions that
-run on every supported Python it offers no way to feed it a stream with back-pressure.)
+Counts, means and deviations merge exactly. Quantiles do not: each batch is condensed to about a
+thousand of its values, each standing for a number of rows, and the condensed batches are joined and
+condensed again when there are many.
+
+Condensing is where the time goes. A t-digest of Arrow's takes 55 ns a value and sorting as much; a
+histogram takes 4 ns, and only where many values fall into one bin of it are they sorted.
 """
 
 from __future__ import annotations
@@ -11,89 +13,113 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Closer together at both ends, where a histogram would otherwise smear the last few rows.
-_TAIL = np.array([0.0001, 0.0003, 0.001, 0.0025])
-GRID = np.unique(np.concatenate([np.linspace(0.0, 1.0, 201), _TAIL, 1.0 - _TAIL]))
-MAX_GRIDS = 64  # kept before they are merged into one
+BINS = 8_192
+MAX_SHARE = 1 / 400  # of the values that one bin may stand for
+# Closer together at both ends, where a picture would otherwise lose the last few rows.
+_TAIL = np.array([0.00001, 0.0001, 0.0003])
+GRID = np.unique(np.concatenate([np.linspace(0.0, 1.0, 1001), _TAIL, 1.0 - _TAIL]))
+MAX_CONDENSED = 32  # batches that are kept apart
 MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "many"
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass
+class Weighted:
+    """Values in ascending order, each with the number of rows that it stands for."""
+
+    values: FloatArray
+    rows: IntArray
+
+    @classmethod
+    def of(cls, values: FloatArray) -> Weighted:
+        """Values, at most `MAX_SHARE` of them as the middle of their bin and the others themselves."""
+        low, high = values.min(), values.max()
+        with np.errstate(over="ignore", divide="ignore"):
+            scale = BINS / (high - low)
+        if len(values) <= BINS or not np.isfinite(scale):  # few, all the same, or too far apart
+            return cls(np.sort(values), np.ones(len(values), np.int64))
+        bins = np.minimum(((values - low) * scale).astype(np.int64), BINS - 1)
+        counts = np.bincount(bins, minlength=BINS)
+        crowded = counts > len(values) * MAX_SHARE
+        binned = np.flatnonzero(~crowded & (counts > 0))
+        alone = values[crowded[bins]] if crowded.any() else values[:0]
+        return cls.joined(
+            [
+                cls(low + (binned + 0.5) / scale, counts[binned]),
+                cls(alone, np.ones(len(alone), np.int64)),
+            ]
+        )
+
+    @classmethod
+    def joined(cls, parts: list[Weighted]) -> Weighted:
+        """Several as one."""
+        values = np.concatenate([part.values for part in parts])
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], rows[order])
+
+    def condensed(self) -> Weighted:
+        """Fewer values: of the rows between each two steps of the grid the middle one."""
+        if len(self.values) <= len(GRID):
+            return self
+        below = np.cumsum(self.rows)
+        steps = np.unique(np.rint(GRID * below[-1]).astype(np.int64))
+        middles = (steps[:-1] + steps[1:] + 1) // 2
+        return Weighted(self.values[np.searchsorted(below, middles)], np.diff(steps))
 
 
 @dataclass
 class Distribution:
-    """The distribution of a numeric column, as quantile grids with their weights."""
+    """The distribution of a numeric column, of which the quantiles are known to half a percent."""
 
-    _grids: list[tuple[int, FloatArray]] = field(default_factory=list[tuple[int, FloatArray]])
+    _parts: list[Weighted] = field(default_factory=list[Weighted])
 
-    def add(self, values: pa.Array[Any]) -> None:
-        """Take in numbers without nulls or NaN."""
-        count = len(values)
-        if count:
-            digest = pc.tdigest(values, q=GRID.tolist(), delta=200)
-            self._take(count, np.asarray(digest.to_numpy(zero_copy_only=False), dtype=np.float64))
+    def add(self, values: FloatArray) -> None:
+        """Take in numbers without NaN and infinities."""
+        if len(values):
+            self._take(Weighted.of(values).condensed())
 
     def merge(self, other: Distribution) -> None:
         """Take in what another has seen."""
-        for weight, grid in other._grids:
-            self._take(weight, grid)
+        for part in other._parts:
+            self._take(part)
 
     def quantiles(self, probabilities: Iterable[float]) -> list[float]:
-        """The values at `probabilities`, interpolated."""
-        (_, grid) = self._merged()
-        return [float(v) for v in np.interp(list(probabilities), GRID, grid)]
+        """The values at `probabilities`."""
+        all_ = self._joined()
+        below = np.cumsum(all_.rows)
+        at = np.searchsorted(below, np.array(list(probabilities)) * below[-1])
+        return [float(v) for v in all_.values[at]]
 
     def histogram(self, edges: FloatArray) -> list[float]:
-        """How many values lie between each two neighbours of `edges`."""
-        weight, grid = self._merged()
-        below = _share_below(grid, edges, "left")
-        below[0], below[-1] = 0.0, 1.0
-        return [float(v) for v in np.diff(below) * weight]
+        """How many values lie between each two neighbours of `edges`; what is beyond counts at the ends."""
+        all_ = self._joined()
+        inside = np.clip(all_.values, edges[0], edges[-1])
+        return [float(v) for v in np.histogram(inside, edges, weights=all_.rows)[0]]
 
-    def _take(self, weight: int, grid: FloatArray) -> None:
-        self._grids.append((weight, grid))
-        if len(self._grids) > MAX_GRIDS:
-            self._merged()
+    def _take(self, part: Weighted) -> None:
+        self._parts.append(part)
+        if len(self._parts) > MAX_CONDENSED:
+            self._parts = [self._joined().condensed()]
 
-    def _merged(self) -> tuple[int, FloatArray]:
-        if len(self._grids) > 1:
-            total = sum(weight for weight, _ in self._grids)
-            points = np.unique(np.concatenate([grid for _, grid in self._grids]))
-            # Each point twice, since the share steps up at a value that many rows have (a spike).
-            steps = [
-                sum(
-                    weight / total * _share_below(grid, points, side)
-                    for weight, grid in self._grids
-                )
-                for side in ("left", "right")
-            ]
-            shares = np.maximum.accumulate(np.column_stack(steps).ravel())
-            self._grids = [(total, np.interp(GRID, shares, np.repeat(points, 2)))]
-        return self._grids[0]
-
-
-def _share_below(
-    grid: FloatArray, points: FloatArray, side: Literal["left", "right"]
-) -> FloatArray:
-    """The share of a distribution that lies below each of `points`; with "right", also what equals it."""
-    above = np.searchsorted(grid, points, side)
-    low, high = np.maximum(above - 1, 0), np.minimum(above, len(grid) - 1)
-    gap = grid[high] - grid[low]
-    part = np.divide(points - grid[low], gap, out=np.zeros_like(gap), where=gap > 0)
-    share = GRID[low] + part * (GRID[high] - GRID[low])
-    return np.where(above == 0, 0.0, np.where(above == len(grid), 1.0, share))
+    def _joined(self) -> Weighted:
+        if len(self._parts) > 1:
+            self._parts = [Weighted.joined(self._parts)]
+        return self._parts[0]
 
 
 @dataclass
@@ -157,7 +183,7 @@ class ColumnSummary:
             variance = pc.variance(numbers).as_py()
             self._combine(len(column), mean, variance * len(column))
             if self.distribution is not None:
-                self.distribution.add(numbers)
+                self.distribution.add(_as_numpy(numbers))
         else:
             self.count += len(column)
 
@@ -202,7 +228,9 @@ class ColumnSummary:
             self.max = high if self.max is None else max(self.max, high)
 
     def _count_values(self, column: pa.Array[Any]) -> None:
-        if self.values is not None:
+        if self.values is not None and isinstance(column, pa.BooleanArray):
+            self.values += Counter({True: column.true_count, False: column.false_count})
+        elif self.values is not None:
             counts: Any = pc.value_counts(column)
             for item in counts.to_pylist():
                 self.values[item["values"]] += item["counts"]
@@ -214,10 +242,14 @@ class ColumnSummary:
 
 
 class OutputSummary:
-    """What is known of all columns of an output."""
+    """What is known of the columns of an output, of all or of those that are `wanted`."""
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self.columns = {f.name: ColumnSummary(f.name, f.type) for f in schema}
+    def __init__(self, schema: pa.Schema, wanted: Container[str] | None = None) -> None:
+        self.columns = {
+            f.name: ColumnSummary(f.name, f.type)
+            for f in schema
+            if wanted is None or f.name in wanted
+        }
         self.num_rows = 0
         self.failed: dict[str, str] = {}
         """Columns that could not be summarised, and why: they have no place in `columns`."""
@@ -262,10 +294,15 @@ def present(column: pa.Array[Any]) -> pa.Array[Any]:
     if column.null_count:
         column = column.drop_null()
     if pa.types.is_floating(column.type):
-        finite = pc.is_finite(column)
-        if not pc.all(finite).as_py():
-            column = column.filter(finite)
+        finite = np.isfinite(_as_numpy(column))
+        if not finite.all():
+            column = column.filter(pa.array(finite))
     return column
+
+
+def _as_numpy(column: pa.Array[Any]) -> np.ndarray[Any, Any]:
+    """Numbers without nulls. Arrow's own `to_numpy` imports pandas, half a second of a short run."""
+    return np.from_dlpack(column) if len(column) else np.empty(0)
 
 
 def _is_list(type_: pa.DataType) -> bool:
@@ -291,6 +328,9 @@ def _is_label(type_: pa.DataType) -> bool:
 
 def extremes_of(column: pa.Array[Any]) -> tuple[Any, Any]:
     """The least and the greatest value; None for both where there are none, or no order."""
+    if pa.types.is_floating(column.type) and len(column):  # numpy is ten times as fast at these
+        numbers = _as_numpy(column)
+        return numbers.min().item(), numbers.max().item()
     try:
         both: Any = pc.min_max(column).as_py()
     except pa.ArrowNotImplementedError:  # a type that has no order, a struct for example

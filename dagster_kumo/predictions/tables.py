@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dagster_kumo.predictions.files import never
 from dagster_kumo.predictions.predictions import BATCH_ROWS, Predictions
 
 
@@ -26,16 +26,19 @@ class TableFile:
         """It lies nowhere yet."""
         return ""
 
-    @contextmanager
-    def open(self, *, whole: bool) -> Generator[pq.ParquetFile, None, None]:  # noqa: ARG002 - see `PartitionFile`
-        buffer = pa.BufferOutputStream()
-        with pq.ParquetWriter(buffer, self.reader.schema) as writer:
-            for batch in self.reader:
-                writer.write_batch(batch)
-        with pq.ParquetFile(pa.BufferReader(buffer.getvalue())) as parquet:
-            yield parquet
+    def fetch_to(
+        self,
+        to: Path,
+        columns: Sequence[str] | None = None,  # noqa: ARG002 - see `PartitionFile`
+        *,
+        streams: int = 1,  # noqa: ARG002
+        stopped: Callable[[], bool] = never,
+    ) -> Path:
+        """Write the Parquet file."""
+        self.save(to, stopped=stopped)
+        return to
 
-    def save(self, to: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - see `PartitionFile`
         """Write the Parquet file."""
         with pq.ParquetWriter(str(to), self.reader.schema) as writer:
             for batch in self.reader:

@@ -1,15 +1,16 @@
 """Bring an output into a store: fetch, check, summarise and put its files, several at a time.
 
 Each file takes one path of its own through the steps, on one thread: fetched to a scratch file,
-its footer checked, its rows summarised, then moved to its place. Memory is bounded by the batches
-in flight, disk by the files in flight.
+its footer checked, its rows summarised, then moved to its place. There are a few threads more than
+files are fetched at a time: the connections are busy while other files are summarised and put.
+Memory is bounded by the batches in flight, disk by the files in flight.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import reduce
@@ -20,11 +21,14 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.anchors import Extremes, anchor_extremes, widest
-from dagster_kumo.predictions.files import PartitionFile, not_parquet, read_footer
+from dagster_kumo.predictions.files import PartitionFile, open_parquet
 from dagster_kumo.predictions.predictions import BATCH_ROWS
-from dagster_kumo.predictions.statistics import OutputSummary
+from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, OutputSummary
 from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
 from dagster_kumo.predictions.tables import TableFile
+
+FINISHING = 2  # threads beyond those that fetch
+BATCH_VALUES = 1_000_000  # of all columns of a batch
 
 
 @dataclass
@@ -63,9 +67,15 @@ def transfer(
     version: NewVersion,
     *,
     max_parallel: int,
-    summarise: bool = True,
+    summarise: bool | Collection[str] = True,
 ) -> Transferred:
     """Bring `files` into `version`, which is not committed here.
+
+    Args:
+        files: where they come from.
+        version: where they go.
+        max_parallel: how many connections fetch at the same time; few files share them.
+        summarise: whether there are statistics, or of which columns.
 
     Raises:
         KumoDataError: a file is not Parquet, or the files do not have the same columns.
@@ -75,11 +85,10 @@ def transfer(
         raise KumoDataError("The output has no files.")
     started = time.monotonic()
     stop = threading.Event()
-    with ThreadPoolExecutor(max_parallel, thread_name_prefix="kumo-transfer") as pool:
-        futures = {
-            pool.submit(_bring, file, index, version, stop, summarise): index
-            for index, file in enumerate(files)
-        }
+    way = _Way(version, stop, summarise, max_parallel, streams=max(1, max_parallel // len(files)))
+    threads = max_parallel + FINISHING
+    with ThreadPoolExecutor(threads, thread_name_prefix="kumo-transfer") as pool:
+        futures = {pool.submit(way.bring, file, index): index for index, file in enumerate(files)}
         try:
             done = _collect(futures)
         except BaseException:  # also an interrupt: the threads must end before the scratch files go
@@ -109,53 +118,81 @@ def _collect(futures: dict[Future[_One], int]) -> list[_One]:
     return [done[index] for index in sorted(done)]
 
 
-def _bring(
-    file: PartitionFile,
-    index: int,
-    version: NewVersion,
-    stop: threading.Event,
-    summarise: bool,
-) -> _One:
-    name = f"part-{index:05d}.parquet"
-    scratch = version.scratch / f"{name}.partial"
-    file.save(scratch, stopped=stop.is_set)
-    try:
-        one = _read(scratch, name, file.name, stop, summarise)
-    except KumoDataError:
-        if stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
-            raise
-        # Bytes that were damaged on the way are right the second time; damaged at the source, never.
-        file.save(scratch, stopped=stop.is_set)
-        one = _read(scratch, name, file.name, stop, summarise)
-    version.put(scratch, name)
-    return one
+class _Way:
+    """What each file goes through."""
 
+    def __init__(
+        self,
+        version: NewVersion,
+        stop: threading.Event,
+        summarise: bool | Collection[str],
+        max_parallel: int,
+        *,
+        streams: int,
+    ) -> None:
+        self._version = version
+        self._stop = stop
+        self._summarise = summarise
+        self._fetching = threading.Semaphore(max_parallel)
+        self._streams = streams
 
-def _read(scratch: Path, name: str, source: str, stop: threading.Event, summarise: bool) -> _One:
-    """What a fetched file holds; `source` is its name for messages.
-
-    Raises:
-        KumoDataError: it is not Parquet, or is damaged.
-    """
-    footer = read_footer(scratch, name=source)
-    with pq.ParquetFile(str(scratch), memory_map=True) as parquet:
+    def bring(self, file: PartitionFile, index: int) -> _One:
+        name = f"part-{index:05d}.parquet"
+        scratch = self._version.scratch / f"{name}.partial"
+        self._fetch(file, scratch)
         try:
-            anchors = anchor_extremes(parquet)
-            summary = _summarise(parquet, stop) if summarise else None
-        except (pa.ArrowException, OSError) as error:
-            raise not_parquet(source, error) from None
-        schema = parquet.schema_arrow
-    entry = StoredFileEntry(name=name, num_rows=footer.num_rows, size_bytes=scratch.stat().st_size)
-    return _One(entry, schema, anchors, summary)
+            one = self._read(scratch, name, file.name)
+        except KumoDataError:
+            if self._stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
+                raise
+            # Bytes that were damaged on the way are right the second time; damaged at the source, never.
+            self._fetch(file, scratch)
+            one = self._read(scratch, name, file.name)
+        self._go_on(file.name)
+        self._version.put(scratch, name)
+        return one
+
+    def _fetch(self, file: PartitionFile, to: Path) -> None:
+        with self._fetching:
+            self._go_on(file.name)
+            file.save(to, streams=self._streams, stopped=self._stop.is_set)
+
+    def _read(self, scratch: Path, name: str, source: str) -> _One:
+        """What a fetched file holds; `source` is its name for messages.
+
+        Raises:
+            KumoDataError: it is not Parquet, or is damaged.
+        """
+        anchors: Extremes | None = None
+        with open_parquet(scratch, name=source) as parquet:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            columns = self._columns(schema)
+            summary = OutputSummary(schema, columns) if self._summarise else None
+            read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
+            for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=read):
+                self._go_on(source)
+                anchors = widest(anchors, anchor_extremes(batch))
+                if summary is not None:
+                    summary.update(batch)
+        entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=scratch.stat().st_size)
+        return _One(entry, schema, anchors, summary)
+
+    def _columns(self, schema: pa.Schema) -> list[str] | None:
+        """The columns that are summarised; None: all."""
+        if isinstance(self._summarise, bool):
+            return None if self._summarise else []
+        return [name for name in schema.names if name in self._summarise]
+
+    def _go_on(self, name: str) -> None:
+        if self._stop.is_set():
+            raise KumoDataError(f"The transfer of {name} was stopped.")
 
 
-def _summarise(parquet: pq.ParquetFile, stop: threading.Event) -> OutputSummary:
-    summary = OutputSummary(parquet.schema_arrow)
-    for batch in parquet.iter_batches(BATCH_ROWS):
-        if stop.is_set():
-            raise KumoDataError("The transfer was stopped.")
-        summary.update(batch)
-    return summary
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """The rows of a batch whose memory does not depend on how wide the file is."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+    return max(1, min(BATCH_ROWS, BATCH_VALUES * metadata.num_rows // max(1, values)))
 
 
 def _merged(summaries: Sequence[OutputSummary | None]) -> OutputSummary | None:

@@ -24,6 +24,7 @@ from dagster_kumo import (
     KumoDataError,
     KumoError,
     KumoResource,
+    Predictions,
     SnowflakeCredentials,
 )
 from dagster_kumo.api.records import BatchPredictionRequest
@@ -247,9 +248,7 @@ def test_many_threads_read_through_one_connection(result, snowflake):
     files = result.predictions().files * 8
     logins = snowflake.logins
     with ThreadPoolExecutor(4) as pool:
-        rows = list(
-            pool.map(lambda file: file.open(whole=True).__enter__().metadata.num_rows, files)
-        )
+        rows = [table.num_rows for table in pool.map(lambda f: Predictions([f]).to_arrow(), files)]
     assert rows == [ROWS_PER_FILE] * 16
     assert snowflake.logins == logins
 

@@ -1,0 +1,130 @@
+"""Partition files as one pandas frame, with hardly more memory than the frame itself.
+
+Arrow's own way holds all tables, then copies them: twice the memory, and of each new page of it the
+operating system's time, which on a fast connection is more than all the rest. Here a table is copied
+to its place in the frame's columns as soon as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPARE = 1.1  # files differ a little in length; memory that is never written to costs nothing
+
+
+def to_frame(tables: Iterable[pa.Table], count: int) -> pd.DataFrame:
+    """`count` tables, one below the other, as `pa.concat_tables(...).to_pandas()` has them.
+
+    Raises:
+        pyarrow.ArrowException: the tables do not fit together.
+    """
+    tables = iter(tables)
+    growing: _Growing | None = None
+    for table in tables:
+        if growing is None:
+            growing = _Growing(table, count)
+        if not growing.takes(table):
+            whole = [growing.so_far(), table, *tables]
+            return pa.concat_tables(whole, promote_options="default").to_pandas()
+        growing.append(table)
+    assert growing is not None
+    return growing.frame()
+
+
+class _Growing:
+    """A frame that grows: numbers and times without nulls as numpy arrays, other columns as Arrow's."""
+
+    def __init__(self, first: pa.Table, count: int) -> None:
+        self._schema = first.schema
+        self._count = count
+        self._tables = 0
+        self._rows = 0
+        self._arrays: dict[str, np.ndarray[Any, Any]] = {
+            f.name: np.empty(0, _dtype(f.type)) for f in first.schema if _is_plain(f.type)
+        }
+        self._chunks: dict[str, list[pa.Array[Any]]] = {
+            f.name: [] for f in first.schema if not _is_plain(f.type)
+        }
+
+    def takes(self, table: pa.Table) -> bool:
+        """Whether it is of the same columns. What pandas has noted of its own index is left to Arrow."""
+        names = table.schema.names
+        return (
+            table.schema.equals(self._schema)
+            and len(set(names)) == len(names)
+            and b"pandas" not in (table.schema.metadata or {})
+        )
+
+    def append(self, table: pa.Table) -> None:
+        self._tables += 1
+        rows = self._rows + table.num_rows
+        for name in table.schema.names:
+            column = table.column(name)
+            if name in self._arrays and column.null_count:  # pandas has another type for these
+                self._chunks[name] = [self._as_arrow(name)]
+                del self._arrays[name]
+            if name in self._chunks:
+                self._chunks[name] += column.chunks
+            else:
+                self._fill(name, column, rows)
+        self._rows = rows
+
+    def _fill(self, name: str, column: pa.ChunkedArray[Any], rows: int) -> None:
+        array = self._arrays[name]
+        if rows > len(array):
+            room = max(rows, int(rows / self._tables * self._count * SPARE))
+            array = np.empty(room, array.dtype)
+            array[: self._rows] = self._arrays[name][: self._rows]
+            self._arrays[name] = array
+        at = self._rows
+        for chunk in column.chunks:
+            array[at : at + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
+            at += len(chunk)
+
+    def so_far(self) -> pa.Table:
+        columns = [
+            pa.chunked_array(self._chunks[f.name], f.type)
+            if f.name in self._chunks
+            else self._as_arrow(f.name)
+            for f in self._schema
+        ]
+        return pa.table(columns, schema=self._schema)
+
+    def frame(self) -> pd.DataFrame:
+        import pandas as pd
+
+        chunks = {
+            name: pa.chunked_array(chunks, self._schema.field(name).type)
+            for name, chunks in self._chunks.items()
+        }
+        self._chunks.clear()
+        others: pd.DataFrame = pa.table(chunks).to_pandas(split_blocks=True)
+        columns: dict[str, Any] = {
+            name: self._arrays[name][: self._rows] if name in self._arrays else others[name]
+            for name in self._schema.names
+        }
+        return pd.DataFrame(columns, index=pd.RangeIndex(self._rows), copy=False)
+
+    def _as_arrow(self, name: str) -> pa.Array[Any]:
+        return pa.array(self._arrays[name][: self._rows], self._schema.field(name).type)
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    kinds = pa.types
+    return (
+        kinds.is_integer(type_)
+        or kinds.is_floating(type_)
+        or kinds.is_boolean(type_)
+        or (kinds.is_timestamp(type_) and type_.tz is None)
+    )
+
+
+def _dtype(type_: pa.DataType) -> np.dtype[Any]:
+    return pa.array([], type_).to_numpy(zero_copy_only=False).dtype
