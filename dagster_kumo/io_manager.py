@@ -2,10 +2,11 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -60,7 +61,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
         default_factory=dict,
         repr=False,
         json_schema_extra={"dagster__is_secret": True},
-        description="Options of the file system, as fsspec takes them: endpoint, credentials.",
+        description=(
+            "Options of the file system, as fsspec takes them: endpoint, credentials. Write a secret as "
+            "EnvVar: Dagster keeps what is written out in code, with the definitions of each job."
+        ),
     )
     max_parallel_downloads: int = Field(
         default=4, ge=1, description="How many files are moved at the same time."
@@ -284,7 +288,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
                 "Give it in storage_options, which are hidden."
             )
         parts = context.asset_key.path if context.has_asset_key else context.get_identifier()
-        directory: UPath = UPath(self.base_path, **self.storage_options)
+        directory: UPath = UPath(self.base_path, **_resolved(self.storage_options))
         for part in [*parts, *([partition_key] if partition_key is not None else [])]:
             directory /= folder_name(part)
         # Asset `a`, partition `b`, and asset `a/b` have the same folder, and so have, on a disk that
@@ -301,6 +305,24 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
 def _is_partitioned(context: dg.InputContext | dg.OutputContext) -> bool:
     return context.has_asset_key and context.has_asset_partitions
+
+
+def _resolved(option: Any) -> Any:
+    """An option with the value of each `EnvVar` in it, which Dagster resolves in fields only."""
+    if isinstance(option, dg.EnvVar):
+        option = {"env": option.env_var_name}
+    if not isinstance(option, Mapping):
+        return option
+    options = cast(Mapping[str, Any], option)
+    if set(options) != {"env"}:
+        return {name: _resolved(value) for name, value in options.items()}
+    value = os.getenv(str(options["env"]))
+    if value is None:
+        raise ValueError(
+            f"storage_options name the environment variable {options['env']}, which is not set.\n"
+            "Set it where the run's process starts."
+        )
+    return value
 
 
 def _joined(stored: list[Predictions]) -> Predictions:
