@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoError
+from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoError, without_query
+from dagster_kumo.api.logs import queries_hidden
 from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.predictions.files import FetchedFile, data_files
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from databricks.sdk.service.files import FilesAPI
 
 CHUNK_BYTES = 1024**2
+# They log the presigned urls that the workspace gives, and what it says about them.
+_LOGGERS = ("databricks.sdk", "databricks.sdk.mixins.files", "databricks.sdk.retries")
 
 _SEGMENT = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f]+"
 _ADDRESS = re.compile(rf"dbfs:(/Volumes/{_SEGMENT}/{_SEGMENT}/{_SEGMENT})((?:/{_SEGMENT})*)/?")
@@ -112,8 +115,10 @@ def _errors(address: str) -> Generator[None, None, None]:
     from databricks.sdk.errors.base import DatabricksError
 
     try:
-        yield
+        with queries_hidden(*_LOGGERS):
+            yield
     except (NotFound, PermissionDenied, Unauthenticated) as error:
-        raise KumoDataError(f"Databricks does not give {address}: {error}") from None
+        said = without_query(str(error))
+        raise KumoDataError(f"Databricks does not give {address}: {said}") from None
     except (DatabricksError, requests.RequestException, TimeoutError) as error:
         raise KumoConnectionError(f"{address} could not be read: {type(error).__name__}") from None
