@@ -352,6 +352,7 @@ def test_what_is_hardly_http_for_a_file(hardly_http, tmp_path, head):
 
 
 def test_headers_that_cannot_be_read_put_no_signature_into_the_log(hardly_http, tmp_path, caplog):
+    caplog.set_level("WARNING", "urllib3")
     server, says = hardly_http
     says["all"] = said_by((LINES[0], [b"no colon", b"Content-Length: 2"], b"ab"))
     url = f"{server.origin}/part-0.parquet?X-Amz-Signature=s1g"

@@ -119,6 +119,20 @@ def test_a_retry_after_that_says_nothing_counts_as_none(server, scripted, value)
     assert len(server.calls) == 2
 
 
+def test_the_waits_double_up_to_a_minute_and_never_twice_the_same():
+    def waits() -> list[float]:
+        retry, found = KumoClient("http://kumo.invalid/api", KEY).files.retries(), []
+        while retry.total:
+            retry = retry.increment("GET", "/", error=OSError())
+            found.append(retry.get_backoff_time())
+        return found
+
+    one, other = waits(), waits()
+    assert one != other
+    for least, wait in zip([0, 1, 2, 4, 8, 16, 32, 60], one, strict=True):
+        assert least <= wait <= min(least + 0.5, 60)
+
+
 def test_a_refused_connection_names_host_attempts_and_cause():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -471,7 +471,7 @@ def test_a_footer_that_claims_to_be_gigantic_is_refused():
             + tail
         )
 
-    with RawServer(say) as server, pytest.raises(KumoDataError, match="held in memory"):
+    with RawServer(say) as server, pytest.raises(KumoDataError):
         _ = Predictions([LiveFile(part_of(server))]).schema
     assert len(server.requests) == 1
 
