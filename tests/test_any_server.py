@@ -55,9 +55,9 @@ def resources(server: OtherServer, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One for each test, since each server counts its jobs anew."""
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 

@@ -452,7 +452,13 @@ def test_a_terminated_run_cancels_its_export_by_the_policy(
     ):
         note_predictions(instance, job_id, None)
         interrupt_a_run(
-            partial(export_asset, SnowflakeConnector("wh")),
+            partial(
+                build_kumo_export_asset,
+                name="purchase",
+                predictions=PREDICTIONS,
+                connector=SnowflakeConnector("wh"),
+                table_name="PURCHASE",
+            ),
             instance=instance,
             kumo=kumo,
             when=lambda: is_followed(kumo),

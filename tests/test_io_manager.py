@@ -32,12 +32,6 @@ BUCKET = "kumo-predictions"
 
 
 @pytest.fixture(scope="module")
-def kumo() -> Iterator[LocalKumo]:
-    with LocalKumo(files_per_output=3) as kumo:
-        yield kumo
-
-
-@pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, Any]]:
     """The storage options of a real S3 API on this machine, with a bucket in it."""
     server = ThreadedMotoServer("127.0.0.1", port=0)
@@ -156,10 +150,10 @@ def test_old_versions_go_when_their_grace_period_is_over(
 
 @pytest.fixture(scope="module")
 def week(
-    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory
+    _serving_kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """Resources of a store that has the days 6, 5 and 3 days ago, but not the one 4 days ago."""
-    found = resources(kumo, tmp_path_factory.mktemp("week"))
+    found = resources(_serving_kumo, tmp_path_factory.mktemp("week"))
     for ago in (6, 5, 3):
         dg.materialize(
             [purchase_assets()], instance=instance, resources=found, partition_key=day(ago)

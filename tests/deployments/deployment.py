@@ -51,8 +51,7 @@ def shows_the_whole_way(
     server: DeployedKumo, kumo: KumoResource, tmp_path: Path, **options: Any
 ) -> dict[str, Any]:
     """Materialize predictions, embeddings, a reader and an export: the metadata of the predictions."""
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         run = dg.materialize(
             [churn, entities, export],
             instance=instance,
