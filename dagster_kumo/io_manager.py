@@ -41,7 +41,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     Inputs are loaded by their annotation: `Predictions` (also when there is none), `pandas.DataFrame`,
     `pyarrow.Table`, `pyarrow.dataset.Dataset`, `pyarrow.RecordBatchReader`, `polars.DataFrame` or
-    `.LazyFrame`, `BatchPredictionJobResult`, or `dict[str, ...]` of one of them by Dagster partition.
+    `.LazyFrame`, `duckdb.DuckDBPyRelation`, `BatchPredictionJobResult`, or `dict[str, ...]` of one of
+    them by Dagster partition.
     `AssetIn(metadata={"columns": [...]})` reads only those columns;
     `AssetIn(metadata={"allow_missing_partitions": True})` leaves out partitions that are not stored.
 
@@ -78,6 +79,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
     )
     statistics: bool = Field(
         default=True, description="Whether statistics of the columns are computed for the metadata."
+    )
+    statistics_columns: list[str] | None = Field(
+        default=None,
+        description="Which columns have statistics, as far as an output has them. All by default.",
     )
     row_count_check: RowCountCheck = Field(
         default="error",
@@ -129,7 +134,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
                 output.files,
                 version,
                 max_parallel=self.max_parallel_downloads,
-                summarise=self.statistics,
+                summarise=self.statistics
+                and (self.statistics_columns is None or self.statistics_columns),
             )
             self._check_rows(context, output, transferred)
             _check_anchor(output, transferred)

@@ -7,6 +7,7 @@
     pyarrow.dataset.Dataset,
     pyarrow.RecordBatchReader          everything, read as one goes
     polars.DataFrame, .LazyFrame       the same, with polars installed
+    duckdb.DuckDBPyRelation            a relation over the files, read when it is queried
     dict[str, <one of these>]          one for each Dagster partition
     <one of these> | None              None when nothing is stored
 
@@ -16,6 +17,7 @@ it, and nobody else pays for it.
 
 from __future__ import annotations
 
+import glob
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,8 +64,38 @@ def _as_polars(stored: Predictions, columns: Columns) -> Any:
 def _as_lazy_polars(stored: Predictions, columns: Columns) -> Any:
     import polars as pl
 
-    lazy = pl.scan_pyarrow_dataset(stored.to_dataset())
+    paths = _local_paths(stored)
+    if paths is not None:
+        lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+    else:
+        lazy = pl.scan_pyarrow_dataset(stored.to_dataset())
     return lazy if columns is None else lazy.select(list(columns))
+
+
+def _as_relation(stored: Predictions, columns: Columns) -> Any:
+    import duckdb
+
+    # A database of its own for each relation, which keeps it open: nobody else's tables are in the way.
+    connection = duckdb.connect()
+    paths = _local_paths(stored)
+    if paths is not None:
+        relation = connection.read_parquet(
+            [glob.escape(path) for path in paths], union_by_name=True, hive_partitioning=False
+        )
+    else:
+        relation = connection.from_arrow(stored.to_dataset())
+    if columns is None:
+        return relation
+    return relation.select(*(duckdb.ColumnExpression(name) for name in columns))
+
+
+def _local_paths(stored: Predictions) -> list[str] | None:
+    """Where the files are on this machine, for engines with a reader of their own; None: elsewhere."""
+    from dagster_kumo.predictions.files import StoredFile
+
+    if stored.files and all(isinstance(f, StoredFile) and f.is_local for f in stored.files):
+        return stored.paths
+    return None
 
 
 LOADS: Mapping[str, Load] = {
@@ -74,6 +106,7 @@ LOADS: Mapping[str, Load] = {
     "pyarrow.dataset.Dataset": _as_dataset,
     "polars.DataFrame": _as_polars,
     "polars.LazyFrame": _as_lazy_polars,
+    "duckdb.DuckDBPyRelation": _as_relation,
 }
 # Where a library defines the class that it exports under the name above.
 _HOMES = {
@@ -83,6 +116,9 @@ _HOMES = {
     "pyarrow._dataset.Dataset": "pyarrow.dataset.Dataset",
     "polars.dataframe.frame.DataFrame": "polars.DataFrame",
     "polars.lazyframe.frame.LazyFrame": "polars.LazyFrame",
+    "_duckdb.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
+    "duckdb._relation.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
+    "duckdb.duckdb.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
 }
 
 
