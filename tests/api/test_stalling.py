@@ -10,7 +10,7 @@ from dagster_kumo import KumoClient, KumoConnectionError
 from tests.api.raw_server import RawServer, drip
 
 KEY = "acme:s3cr3t"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 
 DRIPPING = {
     "status line": (b"", b"HTTP/1.1 200 " + b"O" * 10_000),
