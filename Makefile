@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-compat e2e lint format bench clean
+.PHONY: help demo dagit test test-compat e2e lint audit format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ lint: $(VENV)/.dev ## ruff, pyright, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+
+audit: $(VENV)/.dev ## look for dependencies that are known to be vulnerable
+	@$(BIN)/python .ci/audit.py
 
 format: $(VENV)/.dev ## let ruff format and fix
 	@$(BIN)/ruff format .
