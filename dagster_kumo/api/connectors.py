@@ -19,6 +19,10 @@ MetadataField = Literal["ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"]
 TableName = str | tuple[str, str]
 
 _DATABRICKS_SEPARATOR = "__kumo__"
+# No part of a name, and what could end one in SQL: a partition's key, which may come from anywhere,
+# can stand in a table's name.
+_NOT_IN_TABLES = re.compile(r"""[\x00-\x1f\x7f;'"`\\]""")
+_NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.{1,2}(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ Connector = (
 CONNECTORS: tuple[type[Connector], ...] = get_args(Connector)
 
 
-def is_bucket(connector: Connector) -> bool:
+def is_bucket(connector: Connector | _Warehouse | _Bucket) -> bool:
     """Whether the connector writes files, and not a table."""
     return isinstance(connector, _Bucket)
 
@@ -222,9 +226,16 @@ def _suffixed(
             f"{type(connector).__name__} takes one table name, not {table_name!r}; "
             "a pair (schema, table) is for DatabricksConnector."
         )
-    if not table_name.strip() or re.search(r"[\x00-\x1f]", table_name):
-        raise ValueError(f"table_name is not a name: {table_name!r}.")
+    _check_name(table_name, _NOT_IN_PATHS if is_bucket(connector) else _NOT_IN_TABLES)
     return f"{table_name}_{output_type}"
+
+
+def _check_name(name: str, forbidden: re.Pattern[str]) -> None:
+    if not name.strip() or forbidden.search(name):
+        raise ValueError(
+            f"table_name is not a name: {name!r}.\n"
+            "It holds no quotes, semicolons or control characters, and a path no parts `.` or `..`."
+        )
 
 
 def _schema_and_table(table_name: TableName) -> tuple[str, str]:
@@ -233,4 +244,6 @@ def _schema_and_table(table_name: TableName) -> tuple[str, str]:
             'DatabricksConnector takes the table as a pair, for example ("analytics", "churn"), '
             f"not {table_name!r}."
         )
+    for name in table_name:
+        _check_name(name, _NOT_IN_TABLES)
     return table_name

@@ -293,11 +293,9 @@ class Transport:
         attempts: int = 1,
     ) -> KumoAPIError:
         status = response.status_code
-        detail = self._hidden(_detail(response, content))
+        detail = self._hidden(_detail(response, content) or response.reason or "")
         after = f" after {attempts} attempts" if attempts > 1 else ""
-        said = (
-            f"{method} {without_query(url)} answered {status}{after}: {detail or response.reason}"
-        )
+        said = f"{method} {without_query(url)} answered {status}{after}: {detail}"
         if response.is_redirect:
             target = self._hidden(response.headers.get("Location", "").partition("?")[0])
             message = (

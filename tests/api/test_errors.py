@@ -16,6 +16,7 @@ from dagster_kumo import (
     KumoValidationError,
 )
 from dagster_kumo.api.records import BatchPredictionRequest
+from tests.api.raw_server import RawServer
 from tests.api.scripted_server import Answer
 
 KEY = "acme:s3cr3t"
@@ -226,6 +227,17 @@ def test_a_redirect_with_a_huge_body_is_given_up_early(server, scripted):
     server.answer(Answer(b" " * 70 * 1024**2, 302, {"Location": "/"}))
     with pytest.raises(KumoAPIError, match="more than 64 MB"):
         scripted.check()
+
+
+def test_a_reason_phrase_is_shown_as_carefully_as_a_body():
+    said = (
+        b"HTTP/1.1 409 No " + KEY.encode() + b" " + b"x" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n"
+    )
+    expected = pytest.raises(KumoAPIError, match=r"409: No \*\*\*")
+    with RawServer(lambda connection, _: connection.sendall(said)) as raw, expected as caught:
+        KumoClient(raw.url, KEY, request_max_retries=0).check()
+    assert "s3cr3t" not in str(caught.value)
+    assert len(str(caught.value)) < 3000
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
