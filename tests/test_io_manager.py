@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -243,6 +244,7 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "reader": (pa.RecordBatchReader, lambda reader: reader.read_all().column_names),
     "polars": (pl.DataFrame, lambda frame: frame.columns),
     "lazy": (pl.LazyFrame, lambda frame: frame.collect().columns),
+    "relation": (duckdb.DuckDBPyRelation, lambda relation: relation.columns),
 }
 
 

@@ -171,6 +171,20 @@ def test_partitions_of_one_output_may_differ_in_what_can_be_promoted(tmp_path):
     assert write_files(tmp_path, files).to_arrow()["x"].to_pylist() == [None, None, "a", "b"]
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        [pa.table({"x": pa.nulls(2)}), pa.table({"x": ["a", "b"]})],
+        [pa.table({"x": ["a", "b"]}), pa.table({"x": pa.nulls(2)})],
+        [pa.table({"x": [1]}), pa.table({"x": [2], "y": ["a"]}), pa.table({"y": ["b"], "x": [3]})],
+    ],
+)
+def test_a_reader_has_the_types_of_the_table(tmp_path, tables):
+    output = write_files(tmp_path, tables)
+    assert output.to_reader().read_all() == output.to_arrow()
+    assert output.to_reader(["x"]).read_all() == output.to_arrow(["x"])
+
+
 @pytest.mark.parametrize("read", [Predictions.to_arrow, lambda p: p.to_reader().read_all()])
 def test_partitions_that_do_not_fit_together_are_a_data_error(tmp_path, read):
     files = [pa.table({"x": [1]}), pa.table({"x": ["a"]})]

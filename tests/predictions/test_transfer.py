@@ -57,6 +57,14 @@ def test_statistics_can_be_left_out(store, result):
     assert came.num_rows == 23570
 
 
+def test_statistics_can_be_of_some_columns_alone(store, result):
+    live = result.predictions()
+    _, came = store_output(live, store, summarise=["True_PROB", "no column"])
+    assert list(came.summary.columns) == ["True_PROB"]
+    assert came.summary.columns["True_PROB"].count == came.summary.num_rows == 23570
+    assert came.anchors is not None
+
+
 def test_an_output_without_files_is_refused(store):
     with store.new_version() as version, pytest.raises(KumoDataError, match="no files"):
         transfer([], version, max_parallel=1)
