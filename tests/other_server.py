@@ -107,6 +107,7 @@ def training_job(job_id: str, **fields: Any) -> dict[str, Any]:
 class _Handler(BaseHTTPRequestHandler):
     kumo: OtherServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)

@@ -56,6 +56,7 @@ class DatabricksServer:
 class _Handler(BaseHTTPRequestHandler):
     workspace: DatabricksServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
