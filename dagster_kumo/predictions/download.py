@@ -20,7 +20,7 @@ from dagster_kumo.predictions.checksums import Checksum
 
 CHUNK_BYTES = 64 * 1024  # read at most at once
 PROGRESS_BYTES = 16 * 1024  # for less than this no trouble is forgiven
-MAX_PART_BYTES = 1024**3  # of a file that is read in parts; each part is held in memory
+MAX_PART_BYTES = 64 * 1024**2  # of a file that is read in parts; each part is held in memory
 MAX_RENEWALS_WITHOUT_PROGRESS = 2  # a fresh url that is refused too will not get better
 MAX_RESTARTS = 2  # of a file that changed while it was read, or came damaged
 
@@ -246,8 +246,8 @@ class _RangeRequest(_Requests):
     def run(self) -> Part:
         if self._wanted > MAX_PART_BYTES:
             raise KumoDataError(
-                f"{self._remote.name} would be read in a part of {self._wanted} bytes, which is more than "
-                "is held in memory. Read all its columns with .iter_batches(), or store it first."
+                f"{self._remote.name} would be read in a part of {self._wanted} bytes, which the footer of "
+                "no honest file needs. Is it damaged?"
             )
         while True:
             try:

@@ -353,8 +353,8 @@ def test_a_stored_output_is_copied_as_it_is(tmp_path):
 # Servers that are slow, or go on for ever #################################################
 
 
-def part_of(server: RawServer) -> RemoteFile:
-    client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=2, request_timeout=0.3)
+def part_of(server: RawServer, *, timeout: float = 0.3) -> RemoteFile:
+    client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=1, request_timeout=timeout)
     url = f"{server.origin}/part-00000.parquet?X-Amz-Signature=s1g"
     return RemoteFile(Addresses(lambda: [url], what="The output"), 0, client.files)
 
@@ -382,17 +382,17 @@ def ranges_asked(server: RawServer) -> list[int]:
 def test_a_stalled_transfer_goes_on_where_it_stopped(tmp_path, stall):
     def say(connection, asked):
         head, body = head_of(asked)
-        if len(server.requests) <= 4:  # more than there are retries: it got on in between
+        if len(server.requests) <= 2:  # more than there are retries: it got on in between
             connection.sendall(head + body[:30_000])
             stall(connection, body[30_000:])
         connection.sendall(head + body)
 
     with RawServer(say) as server:
-        part_of(server).download(tmp_path / "target")
+        part_of(server, timeout=0.5).download(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
     begun = ranges_asked(server)
     got_on = [after - before for before, after in pairwise(begun)]
-    assert len(begun) == 5
+    assert len(begun) == 3
     assert all(30_000 <= came < 30_100 for came in got_on)
 
 
@@ -401,9 +401,9 @@ def test_a_transfer_that_hardly_gets_on_is_given_up(tmp_path):
         head, body = head_of(asked)
         connection.sendall(head + body[:10])
 
-    with RawServer(say) as server, pytest.raises(KumoConnectionError, match="3 attempts"):
+    with RawServer(say) as server, pytest.raises(KumoConnectionError, match="2 attempts"):
         part_of(server).download(tmp_path / "target")
-    assert ranges_asked(server) == [0, 10, 20]
+    assert ranges_asked(server) == [0, 10]
 
 
 def test_a_slow_transfer_is_not_given_up(tmp_path):
@@ -412,10 +412,10 @@ def test_a_slow_transfer_is_not_given_up(tmp_path):
         connection.sendall(head)
         for begin in range(0, len(body), 500):
             connection.sendall(body[begin : begin + 500])
-            time.sleep(0.05)
+            time.sleep(0.07)
 
     with RawServer(say) as server:
-        part_of(server).download(tmp_path / "target")
+        part_of(server, timeout=1).download(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT[:10_000]
     assert len(server.requests) == 1
 
@@ -471,7 +471,7 @@ def test_a_footer_that_claims_to_be_gigantic_is_refused():
             + tail
         )
 
-    with RawServer(say) as server, pytest.raises(KumoDataError):
+    with RawServer(say) as server, pytest.raises(KumoDataError, match="damaged"):
         _ = Predictions([LiveFile(part_of(server))]).schema
     assert len(server.requests) == 1
 
