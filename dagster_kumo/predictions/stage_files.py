@@ -35,7 +35,7 @@ def open_stage(address: str, snowflake: SnowflakeAccount | None) -> list[Fetched
         KumoDataError: it is no such address, or there are no Parquet files.
     """
     match = _ADDRESS.fullmatch(address)
-    if match is None:
+    if match is None or _leads_up(match[2] or ""):
         raise KumoDataError(f"{address!r} is not a path on a Snowflake stage.")
     if snowflake is None:
         raise KumoError(
@@ -101,8 +101,13 @@ def _statements(
 def _in_stage(name: str, address: str) -> str:
     """The path in the stage of a file by the name that LIST gives: the stage's name, then the path."""
     _, slash, inside = name.partition("/")
-    if "://" in name or not slash or _ADDRESS.fullmatch(f"@stage/{inside}") is None:
+    plain = _ADDRESS.fullmatch(f"@stage/{inside}") is not None and not _leads_up(inside)
+    if "://" in name or not slash or not plain:
         raise KumoDataError(
             f"Snowflake lists {name!r} at {address}, which is not a name on an internal stage."
         )
     return inside
+
+
+def _leads_up(path: str) -> bool:
+    return any(part in (".", "..") for part in path.split("/"))

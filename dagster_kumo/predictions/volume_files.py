@@ -84,11 +84,15 @@ def _listed(files: FilesAPI, volume: str, path: str) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     folders = [at]
     while folders:
-        for entry in files.list_directory_contents(folders.pop()):
-            if entry.path is not None and entry.is_directory:
-                folders.append(entry.path)
-            elif entry.path is not None:
-                found[entry.path.removeprefix(f"{volume}/")] = entry.file_size
+        folder = folders.pop()
+        for entry in files.list_directory_contents(folder):
+            below = entry.path or ""
+            if not below.startswith(f"{folder}/") or _ADDRESS.fullmatch(f"dbfs:{below}") is None:
+                raise KumoDataError(f"Databricks lists {below!r} in {folder}, where it cannot be.")
+            if entry.is_directory:
+                folders.append(below.rstrip("/"))
+            else:
+                found[below.removeprefix(f"{volume}/")] = entry.file_size
     return found
 
 
