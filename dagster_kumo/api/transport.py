@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
-from urllib3 import Retry
+from urllib3 import HTTPResponse, Retry
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 
 from dagster_kumo.api.errors import (
@@ -27,6 +27,9 @@ from dagster_kumo.api.errors import (
 from dagster_kumo.api.logs import queries_hidden
 from dagster_kumo.api.rate_limit import RateLimit
 from dagster_kumo.api.stalling import StallGuard
+
+if not hasattr(HTTPResponse, "read1"):  # requests itself is content with older ones
+    raise ImportError("dagster-kumo needs urllib3 2.2 or newer: pip install --upgrade urllib3")
 
 logger = logging.getLogger("dagster_kumo")
 
