@@ -146,6 +146,15 @@ class _Handler(BaseHTTPRequestHandler):
         assert path == "/api/v1/prediction_jobs"
         return self._json(200, self.kumo.launch(body))
 
+    def do_PATCH(self) -> None:
+        parts = urlsplit(self.path)
+        match = re.fullmatch(r"/api/v1/prediction_jobs/(.+)/tags", parts.path)
+        assert match
+        given = {key: value[0] for key, value in parse_qs(parts.query).items()}
+        tags = {**self.kumo.jobs[match[1]]["tags"], **given}
+        self.kumo.jobs[match[1]]["tags"] = {k: v for k, v in tags.items() if v != "none"}
+        return self._json(200, {"resource_updated": True})
+
     def _json(self, status: int, value: object) -> None:
         self._bytes(status, json.dumps(value).encode(), "application/json")
 
