@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LIST = Path(__file__).with_name("known-vulnerabilities.txt")
+LONGEST_WAIT = 90  # seconds, for all packages together
 EXTRAS = {"local", "plots", "snowflake", "databricks"}  # what users may install
 
 
@@ -56,16 +57,18 @@ def advised(versions: dict[str, str]) -> Iterator[str]:
         pins.writelines(f"{name}=={version}\n" for name, version in versions.items())
         pins.flush()
         command = ["pip_audit", "--requirement", pins.name, "--no-deps", "--disable-pip"]
-        answer = subprocess.run(
-            [sys.executable, "-m", *command, "--format", "json", "--progress-spinner", "off"],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    try:
-        found = json.loads(answer.stdout)["dependencies"]
-    except (ValueError, KeyError):
+        try:
+            answer = subprocess.run(
+                [sys.executable, "-m", *command, "--format", "json", "--progress-spinner", "off"],
+                capture_output=True,
+                text=True,
+                timeout=LONGEST_WAIT,
+                check=False,
+            )
+            found = json.loads(answer.stdout)["dependencies"]
+        except (subprocess.TimeoutExpired, ValueError, KeyError):
+            found = None
+    if found is None:
         print("No service of advisories answers: only the list was checked.")
         return
     asked = [one for one in found if "skip_reason" not in one]
