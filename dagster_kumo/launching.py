@@ -184,6 +184,9 @@ class Launch(ABC):
 class TaggedLaunch(Launch):
     """The launch of a job that carries its launch key as a tag."""
 
+    _asset: dg.AssetKey
+    """The asset that the job is for; of several, the first."""
+
     def _find(self) -> str | None:
         jobs = self._jobs()
         return jobs[0] if jobs else None
@@ -225,7 +228,7 @@ class TaggedLaunch(Launch):
         context = self._context
         tags = {
             RUN_ID_TAG: context.run.run_id,
-            ASSET_TAG: min(key.to_user_string() for key in context.selected_asset_keys),
+            ASSET_TAG: self._asset.to_user_string(),
         }
         if self._partition_key is not None:
             tags[PARTITION_TAG] = self._partition_key
@@ -266,6 +269,7 @@ class PredictionLaunch(TaggedLaunch):
         )
         self._client = client
         self._request = request
+        self._asset = outputs[0]
 
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
         request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
@@ -320,6 +324,7 @@ class TableLaunch(TaggedLaunch):
         self._client = client
         self._request = request
         self._job_tags = job_tags
+        self._asset = table
 
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
         return self._client.create_prediction_table_job(
