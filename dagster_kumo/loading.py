@@ -8,6 +8,8 @@
     pyarrow.RecordBatchReader          everything, read as one goes
     polars.DataFrame, .LazyFrame       the same, with polars installed
     duckdb.DuckDBPyRelation            a relation over the files, read when it is queried
+    dask.dataframe.DataFrame,
+    pyspark.sql.DataFrame              a frame over the files, which the engine's workers read
     dict[str, <one of these>]          one for each Dagster partition
     <one of these> | None              None when nothing is stored
 
@@ -89,6 +91,18 @@ def _as_relation(stored: Predictions, columns: Columns) -> Any:
     return relation.select(*(duckdb.ColumnExpression(name) for name in columns))
 
 
+def _as_dask(stored: Predictions, columns: Columns) -> Any:
+    from dagster_kumo.predictions.engines import to_dask
+
+    return to_dask(stored, columns)
+
+
+def _as_spark(stored: Predictions, columns: Columns) -> Any:
+    from dagster_kumo.predictions.engines import to_spark
+
+    return to_spark(stored, columns)
+
+
 def _local_paths(stored: Predictions) -> list[str] | None:
     """Where the files are on this machine, for engines with a reader of their own; None: elsewhere."""
     from dagster_kumo.predictions.files import StoredFile
@@ -107,6 +121,8 @@ LOADS: Mapping[str, Load] = {
     "polars.DataFrame": _as_polars,
     "polars.LazyFrame": _as_lazy_polars,
     "duckdb.DuckDBPyRelation": _as_relation,
+    "dask.dataframe.DataFrame": _as_dask,
+    "pyspark.sql.DataFrame": _as_spark,
 }
 # Where a library defines the class that it exports under the name above.
 _HOMES = {
@@ -119,6 +135,10 @@ _HOMES = {
     "_duckdb.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
     "duckdb._relation.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
     "duckdb.duckdb.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
+    "dask.dataframe.dask_expr._collection.DataFrame": "dask.dataframe.DataFrame",
+    "pyspark.sql.dataframe.DataFrame": "pyspark.sql.DataFrame",
+    "pyspark.sql.classic.dataframe.DataFrame": "pyspark.sql.DataFrame",
+    "pyspark.sql.connect.dataframe.DataFrame": "pyspark.sql.DataFrame",
 }
 
 
