@@ -150,14 +150,37 @@ class PartitionStore:
             KumoDataError: the output of another owner is stored here.
             OSError: the store cannot be written to; says why, and what to do.
         """
-        stamp = datetime.now(timezone.utc).strftime(_STAMP)
+        name = self.new_name()
         with explained(f"{self.directory} could not be written"):
             self._check_owner()
-            version = NewVersion(self, f"{stamp}-{secrets.token_hex(3)}")
+            version = NewVersion(self, name)
             try:
                 yield version
             finally:
                 version.clean_up()
+
+    @staticmethod
+    def new_name() -> str:
+        """A name for a version that is begun now."""
+        return f"{datetime.now(timezone.utc).strftime(_STAMP)}-{secrets.token_hex(3)}"
+
+    @contextmanager
+    def shared_version(self, name: str) -> Generator[NewVersion, None, None]:
+        """Write to a version to which other processes write too, and one of them commits.
+
+        What they have put stays: another attempt goes on with it. A version that nobody commits is
+        removed by a later write, once it is old.
+
+        Raises:
+            KumoDataError, OSError: as `new_version` does.
+        """
+        with explained(f"{self.directory} could not be written"):
+            self._check_owner()
+            version = NewVersion(self, name, shared=True)
+            try:
+                yield version
+            finally:
+                shutil.rmtree(version.scratch, ignore_errors=True)
 
     def predictions(self, manifest: Manifest) -> Predictions:
         """The files that a manifest names."""
@@ -248,9 +271,9 @@ class PartitionStore:
 
 
 class NewVersion:
-    """A version that is being written."""
+    """A version that is being written; when `shared`, by other processes too."""
 
-    def __init__(self, store: PartitionStore, name: str) -> None:
+    def __init__(self, store: PartitionStore, name: str, *, shared: bool = False) -> None:
         self._store = store
         self._name = name
         self._folder = store.directory / name
@@ -261,9 +284,11 @@ class NewVersion:
             # Files grow where they will stay: a rename on the same disk then costs nothing.
             self.scratch = Path(self._folder.path)
             new = [f for f in (self.scratch, *self.scratch.parents) if not f.exists()]
-            self.scratch.mkdir(parents=True)
+            self.scratch.mkdir(parents=True, exist_ok=shared)
             for folder in new:
                 _sync(folder.parent)
+            if shared:
+                self.scratch = Path(tempfile.mkdtemp(prefix=".", dir=self.scratch))
         else:
             self.scratch = Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
 
@@ -272,7 +297,7 @@ class NewVersion:
         if self._store.is_local:
             with local.open("rb") as file:
                 os.fsync(file.fileno())
-            local.replace(self.scratch / name)
+            local.replace(Path(self._folder.path) / name)
         else:
             target = self._folder / name
             self._made = True
@@ -305,6 +330,9 @@ class NewVersion:
         self._committing = True
         store.write_manifest(manifest)
         self._committed = True
+        if store.is_local:  # what processes left that were killed while they wrote here
+            for scratch in Path(self._folder.path).glob(".*"):
+                shutil.rmtree(scratch, ignore_errors=True)
         for version in expired:
             store.remove(version)
         return store.predictions(manifest)

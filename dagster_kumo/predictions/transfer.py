@@ -55,7 +55,9 @@ class Transferred:
 
 
 @dataclass
-class _One:
+class Brought:
+    """What one file held."""
+
     entry: StoredFileEntry
     schema: pa.Schema
     anchors: Extremes | None
@@ -95,24 +97,58 @@ def transfer(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    schema = done[0].schema
-    for index, one in enumerate(done):
+    names = [file.name for file in files]
+    return together(done, names=names, seconds=time.monotonic() - started)
+
+
+def transfer_one(
+    file: PartitionFile,
+    index: int,
+    version: NewVersion,
+    *,
+    streams: int,
+    summarise: bool | Collection[str] = True,
+) -> Brought:
+    """Bring one of an output's files into `version`, for those who bring them one by one.
+
+    Args:
+        file: where it comes from.
+        index: its place among the files.
+        version: where it goes.
+        streams: over how many connections.
+        summarise: whether there are statistics, or of which columns.
+
+    Raises:
+        KumoDataError: the file is not Parquet.
+        KumoConnectionError: it could not be fetched.
+    """
+    return _Way(version, threading.Event(), summarise, 1, streams=streams).bring(file, index)
+
+
+def together(brought: Sequence[Brought], *, names: Sequence[str], seconds: float) -> Transferred:
+    """All files of an output, which are called `names`; in how many seconds they came.
+
+    Raises:
+        KumoDataError: the files do not have the same columns.
+    """
+    schema = brought[0].schema
+    for name, one in zip(names, brought, strict=True):
         if one.schema.names != schema.names:
             raise KumoDataError(
-                f"{files[index].name} has the columns {', '.join(one.schema.names)}, but "
-                f"{files[0].name} has {', '.join(schema.names)}."
+                f"{name} has the columns {', '.join(one.schema.names)}, but "
+                f"{names[0]} has {', '.join(schema.names)}."
             )
     return Transferred(
-        files=[one.entry for one in done],
+        files=[one.entry for one in brought],
         schema=schema,
-        summary=_merged([one.summary for one in done]),
-        anchors=reduce(widest, (one.anchors for one in done)),
-        seconds=time.monotonic() - started,
+        summary=_merged([one.summary for one in brought]),
+        anchors=reduce(widest, (one.anchors for one in brought)),
+        seconds=seconds,
     )
 
 
-def _collect(futures: dict[Future[_One], int]) -> list[_One]:
-    done: dict[int, _One] = {}
+def _collect(futures: dict[Future[Brought], int]) -> list[Brought]:
+    done: dict[int, Brought] = {}
     for future in as_completed(futures):
         done[futures[future]] = future.result()
     return [done[index] for index in sorted(done)]
@@ -136,7 +172,7 @@ class _Way:
         self._fetching = threading.Semaphore(max_parallel)
         self._streams = streams
 
-    def bring(self, file: PartitionFile, index: int) -> _One:
+    def bring(self, file: PartitionFile, index: int) -> Brought:
         name = f"part-{index:05d}.parquet"
         scratch = self._version.scratch / f"{name}.partial"
         self._fetch(file, scratch)
@@ -157,7 +193,7 @@ class _Way:
             self._go_on(file.name)
             file.save(to, streams=self._streams, stopped=self._stop.is_set)
 
-    def _read(self, scratch: Path, name: str, source: str) -> _One:
+    def _read(self, scratch: Path, name: str, source: str) -> Brought:
         """What a fetched file holds; `source` is its name for messages.
 
         Raises:
@@ -175,7 +211,7 @@ class _Way:
                 if summary is not None:
                     summary.update(batch)
         entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=scratch.stat().st_size)
-        return _One(entry, schema, anchors, summary)
+        return Brought(entry, schema, anchors, summary)
 
     def _columns(self, schema: pa.Schema) -> list[str] | None:
         """The columns that are summarised; None: all."""
