@@ -88,38 +88,23 @@ def kumo_assets(
         >>> churn.keys
         {AssetKey(['churn', 'predictions'])}
     """
-    _check_name(name)
-    check_anchor(prediction, partitions_def, name=name)
-    translator = translator or DagsterKumoTranslator()
-    specs: dict[dg.AssetKey, dg.AssetSpec] = {}
-    upstream = list(deps)
-    table: tuple[PredictedKind, ...] = ("prediction_table",) if prediction.generates_table else ()
-    for kind in (*table, *prediction.outputs):
-        spec = translator.get_asset_spec(KumoAssetProps(name, kind, prediction))
-        if spec.key in specs:
-            raise ValueError(
-                f"The translator gives two assets of {name!r} the key {spec.key.to_user_string()!r}. "
-                "Make the key depend on props.kind."
-            )
-        spec = completed_spec(
-            spec,
-            deps=upstream,
-            automation_condition=automation_condition,
-            options=options,
-        ).merge_attributes(metadata={BATCH_PREDICTION: dg.MetadataValue.json(prediction.to_json())})
-        if kind == "prediction_table":
-            specs[spec.key] = spec
-            upstream.append(spec.key)
-        else:
-            spec = spec.merge_attributes(metadata={OUTPUT_TYPE: kind})
-            specs[spec.key] = spec.with_io_manager_key(io_manager_key)
+    specs = prediction_specs(
+        name=name,
+        prediction=prediction,
+        partitions_def=partitions_def,
+        deps=deps,
+        translator=translator,
+        io_manager_key=io_manager_key,
+        automation_condition=automation_condition,
+        options=options,
+    )
     return dg.multi_asset(
         name=name,
-        specs=list(specs.values()),
+        specs=specs,
         partitions_def=partitions_def,
         can_subset=len(specs) > 1,
         required_resource_keys=required_resource_keys,
-        **_op_options(options),
+        **op_options(options),
     )
 
 
@@ -204,7 +189,7 @@ def build_kumo_export_asset(
         specs=[spec],
         partitions_def=partitions_def,
         required_resource_keys={resource_key},
-        **_op_options(options),
+        **op_options(options),
     )
     def export(context: dg.AssetExecutionContext) -> Any:
         kumo: KumoResource = getattr(context.resources, resource_key)
@@ -219,6 +204,50 @@ def build_kumo_export_asset(
         )
 
     return export
+
+
+def prediction_specs(
+    *,
+    name: str,
+    prediction: BatchPrediction,
+    partitions_def: dg.PartitionsDefinition | None,
+    deps: Iterable[Any],
+    translator: DagsterKumoTranslator | None,
+    io_manager_key: str,
+    automation_condition: dg.AutomationCondition[Any] | None,
+    options: AssetOptions,
+) -> list[dg.AssetSpec]:
+    """The specs of a prediction's outputs, after that of its table if it generates one.
+
+    Raises:
+        ValueError: the definition cannot be.
+    """
+    _check_name(name)
+    check_anchor(prediction, partitions_def, name=name)
+    translator = translator or DagsterKumoTranslator()
+    specs: dict[dg.AssetKey, dg.AssetSpec] = {}
+    upstream = list(deps)
+    table: tuple[PredictedKind, ...] = ("prediction_table",) if prediction.generates_table else ()
+    for kind in (*table, *prediction.outputs):
+        spec = translator.get_asset_spec(KumoAssetProps(name, kind, prediction))
+        if spec.key in specs:
+            raise ValueError(
+                f"The translator gives two assets of {name!r} the key {spec.key.to_user_string()!r}. "
+                "Make the key depend on props.kind."
+            )
+        spec = completed_spec(
+            spec,
+            deps=upstream,
+            automation_condition=automation_condition,
+            options=options,
+        ).merge_attributes(metadata={BATCH_PREDICTION: dg.MetadataValue.json(prediction.to_json())})
+        if kind == "prediction_table":
+            specs[spec.key] = spec
+            upstream.append(spec.key)
+        else:
+            spec = spec.merge_attributes(metadata={OUTPUT_TYPE: kind})
+            specs[spec.key] = spec.with_io_manager_key(io_manager_key)
+    return list(specs.values())
 
 
 def completed_spec(
@@ -237,7 +266,8 @@ def completed_spec(
     )
 
 
-def _op_options(options: AssetOptions) -> dict[str, Any]:
+def op_options(options: AssetOptions) -> dict[str, Any]:
+    """The options that Dagster's `multi_asset` takes."""
     names = ("op_tags", "retry_policy", "pool", "backfill_policy")
     return {name: options.get(name) for name in names}
 
@@ -254,7 +284,7 @@ def _key_of_output(
     }
     if output_type not in by_type:
         raise ValueError(
-            f"{predictions.op.name!r} has no {output_type} to export, only {', '.join(by_type) or 'none'}. "
+            f"{predictions.node_def.name!r} has no {output_type} to export, only {', '.join(by_type) or 'none'}. "
             f"Write BatchPrediction(outputs=(..., {output_type!r})), or export another output_type."
         )
     return by_type[output_type]

@@ -69,7 +69,7 @@ def note_on_run(
 
 def run_tag(prefix: str, context: dg.AssetExecutionContext, partition_key: str | None) -> str:
     """The tag of the run that names the job of an op, or of one of its partitions."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.op.name)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.node_def.name)
     if partition_key is not None and len(context.partition_keys) > 1:
         name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
     return f"{prefix}.{name}"[:76]

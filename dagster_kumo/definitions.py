@@ -18,8 +18,11 @@ from dagster_kumo.assets import (
     build_kumo_export_asset,
     completed_spec,
     kumo_assets,
+    op_options,
+    prediction_specs,
 )
 from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.fan_out import build_fanned_out_assets
 from dagster_kumo.resource import KumoResource
 from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 
@@ -54,6 +57,7 @@ def build_kumo_assets_definitions(
     resource_key: str = DEFAULT_RESOURCE_KEY,
     io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
     automation_condition: dg.AutomationCondition[Any] | None = None,
+    fan_out: bool = False,
     **options: Unpack[AssetOptions],
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Make all assets of one model.
@@ -75,6 +79,9 @@ def build_kumo_assets_definitions(
         resource_key: the key of the `KumoResource`.
         io_manager_key: the key of the `KumoIOManager`.
         automation_condition: for predictions and embeddings; an export has its own.
+        fan_out: whether each of Kumo's files is brought by a step of its own, so that the executor
+            spreads them over processes or machines. One partition a run; `op_tags`, `retry_policy`
+            and `pool` hold for each step.
         options: see `AssetOptions`.
 
     Raises:
@@ -101,20 +108,32 @@ def build_kumo_assets_definitions(
         options=options,
     )
 
-    @kumo_assets(
-        name=name,
-        prediction=prediction,
-        partitions_def=partitions_def,
-        deps=[model.key, *tables],
-        translator=translator,
-        io_manager_key=io_manager_key,
-        automation_condition=automation_condition,
-        required_resource_keys={resource_key},
-        **options,
-    )
-    def predictions(context: dg.AssetExecutionContext) -> Any:
-        kumo: KumoResource = getattr(context.resources, resource_key)
-        yield from kumo.predict(context, model=model.key)
+    about: dict[str, Any] = {
+        "name": name,
+        "prediction": prediction,
+        "partitions_def": partitions_def,
+        "deps": [model.key, *tables],
+        "translator": translator,
+        "io_manager_key": io_manager_key,
+        "automation_condition": automation_condition,
+    }
+    if fan_out:
+        predictions = build_fanned_out_assets(
+            name=name,
+            specs=prediction_specs(**about, options=options),
+            prediction=prediction,
+            model=model.key,
+            partitions_def=partitions_def,
+            resource_key=resource_key,
+            io_manager_key=io_manager_key,
+            op_options=op_options(options),
+        )
+    else:
+
+        @kumo_assets(**about, required_resource_keys={resource_key}, **options)
+        def predictions(context: dg.AssetExecutionContext) -> Any:
+            kumo: KumoResource = getattr(context.resources, resource_key)
+            yield from kumo.predict(context, model=model.key)
 
     built = [
         build_kumo_export_asset(

@@ -19,6 +19,12 @@ from dagster_kumo.asset_metadata import (
     preview_table,
     statistics_metadata,
 )
+from dagster_kumo.fanned_out import (
+    BroughtOutput,
+    is_step_value,
+    read_step_value,
+    write_step_value,
+)
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.loading import Annotation
 from dagster_kumo.partition_results import store_each
@@ -27,7 +33,9 @@ from dagster_kumo.resource import KumoResource
 from dagster_kumo.windows import INSTEAD_OF_INLINE, said_time
 
 if TYPE_CHECKING:
-    from dagster_kumo.predictions.store import PartitionStore
+    from upath import UPath
+
+    from dagster_kumo.predictions.store import NewVersion, PartitionStore
     from dagster_kumo.predictions.transfer import Transferred
 
 RowCountCheck = Literal["error", "warn", "off"]
@@ -41,8 +49,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     Inputs are loaded by their annotation: `Predictions` (also when there is none), `pandas.DataFrame`,
     `pyarrow.Table`, `pyarrow.dataset.Dataset`, `pyarrow.RecordBatchReader`, `polars.DataFrame` or
-    `.LazyFrame`, `duckdb.DuckDBPyRelation`, `BatchPredictionJobResult`, or `dict[str, ...]` of one of
-    them by Dagster partition.
+    `.LazyFrame`, `duckdb.DuckDBPyRelation`, `dask.dataframe.DataFrame`, `pyspark.sql.DataFrame`,
+    `BatchPredictionJobResult`, or `dict[str, ...]` of one of them by Dagster partition.
     `AssetIn(metadata={"columns": [...]})` reads only those columns;
     `AssetIn(metadata={"allow_missing_partitions": True})` leaves out partitions that are not stored.
 
@@ -109,6 +117,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
             KumoDataError: a file is not what it should be.
             KumoPartitionsError: some partitions failed, in a run over several.
         """
+        if is_step_value(context):
+            write_step_value(self.root(), context, obj)
+            return
         keys = list(context.asset_partition_keys) if _is_partitioned(context) else [None]
         if len(keys) == 1:
             context.add_output_metadata(self._store_partition(context, keys[0], obj))
@@ -127,25 +138,43 @@ class KumoIOManager(dg.ConfigurableIOManager):
         from dagster_kumo.predictions.tables import as_predictions
         from dagster_kumo.predictions.transfer import transfer
 
-        output = as_predictions(obj)
         store = self._store(context, key)
-        with store.new_version() as version:
-            transferred = transfer(
-                output.files,
-                version,
-                max_parallel=self.max_parallel_downloads,
-                summarise=self.statistics
-                and (self.statistics_columns is None or self.statistics_columns),
-            )
-            self._check_rows(context, output, transferred)
-            _check_anchor(output, transferred)
-            stored = version.commit(transferred.files, output.provenance)
+        if isinstance(obj, BroughtOutput):
+            transferred = obj.transferred
+            with store.shared_version(obj.plan.version) as version:
+                stored = self._committed(context, version, obj.output, transferred)
+        else:
+            output = as_predictions(obj)
+            with store.new_version() as version:
+                transferred = transfer(
+                    output.files,
+                    version,
+                    max_parallel=self.max_parallel_downloads,
+                    summarise=self.summarised,
+                )
+                stored = self._committed(context, version, output, transferred)
         rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
         context.log.info(
             f"Stored {transferred.num_rows:,} rows in {len(transferred.files)} files "
             f"({transferred.size_bytes / 1e6:,.1f} MB at {rate:,.0f} MB/s) in {store.directory}"
         )
         return self._metadata(context, stored, transferred)
+
+    @property
+    def summarised(self) -> bool | list[str]:
+        """Whether there are statistics, or of which columns."""
+        return self.statistics and (self.statistics_columns is None or self.statistics_columns)
+
+    def _committed(
+        self,
+        context: dg.OutputContext,
+        version: "NewVersion",
+        output: Predictions,
+        transferred: "Transferred",
+    ) -> Predictions:
+        self._check_rows(context, output, transferred)
+        _check_anchor(output, transferred)
+        return version.commit(transferred.files, output.provenance)
 
     def _check_rows(
         self, context: dg.OutputContext, output: Predictions, transferred: "Transferred"
@@ -219,6 +248,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
         Raises:
             FileNotFoundError: a partition is not stored.
         """
+        if context.upstream_output is not None and is_step_value(context.upstream_output):
+            return read_step_value(self.root(), context.upstream_output)
         annotation = Annotation.parse(context.dagster_type.typing_type)
         metadata = context.definition_metadata or {}
         columns: Sequence[str] | None = metadata.get("columns")
@@ -279,13 +310,15 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     # Places
 
-    def _store(
-        self, context: dg.InputContext | dg.OutputContext, partition_key: str | None
+    def partition_store(
+        self, asset_key: dg.AssetKey, partition_key: str | None
     ) -> "PartitionStore":
-        from upath import UPath
+        """Where a partition of an asset is stored."""
+        return self._store_in(asset_key.path, asset_key.to_user_string(), partition_key)
 
-        from dagster_kumo.predictions.folder_names import folder_name
-        from dagster_kumo.predictions.store import PartitionStore
+    def root(self) -> "UPath":
+        """The folder of the whole store."""
+        from upath import UPath
 
         if urlsplit(self.base_path).password is not None:
             # It would be shown in Dagster's UI and be a part of every path in the logs.
@@ -293,17 +326,26 @@ class KumoIOManager(dg.ConfigurableIOManager):
                 "base_path holds a password, which everybody would see.\n"
                 "Give it in storage_options, which are hidden."
             )
+        return UPath(self.base_path, **_resolved(self.storage_options))
+
+    def _store(
+        self, context: dg.InputContext | dg.OutputContext, partition_key: str | None
+    ) -> "PartitionStore":
         parts = context.asset_key.path if context.has_asset_key else context.get_identifier()
-        directory: UPath = UPath(self.base_path, **_resolved(self.storage_options))
+        return self._store_in(parts, _name(context), partition_key)
+
+    def _store_in(
+        self, parts: Sequence[str], name: str, partition_key: str | None
+    ) -> "PartitionStore":
+        from dagster_kumo.predictions.folder_names import folder_name
+        from dagster_kumo.predictions.store import PartitionStore
+
+        directory = self.root()
         for part in [*parts, *([partition_key] if partition_key is not None else [])]:
             directory /= folder_name(part)
         # Asset `a`, partition `b`, and asset `a/b` have the same folder, and so have, on a disk that
         # takes upper and lower case for the same, partitions `b` and `B`.
-        owner = (
-            f"{_name(context)}, partition {partition_key}"
-            if partition_key is not None
-            else _name(context)
-        )
+        owner = f"{name}, partition {partition_key}" if partition_key is not None else name
         return PartitionStore(
             directory, grace_period=timedelta(seconds=self.grace_period), owner=owner
         )

@@ -25,7 +25,7 @@ class RunDefinition:
         predictions = [m[BATCH_PREDICTION] for m in metadata.values() if BATCH_PREDICTION in m]
         if not predictions:
             raise ValueError(
-                f"{context.assets_def.op.name} was not made by @kumo_assets, so there is no prediction to "
+                f"{context.assets_def.node_def.name} was not made by @kumo_assets, so there is no prediction to "
                 "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
             )
         self.prediction = BatchPrediction(**predictions[0].data)
@@ -46,7 +46,7 @@ class RunDefinition:
             context.partition_keys if len(self.partition_keys) > 1 else None
         )
         """The partitions of a run over several; None in a run for one, or without partitions."""
-        check_anchor(self.prediction, self.partitions_def, name=context.assets_def.op.name)
+        check_anchor(self.prediction, self.partitions_def, name=context.assets_def.node_def.name)
 
     def window(self, partition_key: str | None) -> dg.TimeWindow | None:
         """The time that a partition stands for; None when it stands for none."""

@@ -1,0 +1,247 @@
+"""Outputs whose files are each brought by a step of its own, on whatever machine Dagster runs it.
+
+predict             launches the job or attaches to it, waits for it, and plans one step for each file
+transfer[<file>]    brings its file into the new version in the store
+store               checks the whole, puts the version in force and materializes the assets
+"""
+
+# No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.api.records import OutputType
+from dagster_kumo.asset_metadata import OUTPUT_TYPE
+from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.fanned_out import (
+    STEP_VALUE,
+    BroughtFile,
+    BroughtOutput,
+    OutputPlan,
+    PlannedFile,
+    remove_step_values,
+)
+from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.predictions.files import PartitionFile
+from dagster_kumo.resource import KumoResource
+
+_KEPT = {STEP_VALUE: True}
+
+
+def build_fanned_out_assets(
+    *,
+    name: str,
+    specs: Sequence[dg.AssetSpec],
+    prediction: BatchPrediction,
+    model: dg.AssetKey,
+    partitions_def: dg.PartitionsDefinition | None,
+    resource_key: str,
+    io_manager_key: str,
+    op_options: Mapping[str, Any],
+) -> dg.AssetsDefinition:
+    """Make the assets of `specs`, whose files are each brought by a step of its own.
+
+    Args:
+        name: the model's name, and that of the graph.
+        specs: the outputs, as `@kumo_assets` would have them.
+        prediction: what to run.
+        model: the asset that stands for the trained model.
+        partitions_def: the partitions of the assets, one a run.
+        resource_key: the key of the `KumoResource`.
+        io_manager_key: the key of the `KumoIOManager`.
+        op_options: the options that Dagster's `multi_asset` takes; all but the backfill policy, which
+            is the graph's, are those of each step.
+
+    Raises:
+        ValueError: the definition has no room for a fan-out.
+    """
+    options = dict(op_options)
+    backfill_policy: dg.BackfillPolicy | None = options.pop("backfill_policy")
+    options["tags"] = options.pop("op_tags")
+    _check(prediction, backfill_policy, name=name)
+    by_type: dict[OutputType, dg.AssetSpec] = {spec.metadata[OUTPUT_TYPE]: spec for spec in specs}
+    deps = {dep.asset_key: dep for spec in specs for dep in spec.deps}
+    upstream = {f"upstream_{index}": dep for index, dep in enumerate(deps.values())}
+    resources = {resource_key, io_manager_key}
+
+    @dg.op(
+        name=f"{name}__predict",
+        ins={input_name: dg.In(dg.Nothing) for input_name in upstream},
+        out=dg.DynamicOut(dg.Any, io_manager_key=io_manager_key, metadata=_KEPT),
+        required_resource_keys=resources,
+        **options,
+    )
+    def predict(context: dg.AssetExecutionContext) -> Iterator[dg.DynamicOutput[PlannedFile]]:
+        kumo: KumoResource = getattr(context.resources, resource_key)
+        store = _store_of(context, io_manager_key)
+        partition_key = _partition_key(context)
+        for result in kumo.predict(context, model=model):
+            plan = _plan(result, store, partition_key)
+            for index in range(len(plan.names)):
+                yield dg.DynamicOutput(
+                    PlannedFile(plan, index),
+                    mapping_key=f"{plan.provenance.output_type}_{index:05d}",
+                )
+
+    @dg.op(
+        name=f"{name}__transfer",
+        out=dg.Out(dg.Any, io_manager_key=io_manager_key, metadata=_KEPT),
+        required_resource_keys=resources,
+        **options,
+    )
+    def transfer(context: dg.AssetExecutionContext, file: Any) -> BroughtFile:
+        from dagster_kumo.predictions.transfer import transfer_one
+
+        kumo: KumoResource = getattr(context.resources, resource_key)
+        store = _store_of(context, io_manager_key)
+        plan: OutputPlan = file.plan
+        versions = store.partition_store(plan.asset_key, plan.partition_key)
+        with versions.shared_version(plan.version) as version:
+            brought = transfer_one(
+                _live_file(kumo, plan, file.index),
+                file.index,
+                version,
+                streams=store.max_parallel_downloads,
+                summarise=store.summarised,
+            )
+        return BroughtFile(plan, file.index, brought)
+
+    @dg.op(
+        name=f"{name}__store",
+        out={
+            output_type: dg.Out(
+                dg.Any, io_manager_key=io_manager_key, is_required=len(by_type) == 1
+            )
+            for output_type in by_type
+        },
+        required_resource_keys={io_manager_key},
+        **options,
+    )
+    def store(
+        context: dg.AssetExecutionContext, files: list[Any]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        for output_type, spec in by_type.items():
+            brought = [file for file in files if file.plan.provenance.output_type == output_type]
+            if spec.key in context.selected_asset_keys:
+                plan, output = _brought_output(brought)
+                yield dg.MaterializeResult(
+                    asset_key=spec.key,
+                    metadata=plan.metadata,
+                    data_version=dg.DataVersion(plan.data_version),
+                    value=output,
+                )
+        run = context.run
+        remove_step_values(
+            _store_of(context, io_manager_key).root(),
+            {run.run_id, run.parent_run_id, run.root_run_id},
+            name,
+        )
+
+    @dg.graph_multi_asset(
+        name=name,
+        ins={
+            input_name: dg.AssetIn(
+                dep.asset_key, dagster_type=dg.Nothing, partition_mapping=dep.partition_mapping
+            )
+            for input_name, dep in upstream.items()
+        },
+        outs={
+            output_type: dg.AssetOut(
+                key=spec.key, dagster_type=dg.Any, is_required=len(by_type) == 1
+            )
+            for output_type, spec in by_type.items()
+        },
+        partitions_def=partitions_def,
+        backfill_policy=backfill_policy,
+        can_subset=len(by_type) > 1,
+    )
+    def fanned_out(**upstream: Any) -> dict[str, Any]:
+        planned = predict.alias("predict")(**upstream)
+        stored: Any = store.alias("store")(planned.map(transfer.alias("transfer")).collect())
+        return dict(zip(by_type, stored if len(by_type) > 1 else [stored], strict=True))
+
+    by_key = {spec.key: spec.replace_attributes(partitions_def=partitions_def) for spec in specs}
+    return fanned_out.map_asset_specs(lambda spec: by_key[spec.key])
+
+
+def _check(
+    prediction: BatchPrediction, backfill_policy: dg.BackfillPolicy | None, *, name: str
+) -> None:
+    if prediction.generates_table:
+        raise ValueError(
+            f"{name!r} cannot fan out and generate its prediction table, which is an asset of its own.\n"
+            "Leave fan_out=True out, or generate the table apart and give prediction_table_job_id=."
+        )
+    if backfill_policy is not None and backfill_policy.max_partitions_per_run != 1:
+        raise ValueError(
+            f"{name!r} fans out, one partition a run, and its backfill policy puts several in one.\n"
+            "Write BackfillPolicy.multi_run(), or leave fan_out=True out."
+        )
+
+
+def _store_of(context: dg.AssetExecutionContext, io_manager_key: str) -> KumoIOManager:
+    store = getattr(context.resources, io_manager_key)
+    if not isinstance(store, KumoIOManager):
+        raise ValueError(
+            f"{io_manager_key!r} is a {type(store).__name__}, to which files cannot be brought one by "
+            "one.\nMake it a KumoIOManager, or leave fan_out=True out."
+        )
+    return store
+
+
+def _partition_key(context: dg.AssetExecutionContext) -> str | None:
+    if context.assets_def.partitions_def is None:
+        return None
+    keys = context.partition_keys
+    if len(keys) != 1:
+        raise ValueError(
+            f"This run is for {len(keys)} partitions, and a fan-out is for one.\n"
+            "Launch a run for each, as a backfill does, or leave fan_out=True out."
+        )
+    return keys[0]
+
+
+def _plan(
+    result: dg.MaterializeResult[Any], store: KumoIOManager, partition_key: str | None
+) -> OutputPlan:
+    assert result.asset_key is not None
+    assert result.data_version is not None
+    return OutputPlan(
+        asset_key=result.asset_key,
+        partition_key=partition_key,
+        version=store.partition_store(result.asset_key, partition_key).new_name(),
+        provenance=result.value.provenance,
+        names=[file.name for file in result.value.files],
+        metadata=dict(result.metadata or {}),
+        data_version=result.data_version.value,
+        begun=time.time(),
+    )
+
+
+def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> PartitionFile:
+    """The file at `index` of the plan, where it is now: a server may list files in any order."""
+    result = kumo.batch_prediction_job_result(plan.provenance.job_id)
+    is_predictions = plan.provenance.output_type == "predictions"
+    files = (result.predictions() if is_predictions else result.embeddings()).files
+    names = [file.name for file in files]
+    if sorted(names) != sorted(plan.names):
+        raise KumoDataError(
+            f"The {plan.provenance.output_type} of prediction job {result.id} have other files than when "
+            "the run planned their transfer. Was the job's output replaced? Materialize again."
+        )
+    name = plan.names[index]
+    return files[names.index(name) if names.count(name) == 1 else index]
+
+
+def _brought_output(files: Sequence[BroughtFile]) -> tuple[OutputPlan, BroughtOutput]:
+    from dagster_kumo.predictions.transfer import together
+
+    in_order = sorted(files, key=lambda file: file.index)
+    plan = in_order[0].plan
+    brought = [file.brought for file in in_order]
+    transferred = together(brought, names=plan.names, seconds=time.time() - plan.begun)
+    return plan, BroughtOutput(plan, transferred)

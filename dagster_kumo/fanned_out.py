@@ -1,0 +1,118 @@
+"""What passes between the steps of a fan-out, and how: through the store, which all of them reach.
+
+Nothing of it is a secret: urls are asked for anew by the step that fetches the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dagster_kumo.predictions.folder_names import folder_name
+from dagster_kumo.predictions.predictions import Predictions, Provenance
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from dagster_kumo.predictions.transfer import Brought, Transferred
+
+STEP_VALUE = "dagster-kumo/step_value"
+_FOLDER = ".steps"
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """An output whose files are brought one by one, into a version that is not in force yet."""
+
+    asset_key: dg.AssetKey
+    partition_key: str | None
+    version: str
+    provenance: Provenance
+    names: list[str]
+    """What the files are called in Kumo."""
+    metadata: dict[str, Any]
+    """What is known of the job."""
+    data_version: str
+    begun: float
+    """When the job was done, in unix time."""
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One of the files."""
+
+    plan: OutputPlan
+    index: int
+
+
+@dataclass(frozen=True)
+class BroughtFile:
+    """One of the files that lies in the version now."""
+
+    plan: OutputPlan
+    index: int
+    brought: Brought
+
+
+@dataclass(frozen=True)
+class BroughtOutput:
+    """All files of an output, which wait in the version to be put in force."""
+
+    plan: OutputPlan
+    transferred: Transferred
+
+    @property
+    def output(self) -> Predictions:
+        """The job behind it, without the files."""
+        return Predictions([], provenance=self.plan.provenance)
+
+
+def is_step_value(context: dg.OutputContext | None) -> bool:
+    """Whether an output passes between the steps of a fan-out."""
+    return context is not None and STEP_VALUE in (context.definition_metadata or {})
+
+
+def write_step_value(root: UPath, context: dg.OutputContext, value: Any) -> None:
+    """Keep what a step hands on; `root` is the store's folder."""
+    path = _path(root, context)
+    path.fs.makedirs(path.parent.path, exist_ok=True)
+    path.fs.pipe_file(path.path, pickle.dumps(value))
+
+
+def read_step_value(root: UPath, context: dg.OutputContext) -> Any:
+    """What a step has handed on.
+
+    Raises:
+        FileNotFoundError: it is gone, since the run has come to its good end.
+    """
+    path = _path(root, context)
+    try:
+        content: Any = path.fs.cat_file(path.path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"What the step {context.step_key} of run {context.run_id} handed on is not in {root} "
+            "any more, or was never there.\n"
+            "Materialize again, all steps; base_path must be one place for the machines of all steps."
+        ) from None
+    return pickle.loads(content)
+
+
+def remove_step_values(root: UPath, run_ids: Collection[str | None], graph: str) -> None:
+    """Remove what the steps of a graph handed on in some runs, as far as it can be removed."""
+    for run_id in {run_id for run_id in run_ids if run_id is not None}:
+        folder = root / _FOLDER / folder_name(graph) / run_id
+        with contextlib.suppress(OSError):
+            folder.fs.rm(folder.path, recursive=True)
+
+
+def _path(root: UPath, context: dg.OutputContext) -> UPath:
+    graph, _, step = context.step_key.partition(".")
+    path = root / _FOLDER
+    for part in (graph, context.run_id, step, context.mapping_key or context.name):
+        path /= folder_name(part)
+    return path
