@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
+    from dagster_kumo.predictions.stored_statistics import StoredStatistics
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
 """On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which Dagit can show."""
@@ -143,6 +144,19 @@ def statistics_metadata(summary: OutputSummary) -> dict[str, Any]:
         if name not in ("ENTITY", "ANCHOR_TIMESTAMP"):
             entries[f"{name}/null_fraction"] = column.null_fraction
     return _in_namespace(entries)
+
+
+def drift_metadata(before: StoredStatistics, now: StoredStatistics) -> dict[str, Any]:
+    """How far scores and classes have moved from one output to the next, as numbers that Dagit plots."""
+    from dagster_kumo.predictions.drift import compared_columns, mean_shift, psi
+
+    entries: dict[str, Any] = {}
+    for name in compared_columns(now):
+        if name in before.columns:
+            pair = before.columns[name], now.columns[name]
+            entries[f"{name}/psi"] = _finite(psi(*pair))
+            entries[f"{name}/mean_shift"] = _finite(mean_shift(*pair))
+    return _in_namespace({name: value for name, value in entries.items() if value is not None})
 
 
 def preview_table(rows: pa.Table) -> dg.TableMetadataValue:

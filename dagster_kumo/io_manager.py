@@ -13,18 +13,13 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.asset_metadata import (
-    NAMESPACE,
-    column_schema,
-    preview_table,
-    statistics_metadata,
-)
 from dagster_kumo.fanned_out import (
     BroughtOutput,
     is_step_value,
     read_step_value,
     write_step_value,
 )
+from dagster_kumo.insights import stored_metadata
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.loading import Annotation
 from dagster_kumo.partition_results import store_each
@@ -140,9 +135,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
         store = self._store(context, key)
         if isinstance(obj, BroughtOutput):
-            transferred = obj.transferred
+            output, transferred = obj.output, obj.transferred
             with store.shared_version(obj.plan.version) as version:
-                stored = self._committed(context, version, obj.output, transferred)
+                stored = self._committed(context, version, output, transferred)
         else:
             output = as_predictions(obj)
             with store.new_version() as version:
@@ -158,7 +153,15 @@ class KumoIOManager(dg.ConfigurableIOManager):
             f"Stored {transferred.num_rows:,} rows in {len(transferred.files)} files "
             f"({transferred.size_bytes / 1e6:,.1f} MB at {rate:,.0f} MB/s) in {store.directory}"
         )
-        return self._metadata(context, stored, transferred)
+        return stored_metadata(
+            context,
+            stored,
+            transferred,
+            partition_key=key,
+            provenance=output.provenance,
+            preview_rows=self.preview_rows,
+            store_of=partial(self._store, context),
+        )
 
     @property
     def summarised(self) -> bool | list[str]:
@@ -172,8 +175,11 @@ class KumoIOManager(dg.ConfigurableIOManager):
         output: Predictions,
         transferred: "Transferred",
     ) -> Predictions:
+        from dagster_kumo.predictions.stored_statistics import keep_statistics
+
         self._check_rows(context, output, transferred)
         _check_anchor(output, transferred)
+        keep_statistics(version, transferred, warn=context.log.warning)
         return version.commit(transferred.files, output.provenance)
 
     def _check_rows(
@@ -195,50 +201,6 @@ class KumoIOManager(dg.ConfigurableIOManager):
                     "Materialize again, or set row_count_check='warn' to store them all the same."
                 )
             context.log.warning(message)
-
-    def _metadata(
-        self, context: dg.OutputContext, stored: Predictions, transferred: "Transferred"
-    ) -> dict[str, Any]:
-        metadata: dict[str, Any] = {
-            "dagster/row_count": transferred.num_rows,
-            "dagster/size_bytes": transferred.size_bytes,
-            "dagster/column_schema": column_schema(transferred.schema),
-            f"{NAMESPACE}num_partitions": len(transferred.files),
-        }
-        try:
-            metadata |= self._insights(context, stored, transferred)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
-            context.log.warning(f"Some metadata could not be made, the data is stored: {error}")
-        return metadata
-
-    def _insights(
-        self, context: dg.OutputContext, stored: Predictions, transferred: "Transferred"
-    ) -> dict[str, Any]:
-        from dagster_kumo.distribution import (
-            distribution_as_picture,
-            distribution_as_text,
-            score_column,
-        )
-
-        insights: dict[str, Any] = {}
-        if transferred.summary is not None:
-            for name, why in transferred.summary.failed.items():
-                context.log.warning(f"There are no statistics of the column {name}: {why}")
-            insights |= statistics_metadata(transferred.summary)
-            column = score_column(transferred.summary)
-            if column is not None:
-                title = f"{column.name} of {column.count:,} rows"
-                picture = distribution_as_picture(column, title=title)
-                insights[f"{NAMESPACE}distribution"] = dg.MetadataValue.md(
-                    picture or distribution_as_text(column)
-                )
-        if self.preview_rows:
-            import pyarrow as pa
-
-            batches = stored.iter_batches(self.preview_rows)
-            rows = pa.Table.from_batches([next(batches)]).slice(0, self.preview_rows)
-            insights[f"{NAMESPACE}preview"] = preview_table(rows)
-        return insights
 
     # Reading
 

@@ -310,5 +310,8 @@ class BatchPredictionJobResult:
                 training_job_id=job.config.model_training_job_id or None,
                 prediction_time=job.config.prediction_time,
                 num_entities=summary.num_entities_predicted,
+                binary_classification_threshold=(
+                    job.config.predict_options.binary_classification_threshold
+                ),
             ),
         )

@@ -36,6 +36,8 @@ class Provenance:
     """The job of the prediction table that was generated first."""
     prediction_time: datetime | None = None
     num_entities: int | None = None
+    binary_classification_threshold: float | None = None
+    """From which probability on the job answered yes, as far as it was told."""
     window: timedelta | None = None
     """How far the data's own anchor time may be from `prediction_time`; None: they are not compared."""
     time_stated_by: Literal["job", "prediction table"] | None = None

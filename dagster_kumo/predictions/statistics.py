@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
+SCORE_COLUMNS = ("True_PROB", "SCORE", "TARGET_PRED")
+"""Where scores are, the most telling column first."""
+CLASS_COLUMNS = ("CLASS", "TARGET_PRED")
+"""Where classes are, the most telling column first."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 8_192
 MAX_SHARE = 1 / 400  # of the values that one bin may stand for
@@ -72,12 +76,12 @@ class Weighted:
         order = np.argsort(values, kind="stable")
         return cls(values[order], rows[order])
 
-    def condensed(self) -> Weighted:
+    def condensed(self, grid: FloatArray = GRID) -> Weighted:
         """Fewer values: of the rows between each two steps of the grid the middle one."""
-        if len(self.values) <= len(GRID):
+        if len(self.values) <= len(grid):
             return self
         below = np.cumsum(self.rows)
-        steps = np.unique(np.rint(GRID * below[-1]).astype(np.int64))
+        steps = np.unique(np.rint(grid * below[-1]).astype(np.int64))
         middles = (steps[:-1] + steps[1:] + 1) // 2
         return Weighted(self.values[np.searchsorted(below, middles)], np.diff(steps))
 
@@ -110,6 +114,10 @@ class Distribution:
         all_ = self._joined()
         inside = np.clip(all_.values, edges[0], edges[-1])
         return [float(v) for v in np.histogram(inside, edges, weights=all_.rows)[0]]
+
+    def outline(self, grid: FloatArray) -> Weighted:
+        """The distribution by about as many values as `grid` has steps, from 0 to 1."""
+        return self._joined().condensed(grid)
 
     def _take(self, part: Weighted) -> None:
         self._parts.append(part)

@@ -1,0 +1,38 @@
+"""Which partition comes before another one."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+
+def partition_before(
+    partitions_def: dg.PartitionsDefinition, key: str, instance: dg.DagsterInstance | None = None
+) -> str | None:
+    """The partition before `key`; None for the first one, and for one that is not known (any more).
+
+    Of time partitions it is the one of the time before, of others the one that stands before it in
+    their order. Of multi-dimensional ones it has the time before and is the same otherwise; without a
+    dimension of time there is none.
+
+    Args:
+        partitions_def: the partitions.
+        key: one of them.
+        instance: needed for dynamic partitions, which are kept there.
+    """
+    if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+        window = partitions_def.time_window_for_partition_key(key)
+        before = partitions_def.get_prev_partition_window(window.start)
+        # Listing all keys, as below, takes a third of a second for hours of some years.
+        keys = partitions_def.get_partition_keys_in_time_window(before) if before else []
+        return keys[0] if keys else None
+    if isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        by_dimension = dict(partitions_def.get_partition_key_from_str(key).keys_by_dimension)
+        for dimension in partitions_def.partitions_defs:
+            if isinstance(dimension.partitions_def, dg.TimeWindowPartitionsDefinition):
+                earlier = partition_before(dimension.partitions_def, by_dimension[dimension.name])
+                if earlier is not None:
+                    return dg.MultiPartitionKey({**by_dimension, dimension.name: earlier})
+        return None
+    keys = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+    index = keys.index(key) if key in keys else 0
+    return keys[index - 1] if index else None
