@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-compat e2e lint audit format bench clean
+.PHONY: help demo dagit test test-scale test-compat e2e lint audit format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +41,18 @@ dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
 	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not e2e' -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m 'not e2e and not scale' -n auto --dist loadfile
+
+$(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/python
+	@echo "Installing Spark and Dask into $(VENV) ..."
+	@$(PIP) $(DAGSTER) dagster-dask -e '.[dev-scale]' -e example_project
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
+test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a process for each file
+	@command -v java >/dev/null || { \
+		echo "Installing Java, which Spark runs on ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
+	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/scale
 
 # The oldest SDK with the same API wants another pydantic than Dagster: it gets an environment of its
 # own, and the tests drive it from outside, as they drive the newest.

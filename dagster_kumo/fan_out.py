@@ -30,6 +30,7 @@ from dagster_kumo.predictions.files import PartitionFile
 from dagster_kumo.resource import KumoResource
 
 _KEPT = {STEP_VALUE: True}
+_WITHOUT_DYNAMIC_STEPS = ("dask",)
 
 
 def build_fanned_out_assets(
@@ -71,7 +72,7 @@ def build_fanned_out_assets(
     @dg.op(
         name=f"{name}__predict",
         ins={input_name: dg.In(dg.Nothing) for input_name in upstream},
-        out=dg.DynamicOut(dg.Any, io_manager_key=io_manager_key, metadata=_KEPT),
+        out=dg.DynamicOut(PlannedFile, io_manager_key=io_manager_key, metadata=_KEPT),
         required_resource_keys=resources,
         **options,
     )
@@ -79,6 +80,7 @@ def build_fanned_out_assets(
         kumo: KumoResource = getattr(context.resources, resource_key)
         store = _store_of(context, io_manager_key)
         partition_key = _partition_key(context)
+        _check_executor(context)
         for result in kumo.predict(context, model=model):
             plan = _plan(result, store, partition_key)
             for index in range(len(plan.names)):
@@ -89,16 +91,16 @@ def build_fanned_out_assets(
 
     @dg.op(
         name=f"{name}__transfer",
-        out=dg.Out(dg.Any, io_manager_key=io_manager_key, metadata=_KEPT),
+        out=dg.Out(BroughtFile, io_manager_key=io_manager_key, metadata=_KEPT),
         required_resource_keys=resources,
         **options,
     )
-    def transfer(context: dg.AssetExecutionContext, file: Any) -> BroughtFile:
+    def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> BroughtFile:
         from dagster_kumo.predictions.transfer import transfer_one
 
         kumo: KumoResource = getattr(context.resources, resource_key)
         store = _store_of(context, io_manager_key)
-        plan: OutputPlan = file.plan
+        plan = file.plan
         versions = store.partition_store(plan.asset_key, plan.partition_key)
         with versions.shared_version(plan.version) as version:
             brought = transfer_one(
@@ -114,7 +116,7 @@ def build_fanned_out_assets(
         name=f"{name}__store",
         out={
             output_type: dg.Out(
-                dg.Any, io_manager_key=io_manager_key, is_required=len(by_type) == 1
+                BroughtOutput, io_manager_key=io_manager_key, is_required=len(by_type) == 1
             )
             for output_type in by_type
         },
@@ -122,7 +124,7 @@ def build_fanned_out_assets(
         **options,
     )
     def store(
-        context: dg.AssetExecutionContext, files: list[Any]
+        context: dg.AssetExecutionContext, files: list[BroughtFile]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         for output_type, spec in by_type.items():
             brought = [file for file in files if file.plan.provenance.output_type == output_type]
@@ -150,9 +152,7 @@ def build_fanned_out_assets(
             for input_name, dep in upstream.items()
         },
         outs={
-            output_type: dg.AssetOut(
-                key=spec.key, dagster_type=dg.Any, is_required=len(by_type) == 1
-            )
+            output_type: dg.AssetOut(key=spec.key, is_required=len(by_type) == 1)
             for output_type, spec in by_type.items()
         },
         partitions_def=partitions_def,
@@ -191,6 +191,16 @@ def _store_of(context: dg.AssetExecutionContext, io_manager_key: str) -> KumoIOM
             "one.\nMake it a KumoIOManager, or leave fan_out=True out."
         )
     return store
+
+
+def _check_executor(context: dg.AssetExecutionContext) -> None:
+    executor = context.job_def.executor_def.name
+    if executor in _WITHOUT_DYNAMIC_STEPS:
+        raise ValueError(
+            f"The {executor} executor leaves out steps that are planned while a run goes on, and the run "
+            "would end as a success with nothing stored.\n"
+            "Run the job by another executor, or leave fan_out=True out."
+        )
 
 
 def _partition_key(context: dg.AssetExecutionContext) -> str | None:
