@@ -30,6 +30,7 @@ from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets import build_kumo_export_asset, kumo_assets
 from dagster_kumo.at_once import KumoPartitionsError
 from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.checks import build_kumo_prediction_checks
 from dagster_kumo.definitions import KumoExport, build_kumo_assets_definitions
 from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
@@ -76,6 +77,7 @@ __all__ = [
     "__version__",
     "build_kumo_assets_definitions",
     "build_kumo_export_asset",
+    "build_kumo_prediction_checks",
     "kumo_assets",
 ]
 

@@ -9,10 +9,10 @@ share one.
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,6 @@ from dagster_kumo.predictions.predictions import Predictions
 
 ROWS_AT_ONCE = 4_000_000  # hashes that are sorted in memory: 32 MB
 LOOKED_AT = 10_000  # hashes that repeat, whose rows are looked at once more
-EXAMPLES = 5
 _NULL = np.uint64(0x9E3779B97F4A7C15)
 _ODD = np.uint64(0xFF51AFD7ED558CCD)
 
@@ -39,8 +38,6 @@ class DistinctRows:
     distinct: int
     nulls: int = 0
     """Rows whose first column is empty. They count as no rows at all."""
-    examples: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
-    """Some values that stand in more than one row."""
 
     @property
     def repeated(self) -> int:
@@ -48,15 +45,18 @@ class DistinctRows:
         return self.rows - self.nulls - self.distinct
 
 
-def distinct_rows(output: Predictions, columns: Sequence[str]) -> DistinctRows:
+def distinct_rows(
+    output: Predictions, columns: Sequence[str], *, rows_at_once: int = ROWS_AT_ONCE
+) -> DistinctRows:
     """Count the rows of an output that differ in `columns`, of which the first is an identifier.
 
-    Reads these columns alone. Memory is bounded; the temporary folder takes 8 bytes a row.
+    Reads these columns alone. Memory is bounded by `rows_at_once`, of which it takes some ten times
+    8 bytes; the temporary folder takes 8 bytes a row.
 
     Raises:
         KumoDataError: a file cannot be read, or has no such column.
     """
-    buckets = 1 + output.num_rows // ROWS_AT_ONCE
+    buckets = 1 + output.num_rows // rows_at_once
     found = DistinctRows(rows=0, distinct=0)
     suspects: list[HashArray] = []
     with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as folder:
@@ -69,7 +69,7 @@ def distinct_rows(output: Predictions, columns: Sequence[str]) -> DistinctRows:
                 found.nulls += batch.num_rows - present.num_rows
                 _spread(_hashes(present, columns), files)
         for path in paths:
-            distinct, repeating = _counted(path)
+            distinct, repeating = _counted(path, rows_at_once)
             found.distinct += distinct
             suspects.append(repeating[:LOOKED_AT])
             path.unlink()
@@ -79,13 +79,13 @@ def distinct_rows(output: Predictions, columns: Sequence[str]) -> DistinctRows:
     return found
 
 
-def _counted(path: Path) -> tuple[int, HashArray]:
+def _counted(path: Path, rows_at_once: int) -> tuple[int, HashArray]:
     """The number of different hashes in a file, and those that stand in it more than once."""
     seen = np.empty(0, np.uint64)
     repeating = seen
     with path.open("rb") as file:
         # In pieces, since a row that stands there a billion times makes one file a long one.
-        while len(piece := np.fromfile(file, np.uint64, ROWS_AT_ONCE)):
+        while len(piece := np.fromfile(file, np.uint64, rows_at_once)):
             values, times = np.unique(piece, return_counts=True)
             again = (times > 1) | np.isin(values, seen, assume_unique=True)
             repeating = np.union1d(repeating, values[again])
@@ -97,8 +97,7 @@ def _look_again(
     output: Predictions, columns: Sequence[str], looked_at: HashArray, found: DistinctRows
 ) -> None:
     """Tell rows that repeat from different ones that share a hash."""
-    times: Counter[tuple[Any, ...]] = Counter()
-    hash_of: dict[tuple[Any, ...], int] = {}
+    of_hash: defaultdict[int, set[tuple[Any, ...]]] = defaultdict(set)
     for batch in output.iter_batches(columns=columns):
         present = batch.filter(batch.column(columns[0]).is_valid())
         hashes = _hashes(present, columns)
@@ -106,12 +105,9 @@ def _look_again(
         if chosen.any():
             rows = present.filter(pa.array(chosen)).select(list(columns)).to_pylist()
             for row, hash_ in zip(rows, hashes[chosen].tolist(), strict=True):
-                key = tuple(row.values())
-                times[key] += 1
-                hash_of[key] = hash_
+                of_hash[hash_].add(tuple(row.values()))
     # Of n different rows that share a hash n - 1 were taken for the same as another.
-    found.distinct += len(times) - len(set(hash_of.values()))
-    found.examples = [key for key, count in times.items() if count > 1][:EXAMPLES]
+    found.distinct += sum(len(rows) - 1 for rows in of_hash.values())
 
 
 def _spread(hashes: HashArray, files: Sequence[IO[bytes]]) -> None:

@@ -1,0 +1,123 @@
+"""How far scores and classes have moved, held against the formula on all rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from dagster_kumo.predictions.drift import compared_columns, mean_shift, psi
+from dagster_kumo.predictions.statistics import OutputSummary
+from dagster_kumo.predictions.stored_statistics import MAX_CLASSES, StoredStatistics
+
+random = np.random.default_rng(11)
+
+
+def kept(**columns: object) -> StoredStatistics:
+    """What is read again of the statistics of some columns."""
+    table = pa.table(columns)
+    summary = OutputSummary(table.schema)
+    for batch in table.to_batches(max_chunksize=10_000):
+        summary.update(batch)
+    written = StoredStatistics.of(summary).model_dump_json(exclude_none=True)
+    return StoredStatistics.model_validate_json(written)
+
+
+def moved(before: object, now: object, name: str = "SCORE") -> float | None:
+    return psi(kept(**{name: before}).columns[name], kept(**{name: now}).columns[name])
+
+
+def by_the_formula(before: np.ndarray, now: np.ndarray) -> float:
+    edges = np.quantile(before, np.linspace(0, 1, 11)[1:-1], method="inverted_cdf")
+    a, b = (np.bincount(np.searchsorted(edges, v), minlength=10) / len(v) for v in (before, now))
+    a, b = np.maximum(a, 1e-4), np.maximum(b, 1e-4)
+    return float(((b - a) * np.log(b / a)).sum())
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("rows", [5_000, 40_000])
+def test_psi_is_that_of_all_rows(shift: float, rows: int) -> None:
+    before = random.normal(0, 1, rows)
+    now = random.normal(shift, 1, rows)
+    assert moved(before, now) == pytest.approx(by_the_formula(before, now), rel=0.1, abs=0.01)
+
+
+def test_the_same_data_has_not_moved() -> None:
+    for values in (random.random(50_000), np.full(500, 0.3), np.array([0.5]), np.arange(20_000)):
+        assert moved(values, values) == 0
+
+
+def test_scores_that_have_become_all_the_same_have_moved_and_back() -> None:
+    spread, one = random.random(10_000), np.full(10_000, 0.5)
+    assert (moved(spread, one) or 0) > 1
+    assert (moved(one, spread) or 0) > 1
+    assert (moved(one, one - 0.1) or 0) > 1
+    assert (moved(one, one + 0.1) or 0) > 1
+
+
+def test_most_scores_being_zero_hides_no_move_of_the_others() -> None:
+    zeros = np.zeros(8000)
+    before = np.concatenate([zeros, random.random(2000)])
+    now = np.concatenate([zeros[:4000], random.random(6000)])
+    assert (moved(before, now) or 0) > 0.25
+
+
+def test_classes_are_compared_one_by_one() -> None:
+    before, now = ["a"] * 50 + ["b"] * 50, ["a"] * 80 + ["b"] * 20
+    expected = 0.3 * np.log(0.8 / 0.5) + -0.3 * np.log(0.2 / 0.5)
+    assert moved(before, now, "CLASS") == pytest.approx(expected)
+    assert (moved(before, ["c"] * 100, "CLASS") or 0) > 1
+
+
+def test_of_many_classes_the_common_ones_are_kept_and_the_others_together() -> None:
+    many = [f"item {n}" for n in random.geometric(0.004, 50_000) % 900]
+    statistics = kept(CLASS=many).columns["CLASS"]
+    assert len(statistics.classes or {}) == MAX_CLASSES
+    counts = Counter(many)
+    assert statistics.classes == dict(counts.most_common(MAX_CLASSES))
+    assert statistics.other_classes == len(many) - sum(statistics.classes.values())
+    assert moved(many, many, "CLASS") == 0
+    # A common class that is gone counts, one that has only become less common does not seem gone.
+    gone = [name for name in many if name != counts.most_common(1)[0][0]]
+    assert 0 < (moved(many, gone, "CLASS") or 0) < 0.1
+
+
+def test_numbers_and_classes_cannot_be_compared() -> None:
+    assert psi(kept(SCORE=[1.0, 2.0]).columns["SCORE"], kept(SCORE=["a"]).columns["SCORE"]) is None
+    assert psi(kept(SCORE=[None]).columns["SCORE"], kept(SCORE=[1.0]).columns["SCORE"]) is None
+
+
+def test_the_shift_of_the_mean_is_in_the_units_of_the_column() -> None:
+    before, now = kept(TARGET_PRED=[1.0, 3.0]), kept(TARGET_PRED=[4.0, 5.0])
+    assert mean_shift(before.columns["TARGET_PRED"], now.columns["TARGET_PRED"]) == 2.5
+    labels = kept(TARGET_PRED=["a"])
+    assert mean_shift(labels.columns["TARGET_PRED"], labels.columns["TARGET_PRED"]) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "compared"),
+    [
+        ({"TARGET_PRED": [True], "False_PROB": [0.1], "True_PROB": [0.9]}, ["True_PROB"]),
+        ({"CLASS": ["a"], "SCORE": [0.5]}, ["SCORE", "CLASS"]),
+        ({"CLASS": [7], "SCORE": [0.5]}, ["SCORE", "CLASS"]),
+        ({"TARGET_PRED": [12.5]}, ["TARGET_PRED"]),
+        ({"TARGET_PRED": ["gold"]}, ["TARGET_PRED"]),
+        ({"embedding": [[0.1, 0.2]]}, []),
+    ],
+)
+def test_what_says_most_of_a_task_is_compared(
+    columns: dict[str, list[object]], compared: list[str]
+) -> None:
+    assert compared_columns(kept(ENTITY=[1], **columns)) == compared
+
+
+def test_nothing_but_numbers_and_classes_is_kept_and_little_of_them() -> None:
+    frame = pd.DataFrame({"ENTITY": [f"customer-{n}" for n in range(30_000)]})
+    wide = {f"number {n}": random.random(3000) for n in range(200)}
+    text = kept(ENTITY=frame["ENTITY"].tolist()).model_dump_json()
+    assert "customer" not in text
+    assert len(kept(**wide).model_dump_json(exclude_none=True)) < 200_000
+    assert len(kept(SCORE=random.random(1_000_000)).model_dump_json()) < 6_000
