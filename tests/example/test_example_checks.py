@@ -1,0 +1,73 @@
+"""The example's checks: on in every run, and in the way of a call list by scores that have moved."""
+
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from example_project.definitions import defs
+from example_project.partitions import daily
+from running_the_demo import Demo
+
+from dagster_kumo import KumoIOManager, KumoResource
+from dagster_kumo.local import LocalKumo
+
+PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
+SPEND = dg.AssetKey(["spend", "predictions"])
+DOWNSTREAM = [dg.AssetKey(["purchase", "predictions_in_snowflake"]), dg.AssetKey("call_list")]
+
+
+def test_every_check_passes_in_the_demo(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(demo.dagster_home))
+    instance = dg.DagsterInstance.get()
+    names = {
+        "entities_match_summary",
+        "unique_entities",
+        "scores_in_range",
+        "null_fraction",
+        "drift",
+    }
+    for asset, expected in {PREDICTIONS: {*names, "anchor_age"}, SPEND: names}.items():
+        found = [
+            entry.dagster_event.asset_check_evaluation_data
+            for run in instance.get_runs(dg.RunsFilter(job_name="daily_call_list"))
+            for entry in instance.all_logs(
+                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            )
+            if entry.dagster_event is not None
+        ]
+        evaluations = [e for e in found if e.asset_key == asset]
+        assert {e.check_name for e in evaluations} == expected
+        assert [e.description for e in evaluations if not e.passed] == []
+
+
+def test_scores_that_have_moved_a_lot_are_not_exported_and_nobody_is_called(
+    kumo: LocalKumo, tmp_path: Path
+) -> None:
+    before, today = daily.get_partition_keys()[-2:]
+    store = KumoIOManager(base_path=str(tmp_path))
+    scores = np.linspace(0, 1, 1000)
+
+    @dg.asset(key=PREDICTIONS, partitions_def=daily, io_manager_key="kumo_io_manager")
+    def another_day() -> pd.DataFrame:
+        return pd.DataFrame({"ENTITY": range(1000), "True_PROB": scores})
+
+    dg.materialize([another_day], resources={"kumo_io_manager": store}, partition_key=before)
+    example = defs()
+    resource = KumoResource(url=kumo.url, api_key=kumo.api_key, poll_interval=0.1)
+    here = dg.Definitions(
+        assets=example.assets,
+        asset_checks=example.asset_checks,
+        resources={"kumo": resource, "kumo_io_manager": store, "io_manager": store},
+    )
+    run = here.resolve_implicit_global_asset_job_def().execute_in_process(
+        partition_key=today, asset_selection=[PREDICTIONS, *DOWNSTREAM], raise_on_error=False
+    )
+
+    made = [event.asset_key for event in run.get_asset_materialization_events()]
+    assert PREDICTIONS in made
+    assert not set(DOWNSTREAM) & set(made)
+    failed = [e for e in run.get_asset_check_evaluations() if not e.passed]
+    assert [(e.check_name, e.severity) for e in failed] == [("drift", dg.AssetCheckSeverity.ERROR)]
+    assert f"against {before}" in (failed[0].description or "")
