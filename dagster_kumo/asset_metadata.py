@@ -200,11 +200,11 @@ def _statistics_table(summary: OutputSummary) -> dg.TableMetadataValue:
 
 def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
     quantiles = column.quantiles() or [None] * 5
-    low, lower, median, upper, high = (_finite(q) for q in quantiles)
+    low, lower, median, upper, high = (_finite(q, digits=4) for q in quantiles)
     values: dict[str, str | int | float | bool | None] = {
         "column": column.name,
         "mean": _finite(column.mean),
-        "std": _finite(column.std),
+        "std": _finite(column.std, digits=4),
         "min": _cell(column.min),
         "5 %": low,
         "25 %": lower,
@@ -220,11 +220,11 @@ def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
     return dg.TableRecord(values)
 
 
-def _finite(value: float | None) -> float | None:
+def _finite(value: float | None, *, digits: int = 6) -> float | None:
     """A number that Dagit can show: it cannot parse a record with NaN or inf in it."""
     if value is None or not math.isfinite(value):
         return None
-    return float(f"{value:.6g}")
+    return float(f"{value:.{digits}g}")
 
 
 def _cell(value: object) -> str | int | float | bool | None:

@@ -28,6 +28,8 @@ from dagster_kumo.predictions.stored_statistics import (
 from dagster_kumo.windows import said_time
 
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
+ALLOWED = "allowed"
+"""The limit that a check holds against, in words: Dagit plots numbers, and a limit is a flat line."""
 IDENTIFYING = (ENTITY, ANCHOR_TIMESTAMP, "CLASS")
 """Columns that no two rows have the same values in, as far as an output has them."""
 
@@ -155,7 +157,7 @@ def scores_in_range(
     """Whether all values of the scores' columns lie between two limits."""
     low, high = limits
     names = columns or [name for name in PROBABILITIES if name in output.statistics.columns]
-    metadata: dict[str, Any] = {"lowest_allowed": low, "highest_allowed": high}
+    metadata: dict[str, Any] = {ALLOWED: f"{low:g} to {high:g}"}
     outside: list[str] = []
     for name, column in output.columns(names).items():
         if column.min is None or column.max is None:
@@ -181,7 +183,11 @@ def null_fraction(output: StoredOutput, limit: float, columns: Sequence[str] | N
     there = output.columns(columns or list(output.statistics.columns))
     shares = {name: column.null_fraction for name, column in there.items()}
     worst = max(shares, key=lambda name: shares[name])
-    metadata = {"null_fraction": shares[worst], "limit": limit, "column": worst}
+    metadata = {
+        "null_fraction": shares[worst],
+        "column": worst,
+        ALLOWED: f"at most {limit:.2%} of each column",
+    }
     too_many = {name: share for name, share in shares.items() if share > limit}
     if not too_many:
         return Finding(
@@ -211,14 +217,13 @@ def drift(
     now, before = output.columns(names), reference.columns(names)
     found = {name: psi(before[name], now[name]) for name in names}
     known = {name: value for name, value in found.items() if value is not None}
-    metadata: dict[str, Any] = {"reference": reference.partition_key}
-    metadata |= {"warn_from": warn_from} if warn_from is not None else {}
-    metadata |= {"error_from": error_from} if error_from is not None else {}
+    limits = {"a warning": warn_from, "an error": error_from}
+    allowed = [f"{what} from {limit:g} on" for what, limit in limits.items() if limit is not None]
+    metadata: dict[str, Any] = {"reference": reference.partition_key, ALLOWED: ", ".join(allowed)}
     if not known:
         return Finding(True, "There are no scores or classes here to compare.", metadata)
     metadata |= {f"{name}/psi": round(value, 6) for name, value in known.items()}
     most = max(known, key=lambda name: known[name])
-    metadata["psi"] = round(known[most], 6)
     said = f"PSI of {most} against {reference.partition_key}: {known[most]:.3f}"
     is_error = error_from is not None and known[most] >= error_from
     if not is_error and (warn_from is None or known[most] < warn_from):
@@ -250,7 +255,7 @@ def anchor_age(output: StoredOutput, limit: timedelta, *, outdated: bool) -> Fin
     metadata = {
         "anchor_time": dg.MetadataValue.timestamp(latest),
         "age_hours": round(age.total_seconds() / 3600, 2),
-        "limit_hours": round(limit.total_seconds() / 3600, 2),
+        ALLOWED: f"at most {_said(limit)}",
     }
     said = f"The predictions are for {said_time(latest)}, {_said(age)} ago"
     if outdated and age > limit:

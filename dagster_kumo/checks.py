@@ -42,6 +42,7 @@ def build_kumo_prediction_checks(
     max_anchor_age: timedelta | None = None,
     columns: Sequence[str] | None = None,
     blocking: bool = False,
+    name: str | None = None,
     io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
     automation_condition: dg.AutomationCondition[Any] | None = None,
     op_tags: Mapping[str, Any] | None = None,
@@ -72,6 +73,8 @@ def build_kumo_prediction_checks(
         columns: the columns that the checks of values look at, instead of their own choice.
         blocking: whether what is downstream in the same run is not made when a check fails with an
             error.
+        name: the name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
+            call for the same asset needs one.
         io_manager_key: the key of the `KumoIOManager`.
         automation_condition: when the checks are to run by themselves.
         op_tags, retry_policy, pool: as Dagster's `multi_asset_check` takes them.
@@ -117,8 +120,8 @@ def build_kumo_prediction_checks(
         raise ValueError("No check is left. Switch at least one on.")
 
     @dg.multi_asset_check(
-        # Two calls for the same asset, one of them blocking, make two ops.
-        name="__".join([asset_key.to_python_identifier(), *(spec.name for spec in specs)]),
+        name=name
+        or f"{asset_key.to_python_identifier()}__{'blocking_checks' if blocking else 'checks'}",
         specs=specs,
         can_subset=True,
         required_resource_keys={io_manager_key},

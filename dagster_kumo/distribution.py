@@ -92,7 +92,7 @@ def distribution_as_picture(
 # Text
 
 
-def _scores_as_text(column: ColumnSummary, yes: str) -> str:
+def _scores_as_text(column: ColumnSummary, yes: list[str]) -> str:
     edges = _edges(column, TEXT_BINS)
     counts = _histogram(column, edges)
     top = max(counts) or 1.0
@@ -101,11 +101,13 @@ def _scores_as_text(column: ColumnSummary, yes: str) -> str:
         BLOCKS[0 if c <= 0 else max(1, round(c / top * (len(BLOCKS) - 1)))] for c in counts
     )
     low, median, high = _quantiles(column, [0.05, 0.5, 0.95])
-    return (
-        f"`{_number(edges[0])} {bar} {_number(edges[-1])}`\n\n"
-        f"{column.name} of {column.count:,} rows: half of them below {_number(median)}, "
-        f"nine of ten from {_number(low)} to {_number(high)}.{yes}"
-    )
+    # A paragraph each: Dagit cuts off a line that is longer than its cell.
+    lines = [
+        f"`{_number(edges[0])} {bar} {_number(edges[-1])}`",
+        f"{column.name} of {column.count:,} rows: half are below {_number(median)}",
+        f"nine of ten are from {_number(low)} to {_number(high)}",
+    ]
+    return "\n\n".join([*lines, *yes])
 
 
 def _classes_as_text(column: ColumnSummary) -> str:
@@ -122,14 +124,14 @@ def _classes_as_text(column: ColumnSummary) -> str:
     )
 
 
-def _yes(summary: OutputSummary, threshold: float | None) -> str:
+def _yes(summary: OutputSummary, threshold: float | None) -> list[str]:
     """How many are taken for a yes, as the output itself has it."""
     target = summary.columns.get("TARGET_PRED")
     if "True_PROB" not in summary.columns or target is None or not target.values:
-        return ""
+        return []
     rows = target.values[True]
     known = f", the threshold being {threshold:g}" if threshold is not None else ""
-    return f" For {rows:,} ({rows / target.count:.1%}) the answer is yes{known}."
+    return [f"{rows:,} ({rows / target.count:.1%}) get a yes{known}"]
 
 
 # Picture

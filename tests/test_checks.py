@@ -127,8 +127,8 @@ def test_good_predictions_pass_every_check_and_say_what_was_found(
     assert values(found["unique_entities"])["rows"] == 23_570
     drift = values(found["drift"])
     assert drift["reference"] == day(6)
-    assert 0 <= drift["psi"] == drift["True_PROB/psi"] < 0.1
-    assert drift["warn_from"] == 0.1
+    assert 0 <= drift["True_PROB/psi"] < 0.1
+    assert drift["allowed"] == "a warning from 0.1 on, an error from 0.25 on"
     assert 24 <= values(found["anchor_age"])["age_hours"] < 7 * 24
 
 
@@ -206,7 +206,7 @@ def test_a_score_out_of_range_fails_with_the_range_that_was_found(tmp_path: Path
     assert failed(run) == {"scores_in_range": ERROR}
     found = evaluations(run)["scores_in_range"]
     assert values(found)["True_PROB/max"] == 1.5
-    assert values(found)["highest_allowed"] == 1
+    assert values(found)["allowed"] == "0 to 1"
 
 
 def test_amounts_have_no_range_unless_the_column_is_named(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_drift_from_the_day_before_is_a_warning_and_then_an_error(
     assert failed(run) == ({} if severity is None else {"drift": severity})
     found = values(evaluations(run)["drift"])
     assert found["reference"] == day(4)
-    assert (found["psi"] >= 0.1) is (severity is not None)
+    assert (found["True_PROB/psi"] >= 0.1) is (severity is not None)
 
 
 def test_a_partition_can_be_named_to_compare_with(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_predictions_for_long_ago_are_not_fresh(tmp_path: Path) -> None:
     assert failed(run) == {"anchor_age": ERROR}
     found = values(evaluations(run)["anchor_age"])
     assert 72 <= found["age_hours"] <= 97
-    assert found["limit_hours"] == 48
+    assert found["allowed"] == "at most 2 days"
 
 
 def test_a_backfill_is_not_stale_but_a_check_by_itself_looks_at_the_newest_day(
@@ -428,7 +428,17 @@ def test_options_of_the_op_are_passed_on_and_two_sets_of_checks_live_side_by_sid
         asset=PREDICTIONS, blocking=True, pool="slow", op_tags={"a": "b"}, scores_in_range=None
     )
     two = build_kumo_prediction_checks(asset=PREDICTIONS, max_null_fraction=None, **only)
-    dg.Definitions(asset_checks=[one, *two], resources={"kumo_io_manager": object()})
+    (three,) = build_kumo_prediction_checks(
+        asset=PREDICTIONS, scores_in_range=None, name="nulls", **only
+    )
+    dg.Definitions(
+        asset_checks=[one, *two], resources={"kumo_io_manager": object()}
+    ).resolve_all_job_defs()
+    assert {c.op.name for c in (one, *two, three)} == {
+        "purchase__predictions__blocking_checks",
+        "purchase__predictions__checks",
+        "nulls",
+    }
     assert one.node_def.tags["a"] == "b"
     assert one.op.pool == "slow"
     assert all(spec.blocking for spec in one.check_specs)
