@@ -156,6 +156,7 @@ def scores_in_range(
 ) -> Finding:
     """Whether all values of the scores' columns lie between two limits."""
     low, high = limits
+    slack = 1e-6 * (high - low)  # a probability of 32 bits may end a hair above 1
     names = columns or [name for name in PROBABILITIES if name in output.statistics.columns]
     metadata: dict[str, Any] = {ALLOWED: f"{low:g} to {high:g}"}
     outside: list[str] = []
@@ -163,7 +164,7 @@ def scores_in_range(
         if column.min is None or column.max is None:
             continue
         metadata |= {f"{name}/min": column.min, f"{name}/max": column.max}
-        if column.min < low or column.max > high:
+        if column.min < low - slack or column.max > high + slack:
             outside.append(f"{name} goes from {column.min:.6g} to {column.max:.6g}")
     if outside:
         return Finding(
@@ -175,7 +176,7 @@ def scores_in_range(
     if not names:
         said = "There are no probabilities or scores here; other columns can be named by columns=."
         return Finding(True, said, metadata)
-    return Finding(True, f"{', '.join(names)} from {low:g} to {high:g}.", metadata)
+    return Finding(True, f"{', '.join(names)} lie between {low:g} and {high:g}.", metadata)
 
 
 def null_fraction(output: StoredOutput, limit: float, columns: Sequence[str] | None) -> Finding:

@@ -1,6 +1,7 @@
 """Asset checks of stored predictions: what they find, in which partition, and what they stop."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -207,6 +208,12 @@ def test_a_score_out_of_range_fails_with_the_range_that_was_found(tmp_path: Path
     found = evaluations(run)["scores_in_range"]
     assert values(found)["True_PROB/max"] == 1.5
     assert values(found)["allowed"] == "0 to 1"
+
+
+def test_a_probability_that_32_bits_round_up_is_no_failure(tmp_path: Path) -> None:
+    rows = frame().astype({"True_PROB": "float32"})
+    rows.loc[3, "True_PROB"] = np.nextafter(np.float32(1), np.float32(2))
+    assert failed(Frames(tmp_path, rows).make()) == {}
 
 
 def test_amounts_have_no_range_unless_the_column_is_named(tmp_path: Path) -> None:
@@ -459,3 +466,11 @@ def test_what_is_kept_is_small_and_holds_no_rows(
     for path in kept:
         assert path.stat().st_size < 20_000
         assert "values" not in json.loads(path.read_text())["columns"]["ENTITY"]
+
+
+def test_the_code_of_the_guide_loads() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "checks.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)[0], names)
+    told = set(re.findall(r"^\| `(\w+)` \|", guide, flags=re.MULTILINE))
+    assert names_of(names["defs"].asset_checks) == told
