@@ -9,7 +9,7 @@ store               checks the whole, puts the version in force and materializes
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -26,8 +26,10 @@ from dagster_kumo.fanned_out import (
     remove_step_values,
 )
 from dagster_kumo.io_manager import KumoIOManager
-from dagster_kumo.predictions.files import PartitionFile
 from dagster_kumo.resource import KumoResource
+
+if TYPE_CHECKING:
+    from dagster_kumo.predictions.files import PartitionFile
 
 _KEPT = {STEP_VALUE: True}
 _WITHOUT_DYNAMIC_STEPS = ("dask",)
@@ -232,7 +234,7 @@ def _plan(
     )
 
 
-def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> PartitionFile:
+def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> "PartitionFile":
     """The file at `index` of the plan, where it is now: a server may list files in any order."""
     result = kumo.batch_prediction_job_result(plan.provenance.job_id)
     is_predictions = plan.provenance.output_type == "predictions"
