@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -110,7 +111,8 @@ KINDS = [
 @st.composite
 def outputs_to(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     """What a user may say of an export to a kind of storage."""
-    name = texts.filter(lambda text: not text.startswith("/"))
+    # Other names are refused: they could end a statement, or lead out of a folder.
+    name = texts.filter(lambda text: not re.search(r"[;'\"`\\]|^/|^\.{1,2}$|\.{1,2}/", text))
     table = draw(st.tuples(name, name) if kind == "databricks" else name)
     modes = st.sampled_from([None, "OVERWRITE", "APPEND"])
     return {

@@ -67,7 +67,8 @@ def shows_the_whole_way(
         assert run.output_for_node("entities") == list(range(2 * ROWS_PER_FILE))
         assert server.exports[0]["prediction_output"]["table_name"] == "CHURN_predictions"
         left = {p.name for p in (tmp_path / "store" / "churn").rglob("*") if p.is_file()}
-        assert left == {"part-00000.parquet", "part-00001.parquet", "manifest.json"}
+        files = {"part-00000.parquet", "part-00001.parquet"}
+        assert left == {*files, "_statistics.json", "manifest.json"}
         (event,) = (
             e
             for e in run.get_asset_materialization_events()
