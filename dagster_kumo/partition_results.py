@@ -8,12 +8,14 @@ and when some fail, the materializations of the others are written all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import dagster as dg
 
 from dagster_kumo.at_once import AtOnce, KumoPartitionsError
 from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.termination import RunJobs
 
 Metadata = dict[str, Any]
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class PartitionOutputs(Mapping[str, Predictions]):
         asset_key: the asset of the output.
         done: what came of the jobs.
         describe: makes of it the output of a partition, and what is known of its job.
+        jobs: the jobs of the run, some of which go on while the first outputs are stored.
     """
 
     def __init__(
@@ -35,11 +38,13 @@ class PartitionOutputs(Mapping[str, Predictions]):
         asset_key: dg.AssetKey,
         done: AtOnce[T],
         describe: Callable[[str, T], tuple[Predictions, Metadata]],
+        jobs: RunJobs,
     ) -> None:
         self._context = context
         self._asset_key = asset_key
         self._done: Mapping[str, Any] = done
         self._describe: Callable[[str, Any], tuple[Predictions, Metadata]] = describe
+        self.jobs = jobs
         self.metadata: dict[str, Metadata] = {}
         """What is known of each job, by the partitions that have been handed out."""
 
@@ -73,20 +78,22 @@ def store_each(
     stored: dict[str, Metadata] = {}
     failed: dict[str, Exception] = {}
     not_begun: list[str] = []
+    live = values if isinstance(values, PartitionOutputs) else None
     try:
         try:
-            for key, value in values.items():
-                try:
-                    stored[key] = store(key, value)
-                except Exception as error:  # noqa: BLE001 - raised below, with the others
-                    failed[key] = error
+            with live.jobs.ended_with_the_run() if live else nullcontext():
+                for key, value in values.items():
+                    try:
+                        stored[key] = store(key, value)
+                    except Exception as error:  # noqa: BLE001 - raised below, with the others
+                        failed[key] = error
         except KumoPartitionsError as error:
             failed.update(error.failed)
             not_begun.extend(error.not_begun)
         if failed:
             raise KumoPartitionsError(failed, of=len(values), not_begun=not_begun)
     except BaseException:  # also a termination: what is stored is in force
-        known: Mapping[str, Metadata] = getattr(values, "metadata", {})
+        known: Mapping[str, Metadata] = live.metadata if live else {}
         whole = {key: {**known.get(key, {}), **metadata} for key, metadata in stored.items()}
         _write_materializations(context, context.asset_key, whole)
         raise

@@ -133,7 +133,7 @@ class PredictionRun:
             all_done = self._at_once(keys, predict)
             for output_type, asset_key in outputs:
                 value = PartitionOutputs(
-                    self._context, asset_key, all_done, partial(describe, output_type)
+                    self._context, asset_key, all_done, partial(describe, output_type), self._jobs
                 )
                 yield dg.MaterializeResult(asset_key=asset_key, value=value)
 

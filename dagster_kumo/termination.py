@@ -24,8 +24,10 @@ class RunJobs:
     """The jobs that a run is waiting for, on whatever threads; all of them end with it, or none.
 
     An error is no termination: the jobs are left alone, for a retry to attach to. A termination
-    arrives in the main thread as an exception outside `Exception`: an interrupt, or the generator
-    being closed when the interrupt struck while the I/O manager wrote.
+    arrives in the main thread as an exception outside `Exception`, wherever that is: in the asset's
+    body, or in the I/O manager while the body waits at a `yield`. The body would learn of the latter
+    only when its generator is closed, which a process that ends does not always come to: what is
+    written while jobs go on says so by `ended_with_the_run` as well.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, policy: CancelOnTermination) -> None:
@@ -72,6 +74,8 @@ class RunJobs:
             raise KumoError("The run has ended.")
 
     def _end(self) -> None:
+        if self._ended.is_set():
+            return
         self._ended.set()
         launches = list(self._waited_for)
         for launch in launches:
