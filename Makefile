@@ -40,8 +40,11 @@ dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
 	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' \
 	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 
+# Half of the time of most tests is waiting, for a job or a process: two workers for each core.
+WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
+
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not e2e and not scale' -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m 'not e2e and not scale' -n $(WORKERS) --dist loadfile
 
 $(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing Spark and Dask into $(VENV) ..."
