@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-scale test-compat e2e lint audit format bench clean
+.PHONY: help demo dagit test test-scale compat e2e lint audit format docs package bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,19 +57,8 @@ test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
 	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/scale
 
-# The oldest SDK with the same API wants another pydantic than Dagster: it gets an environment of its
-# own, and the tests drive it from outside, as they drive the newest.
-OLDEST_SDK = .venv-oldest-sdk
-OLDEST_SDK_VERSION = 1.2.4
-
-$(OLDEST_SDK)/.sdk-$(OLDEST_SDK_VERSION): | $(BIN)/python
-	@echo "Installing the Kumo SDK $(OLDEST_SDK_VERSION) into $(OLDEST_SDK) ..."
-	@$(BIN)/python -m venv --clear $(OLDEST_SDK)
-	@$(OLDEST_SDK)/bin/python -m pip install --quiet --disable-pip-version-check 'kumoai==$(OLDEST_SDK_VERSION)' pyarrow
-	@touch $@
-
-test-compat: $(VENV)/.dev $(OLDEST_SDK)/.sdk-$(OLDEST_SDK_VERSION) ## hold it against the oldest SDK with the same API
-	@KUMO_SDK_PYTHON='$(CURDIR)/$(OLDEST_SDK)/bin/python' $(BIN)/python -m pytest tests/contract
+compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK
+	@$(BIN)/python .ci/compat.py $(ROWS)
 
 e2e: $(VENV)/.dev ## drive the web UI in a real browser
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
@@ -90,9 +79,20 @@ format: $(VENV)/.dev ## let ruff format and fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@echo "Installing what the documentation site needs into $(VENV) ..."
+	@$(PIP) $(DAGSTER) -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build the documentation site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+package: $(VENV)/.dev ## build wheel and sdist, and try each in an empty environment
+	@$(BIN)/python .ci/package.py
+
 bench: $(VENV)/.dev ## measure against the official SDK
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove what the other targets made
-	@rm -rf $(VENV) $(OLDEST_SDK) dist build screenshots example_project/data
+	@rm -rf $(VENV) .venv-* dist build site screenshots example_project/data
 	@find example_project/dagster_home -mindepth 1 ! -name dagster.yaml -delete

@@ -80,7 +80,7 @@ def kumo_assets(
     Raises:
         ValueError: the definition cannot be; the message says what to write instead.
 
-    Example:
+    Examples:
         >>> import dagster as dg
         >>> @kumo_assets(name="churn", prediction=BatchPrediction(training_job_id="trainingjob-1"))
         ... def churn(context: dg.AssetExecutionContext, kumo: KumoResource):
@@ -149,7 +149,7 @@ def build_kumo_export_asset(
     Raises:
         ValueError: the connector has no room for an option, or the upstream lacks the output.
 
-    Example:
+    Examples:
         >>> from dagster_kumo import S3Connector
         >>> export = build_kumo_export_asset(
         ...     name="churn",

@@ -54,7 +54,7 @@ class BatchPrediction:
     Raises:
         ValueError: something cannot be; the message says what to write instead.
 
-    Example:
+    Examples:
         >>> BatchPrediction(training_job_id="trainingjob-1", outputs=("predictions", "embeddings")).outputs
         ('predictions', 'embeddings')
     """

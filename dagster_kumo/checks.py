@@ -77,12 +77,14 @@ def build_kumo_prediction_checks(
             call for the same asset needs one.
         io_manager_key: the key of the `KumoIOManager`.
         automation_condition: when the checks are to run by themselves.
-        op_tags, retry_policy, pool: as Dagster's `multi_asset_check` takes them.
+        op_tags: as Dagster's `multi_asset_check` takes them.
+        retry_policy: the same.
+        pool: the same.
 
     Raises:
         ValueError: the checks cannot be; the message says what to write instead.
 
-    Example:
+    Examples:
         >>> import dagster as dg
         >>> checks = build_kumo_prediction_checks(
         ...     asset=dg.AssetKey(["churn", "predictions"]),

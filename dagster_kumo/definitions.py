@@ -31,7 +31,7 @@ from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 class KumoExport:
     """One export of a model's output; the fields are those of `build_kumo_export_asset`.
 
-    Example:
+    Examples:
         >>> from dagster_kumo import SnowflakeConnector
         >>> KumoExport(connector=SnowflakeConnector("warehouse"), table_name="CHURN").output_type
         'predictions'
@@ -87,7 +87,7 @@ def build_kumo_assets_definitions(
     Raises:
         ValueError: the definition cannot be; the message says what to write instead.
 
-    Example:
+    Examples:
         >>> import dagster as dg
         >>> assets = build_kumo_assets_definitions(
         ...     name="churn",

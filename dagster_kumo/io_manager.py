@@ -51,7 +51,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     DataFrames and Arrow tables that other assets return are stored as well.
 
-    Example:
+    Examples:
         >>> import dagster as dg
         >>> defs = dg.Definitions(
         ...     resources={"kumo_io_manager": KumoIOManager(base_path="s3://bucket/predictions")},

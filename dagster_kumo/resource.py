@@ -61,7 +61,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
 
     Every setting has a default: with `KUMO_API_KEY` in the environment, `KumoResource()` is enough.
 
-    Example:
+    Examples:
         >>> import dagster as dg
         >>> defs = dg.Definitions(
         ...     resources={"kumo": KumoResource(api_key=dg.EnvVar("KUMO_API_KEY"))},

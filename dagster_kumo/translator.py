@@ -39,7 +39,7 @@ class DagsterKumoTranslator:
     """Makes the asset spec of each asset. Override `get_asset_spec` to change keys, groups, owners,
     tags or deps.
 
-    Example:
+    Examples:
         >>> class MyTranslator(DagsterKumoTranslator):
         ...     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         ...         spec = super().get_asset_spec(props)

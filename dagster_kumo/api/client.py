@@ -70,7 +70,7 @@ class KumoClient:
     Raises:
         ValueError: no key or no address, or one that cannot be right; a rate that is not above zero.
 
-    Example:
+    Examples:
         >>> client = KumoClient(api_key="acme:...")  # doctest: +SKIP
         >>> client.get_prediction_job("bp-job-1").job_status_report.status  # doctest: +SKIP
         'DONE'

@@ -1,5 +1,6 @@
 """What can go wrong, as exceptions.
 
+```text
 KumoError
 ├── KumoConnectionError        no answer at all: host, attempts, last cause
 ├── KumoAPIError               the server answered with an error, or with something unreadable
@@ -10,6 +11,7 @@ KumoError
 ├── KumoTimeoutError           the wait was limited and the limit is over; the job goes on
 ├── KumoDataError              a file is not what it should be
 └── KumoPartitionsError        some partitions of a run failed (raised on the Dagster side)
+```
 
 No query string, key or token is ever part of a message: presigned urls carry their signature there.
 """

@@ -45,7 +45,7 @@ class BatchPredictionJob:
         job_id: the id that Kumo gave it.
         client: the connection.
 
-    Example:
+    Examples:
         >>> job = BatchPredictionJob("bp-job-1", client)     # doctest: +SKIP
         >>> job.result().summary().num_entities_predicted    # doctest: +SKIP
         23570
@@ -147,7 +147,7 @@ class BatchPredictionJobResult:
         job_id: the id of the prediction job.
         client: the connection.
 
-    Example:
+    Examples:
         >>> result = BatchPredictionJobResult("bp-job-1", client)   # doctest: +SKIP
         >>> for table in result.predictions():                      # doctest: +SKIP
         ...     print(table.num_rows)

@@ -12,7 +12,7 @@ from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for
 class ArtifactExportJob:
     """A job that writes an output to a connector.
 
-    Example:
+    Examples:
         >>> ArtifactExportJob("export-1", client).result()  # doctest: +SKIP
         'export-1'
     """

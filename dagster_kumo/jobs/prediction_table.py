@@ -84,7 +84,7 @@ class PredictionTable:
 class PredictionTableJob:
     """A job that generates a prediction table.
 
-    Example:
+    Examples:
         >>> PredictionTableJob("gen-predtable-job-1", client).result().anchor_time  # doctest: +SKIP
         datetime.datetime(2026, 11, 24, 0, 0, tzinfo=datetime.timezone.utc)
     """

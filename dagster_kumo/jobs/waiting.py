@@ -33,7 +33,7 @@ class Pace:
     All times are seconds since the wait began. Without an estimate, a pause is a fraction of the time
     waited. With one it is half of what is left, within bounds, and ends when the job is to end.
 
-    Example:
+    Examples:
         >>> pace = Pace(poll_interval=120)
         >>> 10 <= pace.pause(waited=100) <= 12
         True

@@ -99,7 +99,7 @@ def load_transactions(data: str | os.PathLike[str] | None = None) -> pd.DataFram
         data: A stand-in's data folder, to get the dates as that stand-in sees them (the folder
             is made if there is none). Without it the last day is yesterday.
 
-    Example:
+    Examples:
         ```python
         from dagster_kumo.local import load_transactions
 

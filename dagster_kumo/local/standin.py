@@ -33,7 +33,7 @@ class LocalKumo:
     from a small model fitted on real transactions, and change with the anchor time. It is a
     stand-in: neither the model nor the service is Kumo's.
 
-    Example:
+    Examples:
         ```python
         from dagster_kumo import KumoResource
         from dagster_kumo.local import LocalKumo
@@ -105,7 +105,7 @@ class LocalKumo:
         by itself when nobody has called it for `idle_timeout` seconds. The options count only when
         it is started.
 
-        Example:
+        Examples:
             ```python
             kumo = LocalKumo.shared("./kumo-data")
             resource = KumoResource(url=kumo.url, api_key=kumo.api_key)

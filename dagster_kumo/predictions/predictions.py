@@ -55,7 +55,7 @@ class Predictions:
         KumoDataError: a file is missing, cut or not Parquet, or has no such column.
         KumoConnectionError: a live result could not be fetched.
 
-    Example:
+    Examples:
         >>> for table in predictions:                       # doctest: +SKIP
         ...     print(table.num_rows)
         >>> predictions.to_pandas(columns=["ENTITY", "True_PROB"])   # doctest: +SKIP

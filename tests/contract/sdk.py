@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 PYTHON = os.environ.get("KUMO_SDK_PYTHON", sys.executable)
-"""The Python whose SDK is asked: this one's, or that of another environment (`make test-compat`)."""
+"""The Python whose SDK is asked: this one's, or that of another environment (`make compat`)."""
 
 
 @cache

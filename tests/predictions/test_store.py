@@ -506,7 +506,7 @@ def failed_writes(tmp_path_factory) -> Path:
     """What is on the disk after writes that failed at their first step, their second, ..."""
     root = tmp_path_factory.mktemp("failed-writes")
     write_version(PartitionStore(UPath(root / "before")), "old")
-    subprocess.run([sys.executable, "-c", SCRIPT, str(root)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(root)], check=True, timeout=110)
     return root
 
 

@@ -1,0 +1,34 @@
+"""The script that the guide for users of the SDK begins with is one that the SDK runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from dagster_kumo.local import LocalKumo
+from tests.contract.sdk import PYTHON
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "from-the-sdk.md"
+
+
+def test_the_script_of_the_guide_makes_its_call_list(kumo: LocalKumo, tmp_path: Path) -> None:
+    (script,) = re.findall(
+        r"^```python\n(# The official SDK.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    script = script.replace("trainingjob-...", "trainingjob-cdnow-purchase")
+    script = script.replace('api_key="..."', f"api_key={kumo.api_key!r}")
+    exports = len(kumo.exports)
+    done = subprocess.run(
+        [PYTHON, "-W", "ignore", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "KUMO_API_ENDPOINT": kumo.url},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "True_PROB" in (tmp_path / "call_list.csv").read_text()
+    assert len(kumo.exports) == exports + 1
