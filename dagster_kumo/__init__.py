@@ -38,6 +38,7 @@ from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource, SnowflakeCredentials
+from dagster_kumo.sensor import build_kumo_sensor
 from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.version import __version__
 
@@ -78,6 +79,7 @@ __all__ = [
     "build_kumo_assets_definitions",
     "build_kumo_export_asset",
     "build_kumo_prediction_checks",
+    "build_kumo_sensor",
     "kumo_assets",
 ]
 

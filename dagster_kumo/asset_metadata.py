@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_kumo.api.connectors import Connector, WriteMode, is_bucket
-from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
+from dagster_kumo.api.records import (
+    BatchPredictionJobResource,
+    PredictiveQuery,
+    TrainingJobResource,
+)
 from dagster_kumo.predictions.predictions import Provenance
 
 if TYPE_CHECKING:
@@ -38,15 +41,21 @@ COLUMN_DESCRIPTIONS = {
 
 
 def job_metadata(
-    result: BatchPredictionJobResult, provenance: Provenance | None, *, seconds: float
+    job: BatchPredictionJobResource,
+    provenance: Provenance | None,
+    *,
+    tracking_url: str,
+    seconds: float | None,
 ) -> dict[str, Any]:
     """What is known of the prediction job behind a materialization."""
     entries: dict[str, Any] = {
-        "job_id": result.id,
-        "tracking_url": dg.MetadataValue.url(result.tracking_url),
-        "num_entities_predicted": result.summary().num_entities_predicted,
-        "duration_seconds": round(seconds, 3),
+        "job_id": job.job_id,
+        "tracking_url": dg.MetadataValue.url(tracking_url),
     }
+    if job.result is not None:
+        entries["num_entities_predicted"] = job.result.num_entities_predicted
+    if seconds is not None:
+        entries["duration_seconds"] = round(seconds, 3)
     if provenance and provenance.training_job_id:
         entries["training_job_id"] = provenance.training_job_id
     if provenance and provenance.prediction_table_job_id:

@@ -17,6 +17,7 @@ from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.asset_metadata import job_metadata, table_metadata
 from dagster_kumo.at_once import AtOnce
 from dagster_kumo.attempts import JOB_ID_METADATA
+from dagster_kumo.fetching import FetchedJob
 from dagster_kumo.generated_tables import (
     GeneratedTable,
     checked_table,
@@ -54,6 +55,7 @@ class PredictionRun:
         kumo: the connection, and how long to wait.
         definition: what to make.
         model: the trained model that predicts.
+        fetched: a job that is done already, to be delivered instead of launching one.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class PredictionRun:
         kumo: KumoResource,
         definition: RunDefinition,
         model: TrainingJobResource,
+        fetched: FetchedJob | None = None,
     ) -> None:
         self._context = context
         self._kumo = kumo
         self._client = kumo.get_client()
         self._definition = definition
         self._model = model
+        self._fetched = fetched
         self._jobs = RunJobs(context, kumo.cancel_on_termination)
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
@@ -78,7 +82,10 @@ class PredictionRun:
         definition = self._definition
         with self._jobs.ended_with_the_run():
             tables: dict[str | None, GeneratedTable] = {}
-            if definition.table is not None and definition.makes_table:
+            if self._fetched is not None:
+                if self._fetched.table is not None:
+                    tables[definition.partition_keys[0]] = self._fetched.table
+            elif definition.table is not None and definition.makes_table:
                 yield self._tables_made(definition.table, tables)
             elif definition.table is not None:
                 for key in definition.partition_keys:
@@ -108,6 +115,11 @@ class PredictionRun:
         self, tables: Mapping[str | None, GeneratedTable]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         def predict(key: str | None) -> _Done:
+            if (fetched := self._fetched) is not None:
+                self._context.log.info(
+                    f"Delivering prediction job {fetched.result.id}, which is done: the run's tag names it"
+                )
+                return _Done(fetched.result, fetched.seconds)
             started = time.monotonic()
             result = self._predict(key, tables.get(key))
             return _Done(result, time.monotonic() - started)
@@ -116,7 +128,13 @@ class PredictionRun:
             output_type: OutputType, key: str | None, done: _Done
         ) -> tuple[Predictions, dict[str, Any]]:
             output = self._output(done.result, output_type, key, tables.get(key))
-            return output, job_metadata(done.result, output.provenance, seconds=done.seconds)
+            metadata = job_metadata(
+                done.result.get(),
+                output.provenance,
+                tracking_url=done.result.tracking_url,
+                seconds=done.seconds,
+            )
+            return output, metadata
 
         outputs = self._definition.outputs.items()
         keys = self._definition.several_partitions

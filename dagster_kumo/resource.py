@@ -17,6 +17,7 @@ from dagster_kumo.api.connectors import (
 )
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.exporting import ExportRun
+from dagster_kumo.fetching import fetched_job
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
 from dagster_kumo.models import observe_model, trained_model
@@ -185,7 +186,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         Launches one job for each partition of the run, or attaches to the one that an earlier
         attempt launched, waits for it, and hands each selected output to the I/O manager as
         `Predictions`, which is read only there. With `prediction_table="generate"`, a job for each
-        table comes first.
+        table comes first. A run whose tag `dagster-kumo/fetch_job` names a job that is done delivers
+        that one instead.
 
         Args:
             context: the context of the assets.
@@ -200,10 +202,12 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoPartitionsError: any of these of some partitions, in a run over several.
         """
         definition = RunDefinition(context)
-        trained = trained_model(self.get_client(), definition.prediction)
+        client = self.get_client()
+        fetched = fetched_job(context, client, definition)
+        trained = fetched.model if fetched else trained_model(client, definition.prediction)
         if model is not None:
-            observe_model(context, self.get_client(), trained, model)
-        yield from PredictionRun(context, self, definition, trained).results()
+            observe_model(context, client, trained, model)
+        yield from PredictionRun(context, self, definition, trained, fetched).results()
 
     def export(
         self,

@@ -13,6 +13,14 @@ from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.windows import anchor_time, check_anchor, window_of
 
 
+def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:
+    """What `@kumo_assets` was told to run; None for assets that it did not make."""
+    for metadata in assets_def.metadata_by_key.values():
+        if BATCH_PREDICTION in metadata:
+            return BatchPrediction(**metadata[BATCH_PREDICTION].data)
+    return None
+
+
 class RunDefinition:
     """What to predict, and which of its assets and partitions the run makes.
 
@@ -22,13 +30,13 @@ class RunDefinition:
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         metadata = context.assets_def.metadata_by_key
-        predictions = [m[BATCH_PREDICTION] for m in metadata.values() if BATCH_PREDICTION in m]
-        if not predictions:
+        prediction = prediction_of(context.assets_def)
+        if prediction is None:
             raise ValueError(
                 f"{context.assets_def.node_def.name} was not made by @kumo_assets, so there is no prediction to "
                 "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
             )
-        self.prediction = BatchPrediction(**predictions[0].data)
+        self.prediction = prediction
         selected = sorted(context.selected_asset_keys, reverse=True)  # predictions come first
         self.outputs: dict[OutputType, dg.AssetKey] = {
             metadata[key][OUTPUT_TYPE]: key for key in selected if OUTPUT_TYPE in metadata[key]

@@ -48,6 +48,29 @@ def anchor_time(window: dg.TimeWindow | None, anchor: Anchor | None) -> datetime
     return window.end if anchor == "end" else window.start
 
 
+def partition_at(
+    partitions_def: dg.TimeWindowPartitionsDefinition, anchor: Anchor, time: datetime
+) -> str | None:
+    """The partition whose anchor time is `time`, exactly; None when there is none.
+
+    >>> days = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_date="2026-02-01")
+    >>> partition_at(days, "end", datetime.fromisoformat("2026-01-11T00:00:00+00:00"))
+    '2026-01-10'
+    """
+    try:
+        key = partitions_def.get_partition_key_for_timestamp(
+            time.timestamp(), end_closed=anchor == "end"
+        )
+    except (ValueError, OverflowError):  # so far off that the calendar ends before
+        return None
+    if not partitions_def.has_partition_key(key):
+        return None
+    window = partitions_def.time_window_for_partition_key(key)
+    found = window.end if anchor == "end" else window.start
+    # By their timestamps: times in the hour that clocks repeat are equal to none of another zone.
+    return key if found.timestamp() == time.timestamp() else None
+
+
 def check_anchor(
     prediction: BatchPrediction, partitions_def: dg.PartitionsDefinition | None, *, name: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,17 @@ class KumoClient:
         return f"KumoClient(url={self.url!r})"
 
     # Connection
+
+    def for_one_tick(self, request_timeout: float, before_call: Callable[[], None]) -> KumoClient:
+        """The same connection for a caller that has little time and comes again soon, as a sensor.
+
+        Args:
+            request_timeout: seconds after which a request is given up; none is repeated.
+            before_call: called before each request; what it raises keeps the request from being sent.
+        """
+        hasty = copy.copy(self)
+        hasty._api = self._api.for_one_tick(request_timeout, before_call)
+        return hasty
 
     def check(self) -> None:
         """Ask the server whether it accepts the key.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import ssl
@@ -122,10 +123,22 @@ class Transport:
     ) -> None:
         self._auth = auth
         self._rate_limit = rate_limit
+        self._before_call: Callable[[], None] | None = None
         self._timeout = (min(CONNECT_TIMEOUT, request_timeout), request_timeout)
         self._max_retries = request_max_retries
         self._verify = verify_ssl
         self._threads = threading.local()
+
+    def for_one_tick(self, request_timeout: float, before_call: Callable[[], None]) -> Transport:
+        """The same connection, but each request is sent once and soon given up.
+
+        `before_call` is called before each, and what it raises keeps the request from being sent.
+        """
+        hasty = copy.copy(self)
+        hasty._timeout = (min(CONNECT_TIMEOUT, request_timeout), request_timeout)
+        hasty._max_retries = 0
+        hasty._before_call = before_call
+        return hasty
 
     def retries(self) -> Retry:
         """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
@@ -161,6 +174,8 @@ class Transport:
             KumoAPIError: an answer that is an error, or no JSON.
         """
         retry = self.retries() if repeat or recover else Retry(total=0)
+        if self._before_call is not None:
+            self._before_call()
         while True:
             response, content, cause = None, b"", None
             if self._rate_limit is not None:

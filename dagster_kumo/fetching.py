@@ -1,0 +1,86 @@
+"""A run that delivers a job which is done already, instead of launching one.
+
+The run's tag names the job. The job must have used the model of the assets, and have predicted for
+the time of the run's partition; the I/O manager checks and stores the data as it always does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoDataError, KumoModelError
+from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.generated_tables import GeneratedTable
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
+from dagster_kumo.outside_jobs import check_entities, is_meant, model_of, predicted_for, seconds_of
+from dagster_kumo.run_definition import RunDefinition
+from dagster_kumo.windows import STATED_EXACTLY, said_time
+
+FETCH_JOB_TAG = "dagster-kumo/fetch_job"
+"""The tag of a run that names the prediction job whose result is to be delivered."""
+
+
+@dataclass(frozen=True)
+class FetchedJob:
+    """A job that is done, and that belongs to the assets and the partition of a run."""
+
+    result: BatchPredictionJobResult
+    model: TrainingJobResource
+    table: GeneratedTable | None
+    """Its prediction table, where the job itself does not say which time it predicted for."""
+    seconds: float
+
+
+def fetched_job(
+    context: dg.AssetExecutionContext, client: KumoClient, definition: RunDefinition
+) -> FetchedJob | None:
+    """The job that the run is to deliver; None for a run that launches its own.
+
+    Raises:
+        ValueError: the run is for more than what one job can have made.
+        KumoJobFailedError: the job is not DONE.
+        KumoModelError: it used another model than the assets'.
+        KumoDataError: it predicted for another time than the partition's, or for other entities.
+    """
+    job_id = context.run.tags.get(FETCH_JOB_TAG)
+    if job_id is None:
+        return None
+    if definition.several_partitions or definition.makes_table:
+        what = "several partitions" if definition.several_partitions else "a prediction table"
+        raise ValueError(
+            f"The tag {FETCH_JOB_TAG} names one prediction job, {job_id}, but the run is for {what}.\n"
+            "Materialize the predictions or embeddings of one partition, or leave the tag out."
+        )
+    result = BatchPredictionJobResult(job_id, client)
+    result.summary()  # raises unless the job is DONE
+    job = result.get()
+    model = client.get_training_job(model_of(job))
+    if not is_meant(definition.prediction, model.job_id, model.tags):
+        raise KumoModelError(
+            f"Prediction job {job_id} used the model {model.job_id}, which is not that of "
+            f"{context.assets_def.node_def.name}. Nothing is stored."
+        )
+    try:
+        check_entities(job, definition.prediction)
+    except KumoDataError as error:
+        raise KumoDataError(
+            f"Prediction job {job_id} is not what the assets ask for: {error}. Nothing is stored."
+        ) from None
+    time = predicted_for(client, job)
+    asked = definition.anchor_time(definition.partition_keys[0])
+    if asked is not None and (time is None or abs(time - asked) > STATED_EXACTLY):
+        raise KumoDataError(
+            f"Prediction job {job_id} predicted for {said_time(time) if time else 'nobody knows when'} "
+            f"and not for {said_time(asked)}, which the partition stands for. Nothing is stored."
+        )
+    table_id = job.config.pred_table_job_id
+    stated_by_table = job.config.prediction_time is None and table_id is not None
+    return FetchedJob(
+        result,
+        model,
+        GeneratedTable(table_id, time) if stated_by_table and table_id is not None else None,
+        seconds_of(job) or 0.0,
+    )
