@@ -125,7 +125,8 @@ class JobSearch:
         try:
             for job in new:
                 if len(waiting) >= MOST_WAITING:
-                    raise TickOver
+                    self.ended_early = True
+                    break
                 if not self._done_with(job.job_id, job, look):
                     waiting.append(job.job_id)
                 looked_at.add(job.job_id)
