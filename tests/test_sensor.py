@@ -1,7 +1,6 @@
 """The sensor for jobs from outside Dagster: what it records, on which partition, and only once."""
 
 import datetime as dt
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -496,13 +495,3 @@ def test_assets_of_no_model_are_refused() -> None:
         build_kumo_sensor([dg.AssetSpec("table")])
     with pytest.raises(ValueError, match="max_calls_per_tick is 10 or more"):
         build_kumo_sensor([purchase_assets()], max_calls_per_tick=1)
-
-
-def test_the_definitions_of_the_guide_load() -> None:
-    guide = (Path(__file__).parents[1] / "docs/sensor.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    dg.Definitions.validate_loadable(names["defs"])
-    (sensor,) = names["defs"].sensors
-    assert sensor.minimum_interval_seconds == 60
