@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -166,6 +167,8 @@ def main() -> None:
     if unknown := set(chosen) - set(names):
         parser.error(f"there is no row {', '.join(unknown)}; there are {', '.join(names)}")
     print(f"Pythons here: {', '.join(pythons)}.")
+    # What a script starts in the background ignores SIGINT, and would hand that down to the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     left_out = [f"--ignore={path}" for path in LEFT_OUT]
     table: list[tuple[str, ...]] = [("row", "python", *SHOWN, "tests")]
