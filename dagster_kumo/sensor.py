@@ -76,7 +76,7 @@ def build_kumo_sensor(
     Raises:
         ValueError: none of the assets are outputs of a model, or fewer calls than it takes.
 
-    Example:
+    Examples:
         >>> from dagster_kumo import BatchPrediction, build_kumo_assets_definitions
         >>> churn = build_kumo_assets_definitions(
         ...     name="churn", prediction=BatchPrediction(training_job_id="trainingjob-1")

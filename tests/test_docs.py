@@ -248,3 +248,13 @@ def test_every_module_is_on_the_map() -> None:
         )
     )
     assert on_the_map == modules
+
+
+def test_examples_are_headed_as_the_reference_reads_them() -> None:
+    package = Path(dagster_kumo.__file__).parent
+    # `Example:` would be a box with the prompts as quotations; `Examples:` is code.
+    assert [
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"^ *Example:$", path.read_text(), flags=re.MULTILINE)
+    ] == []
