@@ -146,6 +146,18 @@ class KumoClient:
         """
         self._get("/connectors")
 
+    def list_groups(self) -> list[Group] | None:
+        """The groups that the key belongs to; None where the deployment has no groups."""
+        if not self._has_groups():
+            return None
+        answer = self._api.call("GET", f"{self.url}/v1/groups")
+        return parse_answer(list[Group], answer, source="The list of groups")
+
+    def list_projects(self, group_id: str) -> list[Project]:
+        """The projects of a group."""
+        answer = self._api.call("GET", f"{self.url}/v1/projects", params={"group_id": group_id})
+        return parse_answer(list[Project], answer, source="The list of projects")
+
     def public_url(self, tracking_url: str) -> str:
         """A job's tracking url as a browser can open it.
 
@@ -415,7 +427,8 @@ class KumoClient:
     def _group_and_project(self) -> dict[str, str]:
         """The query parameters that every call carries where the deployment has groups."""
         if self._scope is None:
-            self._scope = self._resolve_scope() if self._has_groups() else {}
+            groups = self.list_groups()
+            self._scope = {} if groups is None else self._scope_in(groups)
         return self._scope
 
     def _has_groups(self) -> bool:
@@ -429,12 +442,7 @@ class KumoClient:
             raise
         return isinstance(flags, dict) and bool(flags.get("rbac"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - any JSON can come here
 
-    def _resolve_scope(self) -> dict[str, str]:
-        groups = parse_answer(
-            list[Group],
-            self._api.call("GET", f"{self.url}/v1/groups"),
-            source="The list of groups",
-        )
+    def _scope_in(self, groups: Sequence[Group]) -> dict[str, str]:
         if self._group is not None:
             group_id = _pick("group", self._group, groups)
         elif len(groups) == 1:
@@ -444,11 +452,7 @@ class KumoClient:
             raise ValueError(f"The key belongs to {belongs or 'no group: ask for one in Kumo'}.")
         if self._project is None:
             return {"group_id": group_id}
-        projects = parse_answer(
-            list[Project],
-            self._api.call("GET", f"{self.url}/v1/projects", params={"group_id": group_id}),
-            source="The list of projects",
-        )
+        projects = self.list_projects(group_id)
         return {"group_id": group_id, "project_id": _pick("project", self._project, projects)}
 
 

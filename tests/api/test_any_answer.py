@@ -120,6 +120,8 @@ CALLS: dict[str, tuple[Call, Any]] = {
     "model": (lambda c: c.get_training_job("1"), MODEL),
     "models": (lambda c: c.list_training_jobs(), [MODEL]),
     "query": (lambda c: c.get_predictive_query("1"), QUERY),
+    "groups": (lambda c: c.list_groups(), [{"group_id": "g", "display_name": "G"}]),
+    "projects": (lambda c: c.list_projects("g"), [{"id": "p", "display_name": "P"}]),
 }  # fmt: skip
 
 

@@ -151,10 +151,10 @@ def test_the_command_line(tmp_path):
 def test_the_command_line_says_what_is_missing(monkeypatch):
     from click.testing import CliRunner
 
-    from dagster_kumo import cli
+    from dagster_kumo.cli import main, stand_in
 
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "duckdb" else object())
-    result = CliRunner().invoke(cli.main, ["local"])
+    monkeypatch.setattr(stand_in, "find_spec", lambda name: None if name == "duckdb" else object())
+    result = CliRunner().invoke(main, ["local"])
     assert result.exit_code == 1
     assert "duckdb" in result.output
     assert "pip install 'dagster-kumo[local]'" in result.output

@@ -1,4 +1,4 @@
-"""The command line: `dagster-kumo`."""
+"""`dagster-kumo local`: the stand-in for Kumo, in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ _DEFAULT_PORT = 8765
 _NEEDED = ("starlette", "uvicorn", "sklearn", "duckdb")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Kumo predictions in Dagster."""
-
-
-@main.command()
+@click.command()
 @click.option("--port", default=_DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one.")
 @click.option(
     "--data",
@@ -80,7 +75,3 @@ def local(
                 break
     finally:
         kumo.stop()
-
-
-if __name__ == "__main__":
-    main()

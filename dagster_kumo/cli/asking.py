@@ -1,0 +1,152 @@
+"""What the commands that ask Kumo share: how they connect, fail and print."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoError
+
+# Somebody waits at the terminal, and can call again.
+REQUEST_TIMEOUT = 30.0
+REQUEST_MAX_RETRIES = 2
+
+_SERVER_TAGS = ("model_id", "pquery_id", "pquery_name")
+_AS_WIDE_AS_IT_GETS = 10_000
+
+Command = Callable[..., None]
+
+
+def asks_kumo(command: Callable[..., None]) -> Command:
+    """Give a command its connection as first argument, and let it fail as a command does.
+
+    Kumo's errors are told in one or a few lines on stderr and exit with 1; a connection that cannot be
+    made from what is given, with 2.
+    """
+
+    @click.option("--url", metavar="URL", help="The API's address, instead of KUMO_API_ENDPOINT.")
+    @click.option("--group", help="The group to work in, by name or id, where there are groups.")
+    @click.option("--project", help="The project to work in, by name or id.")
+    @functools.wraps(command)
+    def asking(
+        *args: Any, url: str | None, group: str | None, project: str | None, **options: Any
+    ) -> None:
+        if not os.getenv("KUMO_API_KEY"):
+            # Not an option: the arguments of a process are there for everybody on the machine to see.
+            raise click.UsageError(
+                "There is no Kumo API key: set the environment variable KUMO_API_KEY."
+            )
+        try:
+            client = KumoClient(
+                url,
+                group=group,
+                project=project,
+                request_timeout=REQUEST_TIMEOUT,
+                request_max_retries=REQUEST_MAX_RETRIES,
+            )
+            command(client, *args, **options)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        except KumoError as error:
+            raise click.ClickException(str(error)) from None
+
+    return asking
+
+
+as_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, for other programs."
+)
+limit_option = click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1), help="How many at most."
+)
+
+
+def _as_mapping(
+    context: click.Context, option: click.Parameter, pairs: Sequence[str]
+) -> dict[str, str]:
+    del context, option
+    return dict(map(_pair, pairs))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE.")
+    return key, value
+
+
+tags_option = click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_as_mapping,
+    help="Only those with this tag; may be given several times.",
+)
+status_option = click.option("--status", help="Only those with this status, such as DONE.")
+
+
+def print_json(value: Any) -> None:
+    """Print a value for other programs; times as ISO 8601."""
+    click.echo(json.dumps(value, indent=2, default=datetime.isoformat))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, if_none: str) -> None:
+    """Print rows, which all have the same columns, a line each however long it gets."""
+    if not rows:
+        click.echo(if_none)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name in rows[0]:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(shown(value)) for value in row.values()))
+    _print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print what is known of one thing, a line each, and nothing of what is not known."""
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for name, value in facts.items():
+        if value not in (None, "", {}, []):
+            table.add_row(Text(name), Text(shown(value)))
+    _print(table)
+
+
+def shown(value: Any) -> str:
+    """A value as people read it, in one line."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M %Z}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        pairs: Mapping[Any, Any] = value
+        return " ".join(f"{key}={shown(item)}" for key, item in pairs.items())
+    # Whoever can name a job could write to the terminal otherwise.
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that people and Dagster have set, without those that the server adds."""
+    return {key: value for key, value in tags.items() if key not in _SERVER_TAGS}
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False, width=_AS_WIDE_AS_IT_GETS)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -1,0 +1,89 @@
+"""`dagster-kumo models`: what there is to predict with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.cli.asking import (
+    as_json_option,
+    asks_kumo,
+    limit_option,
+    own_tags,
+    print_json,
+    print_table,
+    status_option,
+    tags_option,
+)
+
+
+@click.command()
+@tags_option
+@status_option
+@limit_option
+@as_json_option
+@asks_kumo
+def models(
+    client: KumoClient, *, tags: Mapping[str, str], status: str | None, limit: int, as_json: bool
+) -> None:
+    """List training jobs, newest first: the models that predictions name by training_job_id or tags."""
+    found = [
+        job
+        for job in client.list_training_jobs(tags, status=status, limit=limit)
+        if all(job.tags.get(key) == value for key, value in tags.items())
+        and status in (None, job.job_status_report.status)
+    ]
+    names = {job.config.pquery_id: _name_of(client, job) for job in found}
+    rows = [_row(job, names[job.config.pquery_id]) for job in found]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        [
+            {
+                "training job": row["training_job_id"],
+                "query": row["query"],
+                "status": row["status"],
+                "created": row["created_at"],
+                "holdout": row["test_metrics"],
+                "tags": own_tags(row["tags"]),
+            }
+            for row in rows
+        ],
+        if_none="There are no such training jobs.",
+    )
+
+
+def _row(job: TrainingJobResource, query: str | None) -> dict[str, Any]:
+    metrics = job.result.eval_metrics.test_metrics if job.result else ()
+    return {
+        "training_job_id": job.job_id,
+        "query": query,
+        "status": job.job_status_report.status,
+        "created_at": job.created_at,
+        "test_metrics": {
+            metric.name: metric.value
+            for metric in metrics
+            if metric.value is not None and math.isfinite(metric.value)
+        },
+        "tags": job.tags,
+    }
+
+
+def _name_of(client: KumoClient, job: TrainingJobResource) -> str | None:
+    """The name of the query that a model answers, or its id where it has no name."""
+    query_id = job.config.pquery_id
+    if not query_id:
+        return None
+    try:
+        return client.get_predictive_query(query_id).name or query_id
+    except KumoAPIError as error:
+        if error.status_code != 404:
+            raise
+        return query_id
