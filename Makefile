@@ -57,6 +57,7 @@ test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
 	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/scale
 
+# ROWS="oldest newest" runs only those.
 compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK
 	@$(BIN)/python .ci/compat.py $(ROWS)
 
