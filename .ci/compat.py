@@ -66,8 +66,7 @@ class Row:
 def rows(pythons: list[str]) -> list[Row]:
     """The matrix: old with old, new with new, and what meets in between."""
     return [
-        # pyOpenSSL 22, which a resolver may fall back to, breaks with the newest cryptography.
-        Row("oldest", pythons[0], lowest=True, only=("pyopenssl>=24",)),
+        Row("oldest", pythons[0], lowest=True),
         Row("oldest-python", pythons[0]),
         Row("pandas2", pythons[-2:][0], only=("pandas<3",)),
         Row("newest", pythons[-1]),
