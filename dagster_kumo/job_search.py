@@ -180,12 +180,13 @@ class JobSearch:
         while True:
             jobs = self.client.list_prediction_jobs(limit=limit)
             jobs.sort(key=lambda job: (_created(job), job.job_id))
-            is_cut_off = limit >= MOST_LISTED or len(jobs) == before
             if len(jobs) == 0 or _created(jobs[0]) <= self.cursor.after:
                 return jobs
+            # As many as when fewer were asked for: that is all that this server lists.
+            is_cut_off = len(jobs) == before
             if len(jobs) < limit and not is_cut_off:
                 return jobs
-            if is_cut_off:
+            if is_cut_off or limit >= MOST_LISTED:
                 self.warn(
                     f"Kumo lists {len(jobs)} jobs, the oldest of {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
                     "If there are older ones that are new, they are not looked at."

@@ -39,8 +39,9 @@ def models(
         if all(job.tags.get(key) == value for key, value in tags.items())
         and status in (None, job.job_status_report.status)
     ]
-    names = {job.config.pquery_id: _name_of(client, job) for job in found}
-    rows = [_row(job, names[job.config.pquery_id]) for job in found]
+    query_ids = {job.config.pquery_id for job in found}
+    names = {query_id: _query_name(client, query_id) for query_id in query_ids if query_id}
+    rows = [_row(job, names.get(job.config.pquery_id or "")) for job in found]
     if as_json:
         print_json(rows)
         return
@@ -76,11 +77,8 @@ def _row(job: TrainingJobResource, query: str | None) -> dict[str, Any]:
     }
 
 
-def _name_of(client: KumoClient, job: TrainingJobResource) -> str | None:
-    """The name of the query that a model answers, or its id where it has no name."""
-    query_id = job.config.pquery_id
-    if not query_id:
-        return None
+def _query_name(client: KumoClient, query_id: str) -> str:
+    """The name of a query, or its id where it has no name."""
     try:
         return client.get_predictive_query(query_id).name or query_id
     except KumoAPIError as error:
