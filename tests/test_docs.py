@@ -235,6 +235,20 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(dagster_kumo.__all__) - {"__version__"} - errors <= named
 
 
+@pytest.mark.parametrize("name", ["KumoResource", "SnowflakeCredentials", "KumoIOManager"])
+def test_every_setting_is_in_the_reference_as_it_is_defined(name: str) -> None:
+    page = (DOCS / "reference" / "resources.md").read_text()
+    section = page.partition(f"\n::: dagster_kumo.{name}\n")[2].partition("\n::: ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", section, flags=re.MULTILINE)
+    fields = getattr(dagster_kumo, name).model_fields
+    assert [row[0] for row in rows] == list(fields)
+    for field, default, description in rows:
+        info = fields[field]
+        value = info.get_default(call_default_factory=True)
+        assert default == ("required" if info.is_required() else f"`{value!r}`")
+        assert info.description in (None, description)
+
+
 def test_every_module_is_on_the_map() -> None:
     package = Path(dagster_kumo.__file__).parent
     modules = {
