@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
+from itertools import takewhile
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -200,20 +201,13 @@ class JobSearch:
         looked_at: set[str],
         waiting: Sequence[str],
     ) -> Cursor:
-        known = looked_at.union(self.cursor.seen)
+        known = looked_at.union(self.cursor.seen, waiting)
         later = [job for job in listed if _created(job) > self.cursor.after]
-        passed = [job for job in later if job.job_id in known]
-        after = max([self.cursor.after, *(_created(job) - OVERLAP for job in passed)])
-        if len(passed) > MOST_SEEN:
-            after = max(after, _created(passed[-MOST_SEEN - 1]))
-        left = [
-            _created(job)
-            for job in later
-            if job.job_id not in known and job.job_id not in self.cursor.waiting
-        ]
-        if left:
-            after = min(after, min(left) - timedelta(microseconds=1))
-        seen = [job.job_id for job in passed if _created(job) > after]
+        worked_through = list(takewhile(lambda job: job.job_id in known, later))
+        after = max([self.cursor.after, *(_created(job) - OVERLAP for job in worked_through)])
+        if len(worked_through) > MOST_SEEN:
+            after = max(after, _created(worked_through[-MOST_SEEN - 1]))
+        seen = [job.job_id for job in later if job.job_id in known and _created(job) > after]
         return Cursor(after, seen[-MOST_SEEN:], waiting)
 
 

@@ -236,8 +236,8 @@ def test_a_job_that_dagster_launched_is_never_recorded(
 ) -> None:
     assets = purchase_assets()
     watch = Watch(kumo, instance, [assets])
+    before_all = watch.cursor
     where = resources(kumo, tmp_path)
-    dg.materialize([assets], instance=instance, resources=where, partition_key=day(5))
     dg.materialize([assets], instance=instance, resources=where, partition_key=day(5))
     before = watch.recorded()
     result = watch.tick()
@@ -245,8 +245,11 @@ def test_a_job_that_dagster_launched_is_never_recorded(
     assert watch.recorded() == before
     # Nor by another Dagster, which has no record of it.
     with dg.DagsterInstance.ephemeral() as elsewhere:
-        watch.instance, watch.cursor = elsewhere, None
+        watch.instance, watch.cursor = elsewhere, before_all
         assert watch.tick().asset_events == []
+        from_outside = watch.launch(prediction_time=at(5))
+        assert len(watch.tick().asset_events) == 1
+        assert watch.recorded() == [(day(6), from_outside)]
 
 
 def test_a_job_that_a_materialization_names_is_not_recorded_again(
@@ -392,6 +395,7 @@ def test_a_run_can_be_requested_that_brings_the_data(
 ) -> None:
     assets = purchase_assets(outputs=("predictions", "embeddings"))
     watch = Watch(kumo, instance, [assets], fetch=True)
+    before_all = watch.cursor
     job_id = watch.launch(prediction_time=at(5))
     launched = len(kumo.jobs)
 
@@ -407,7 +411,7 @@ def test_a_run_can_be_requested_that_brings_the_data(
     assert metadata_of(run, PREDICTIONS)["dagster/row_count"] == 23_570
     assert list((tmp_path / "purchase/predictions" / day(6)).rglob("*.parquet"))
     assert watch.tick().run_requests == []
-    watch.cursor = None
+    watch.cursor = before_all
     assert watch.tick().run_requests == []
 
 

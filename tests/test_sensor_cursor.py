@@ -5,13 +5,16 @@ The server is one whose list of jobs the test writes, since no real one can be t
 
 import datetime as dt
 import json
+import random
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import pytest
 
-from dagster_kumo import KumoResource, build_kumo_sensor
+from dagster_kumo import KumoAPIError, KumoResource, build_kumo_sensor
 from tests.api.scripted_server import Answer, Request, ScriptedServer
 from tests.support import DAYS, day, purchase_assets
 
@@ -25,6 +28,8 @@ class Jobs:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.tables: dict[str, str] = {}
         self.most_listed = 100_000
+        self.fails: Callable[[str], bool] = lambda _: False
+        """Whether a call is answered with an error."""
         server.answer_by(self._answer)
 
     def add(
@@ -50,12 +55,19 @@ class Jobs:
         }
         return job_id
 
+    def add_others(self) -> None:
+        """Jobs of another model, so many that older ones are not in the list."""
+        for n in range(100):
+            self.add(f"other-{n}", model="trainingjob-other", created=ago(hours=n / 100))
+
     def end(self, job_id: str) -> None:
         self.jobs[job_id]["job_status_report"]["status"] = "DONE"
 
     def _answer(self, request: Request) -> Answer:
         parts = urlsplit(request.path)
         last = parts.path.split("/")[-1]
+        if self.fails(parts.path):
+            return Answer(b'{"detail": "Not now."}', status=500)
         if last == "config":
             value: Any = {}
         elif last == "prediction_jobs":
@@ -76,6 +88,7 @@ class Watch:
 
     def __init__(self, server: ScriptedServer, **options: Any) -> None:
         self.server = server
+        self.instance: dg.DagsterInstance | None = options.pop("instance", None)
         self.cursor: str | None = None
         self.recorded: list[str] = []
         self.kumo = KumoResource(url=server.url, api_key="acme:secret")
@@ -83,16 +96,21 @@ class Watch:
         assets = purchase_assets(partitions_def=options.pop("partitions_def", None))
         self.sensor = build_kumo_sensor([assets], **options)
 
-    def tick(self) -> list[str]:
-        """The jobs that a tick records."""
+    def tick(self, *, keep_cursor: bool = True) -> list[str]:
+        """The jobs that a tick records.
+
+        Without an instance nothing of it is kept there: what is told twice is seen to be.
+        """
         self.server.requests.clear()
-        # Nothing is kept in the instance: what is told twice is seen to be.
-        with dg.DagsterInstance.ephemeral() as instance:
+        with nullcontext(self.instance) if self.instance else dg.DagsterInstance.ephemeral() as i:
             context = dg.build_sensor_context(
-                instance=instance, cursor=self.cursor, resources={"kumo": self.kumo}
+                instance=i, cursor=self.cursor, resources={"kumo": self.kumo}
             )
             result = self.sensor.evaluate_tick(context)
-        self.cursor = result.cursor
+            for event in result.asset_events:
+                i.report_runless_asset_event(event)
+        if keep_cursor:
+            self.cursor = result.cursor
         self.said = result.skip_message
         found = [event.metadata["dagster-kumo/job_id"].value for event in result.asset_events]
         self.recorded += found
@@ -145,14 +163,14 @@ def test_many_jobs_are_worked_through_over_several_ticks(
     server: ScriptedServer, jobs: Jobs
 ) -> None:
     watch = Watch(server)
-    added = [jobs.add(f"job-{n:03}", created=ago(minutes=300 - n / 10)) for n in range(330)]
+    added = [jobs.add(f"job-{n:03}", created=ago(minutes=300 - n / 10)) for n in range(220)]
     per_tick = []
     while found := watch.tick():
         per_tick.append(len(found))
         assert watch.cursor is not None
         assert len(watch.cursor) < 50_000
     assert watch.recorded == added
-    assert per_tick == [100, 100, 100, 30]
+    assert per_tick == [100, 100, 20]
 
 
 def test_a_tick_makes_no_more_calls_than_it_may(server: ScriptedServer, jobs: Jobs) -> None:
@@ -178,12 +196,12 @@ def test_jobs_too_old_for_the_list_are_asked_for_one_by_one(
     watch = Watch(server)
     slow = jobs.add("slow", created=ago(hours=9), status="RUNNING")
     gone = jobs.add("gone", created=ago(hours=9), status="RUNNING")
+    jobs.add_others()
     watch.tick()
-    for n in range(100):
-        jobs.add(f"other-{n}", model="trainingjob-other", created=NOW)
     jobs.end(slow)
     del jobs.jobs[gone]
     assert watch.tick() == [slow]
+    assert {r.path.split("/")[-1] for r in server.calls[1:]} == {slow, gone}
     assert json.loads(watch.cursor or "")["waiting"] == []
 
 
@@ -191,7 +209,7 @@ def test_so_many_jobs_are_waited_for_and_no_more(server: ScriptedServer, jobs: J
     watch = Watch(server)
     running = [
         jobs.add(f"job-{n:03}", created=ago(hours=9 - n / 100), status="RUNNING")
-        for n in range(250)
+        for n in range(210)
     ]
     done = jobs.add("done", created=ago(hours=1))
     assert watch.tick() == []  # first those that are waited for must become fewer
@@ -216,13 +234,66 @@ def test_a_job_that_never_ends_is_given_up(
     assert "stuck" not in capfd.readouterr().err
 
 
+def test_a_job_that_cannot_be_read_holds_up_no_other(server: ScriptedServer, jobs: Jobs) -> None:
+    watch = Watch(server)
+    running = [jobs.add(f"job-{n}", created=ago(hours=9), status="RUNNING") for n in range(3)]
+    jobs.add_others()
+    watch.tick()
+    for job_id in running:
+        jobs.end(job_id)
+    jobs.fails = lambda path: path.endswith("job-0")
+    watch.tick()
+    assert "job-0 answered 500" in watch.said
+    watch.tick()
+    assert watch.recorded == ["job-1", "job-2"]
+    jobs.fails = lambda _: False
+    assert watch.tick() == ["job-0"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_each_job_is_recorded_once(
+    seed: int, server: ScriptedServer, jobs: Jobs
+) -> None:
+    chance = random.Random(seed)
+    with dg.DagsterInstance.ephemeral() as instance:
+        watch = Watch(server, partitions_def=DAYS, max_calls_per_tick=12, instance=instance)
+        running: list[str] = []
+        for hour in range(16, 0, -1):
+            for n in range(chance.randrange(6)):
+                late = chance.choice([0, 0, 0, 5])  # minutes after which the list has it
+                running.append(
+                    jobs.add(
+                        f"job-{hour}-{n}",
+                        created=ago(hours=hour, minutes=late),
+                        status="RUNNING",
+                        days_ago=chance.randrange(5, 50),
+                        table=chance.random() < 0.5,
+                    )
+                )
+            for job_id in chance.sample(running, chance.randrange(len(running) + 1)):
+                running.remove(job_id)
+                jobs.end(job_id)
+            broken = chance.choice(["", "", "", "/prediction_jobs", "get_anchor_time", "job-"])
+            jobs.fails = lambda path, broken=broken: bool(broken) and broken in path
+            with suppress(KumoAPIError):  # a tick that fails keeps its cursor
+                watch.tick(keep_cursor=chance.random() < 0.8)
+        jobs.fails = lambda _: False
+        for job_id in running:
+            jobs.end(job_id)
+        quiet = 0
+        while quiet < 3:
+            quiet = 0 if watch.tick() else quiet + 1
+    assert sorted(watch.recorded) == sorted(jobs.jobs)
+    assert len(jobs.jobs) > 20
+
+
 def test_the_list_is_asked_for_as_far_back_as_the_cursor(
     server: ScriptedServer, jobs: Jobs
 ) -> None:
     watch = Watch(server)
     jobs.add("before", created=ago(days=2))
     ours = jobs.add("ours", created=ago(hours=9))
-    for n in range(450):
+    for n in range(401):
         jobs.add(f"other-{n}", model="trainingjob-other", created=ago(hours=8))
     assert watch.tick() == [ours]
     limits = [parse_qs(urlsplit(r.path).query)["limit"] for r in server.calls]
