@@ -277,6 +277,8 @@ def test_nobody_writes_to_the_terminal_by_the_name_of_a_job(server: ScriptedServ
     assert "\x1b" not in result.stdout
     server.answer(Answer(json.dumps(job).encode()))
     assert "note=[red]a[/red]?b" in run_against(server, "jobs", "show", "1").stdout
+    server.answer(Answer(b'{"detail": "gone \\u001b[31mred"}', status=404))
+    assert "gone ?[31mred" in run_against(server, "jobs", "show", "1").stderr
 
 
 def test_an_answer_that_is_not_kumos_exits_with_one(server: ScriptedServer) -> None:

@@ -24,10 +24,8 @@ REQUEST_MAX_RETRIES = 2
 _SERVER_TAGS = ("model_id", "pquery_id", "pquery_name")
 _AS_WIDE_AS_IT_GETS = 10_000
 
-Command = Callable[..., None]
 
-
-def asks_kumo(command: Callable[..., None]) -> Command:
+def asks_kumo(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command its connection as first argument, and let it fail as a command does.
 
     Kumo's errors are told in one or a few lines on stderr and exit with 1; a connection that cannot be
@@ -56,9 +54,9 @@ def asks_kumo(command: Callable[..., None]) -> Command:
             )
             command(client, *args, **options)
         except ValueError as error:
-            raise click.UsageError(str(error)) from None
+            raise click.UsageError(_words(error)) from None
         except KumoError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(_words(error)) from None
 
     return asking
 
@@ -143,6 +141,10 @@ def shown(value: Any) -> str:
 def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags that people and Dagster have set, without those that the server adds."""
     return {key: value for key, value in tags.items() if key not in _SERVER_TAGS}
+
+
+def _words(error: Exception) -> str:
+    return "\n".join(map(shown, str(error).splitlines()))
 
 
 def _print(table: Table) -> None:
