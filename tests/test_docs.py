@@ -216,6 +216,19 @@ def test_a_page_has_code_that_is_checked_and_links_that_lead_somewhere(page: Pat
             assert DOCS not in page.parents or DOCS in target.parents, link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+    for file, function in re.findall(r"`(tests/\S+\.py)::(\w+)`", page.read_text()):
+        assert re.search(rf"^def {function}\(", (ROOT / file).read_text(), flags=re.MULTILINE)
+
+
+def test_every_guarantee_names_the_test_that_holds_it() -> None:
+    page = (DOCS / "guarantees.md").read_text().partition("## What is not guaranteed")[0]
+    rows = re.findall(r"^\| (?!---|what happens|promise)(.+) \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) >= 40
+    assert all("::test_" in tests for _, tests in rows)
+
+
 def test_every_page_has_its_place_in_the_menu() -> None:
     def pages(entry: Any) -> Iterator[str]:
         if isinstance(entry, str):
