@@ -22,7 +22,6 @@ from dagster_kumo import (
 from dagster_kumo.api.connectors import kept_by_kumo
 from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
-from tests.contract.sdk import Sdk
 from tests.support import (
     DAYS,
     EMBEDDINGS,
@@ -111,19 +110,11 @@ def at(days_ago: int, **more: Any) -> dt.datetime:
 # What is recorded
 
 
-def test_a_job_of_the_sdk_shows_up_once_on_its_partition(
+def test_a_job_shows_up_once_on_its_partition(
     kumo: LocalKumo, instance: dg.DagsterInstance
 ) -> None:
     watch = Watch(kumo, instance)
-    with Sdk() as sdk:
-        sdk("connect", kumo.url, kumo.api_key)
-        job_id = sdk(
-            "launch",
-            {"output_types": ["predictions"]},
-            training_job_id=PURCHASE,
-            prediction_time=at(4).isoformat(),
-        )
-    BatchPredictionJob(job_id, watch.client).result(poll_interval=0.02)
+    job_id = watch.launch(prediction_time=at(4))
 
     watch.tick()
     watch.tick()
