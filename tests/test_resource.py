@@ -1,6 +1,7 @@
 """Materializing through `KumoResource`: which jobs are launched, which are taken up again, what
 becomes of them when a run ends early, and exports."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from dagster_kumo import (
     BigQueryConnector,
     DatabricksConnector,
     GCSConnector,
+    KumoClient,
+    KumoResource,
     S3Connector,
     SnowflakeConnector,
     build_kumo_export_asset,
 )
 from dagster_kumo.local import LocalKumo
+from tests.runs.gate import gate_before
 from tests.support import (
     EMBEDDINGS,
     PREDICTIONS,
@@ -28,6 +32,7 @@ from tests.support import (
     metadata_of,
     purchase_assets,
     resources,
+    wait_until,
 )
 
 
@@ -100,6 +105,27 @@ def test_a_failed_job_is_not_attached_to(
     assert statuses == ["FAILED", "DONE"]
 
 
+def test_a_cancelled_job_is_not_attached_to(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    with LocalKumo(run_seconds=1) as kumo, ThreadPoolExecutor(1) as elsewhere:
+
+        def cancel() -> None:
+            wait_until(lambda: "RUNNING" in statuses(kumo))
+            client = KumoClient(kumo.url, kumo.api_key)
+            assert client.cancel_prediction_job(kumo.jobs[0]["job_id"])
+
+        cancelled = elsewhere.submit(cancel)
+        run = dg.materialize(
+            [purchase_assets(retry_policy=dg.RetryPolicy(max_retries=1))],
+            instance=instance,
+            resources=resources(kumo, tmp_path),
+            partition_key=day(5),
+        )
+        cancelled.result()
+
+        assert run.success
+        assert statuses(kumo) == ["CANCELLED", "DONE"]
+
+
 def test_a_lost_answer_to_the_launch_costs_no_second_job(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -115,6 +141,43 @@ def test_a_lost_answer_to_the_launch_costs_no_second_job(
 
     assert run.success
     assert len(kumo.jobs) == launched + 1
+
+
+def test_a_launch_that_timed_out_but_was_accepted_costs_no_second_job(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    launched = len(kumo.jobs)
+    with gate_before(kumo) as gate:
+        answer = gate.hold("POST", "/prediction_jobs$", way="back")
+        hasty = KumoResource(url=gate.url, api_key=kumo.api_key, request_timeout=2)
+        run = dg.materialize(
+            [purchase_assets()],
+            instance=instance,
+            resources={**resources(kumo, tmp_path), "kumo": hasty},
+            partition_key=day(5),
+        )
+        answer.wait()
+
+    assert run.success
+    assert len(kumo.jobs) == launched + 1
+
+
+def test_a_server_that_lists_whatever_the_tags_mixes_up_no_partitions(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    launched = len(kumo.jobs)
+    kumo.faults.ignore_tag_filters()
+    for days_ago in (5, 6):
+        kumo.faults.lose_answer(method="POST", path="/prediction_jobs$")
+        assert dg.materialize(
+            [purchase_assets()],
+            instance=instance,
+            resources=resources(kumo, tmp_path),
+            partition_key=day(days_ago),
+        ).success
+
+    made = [job["tags"]["dagster.partition"] for job in kumo.jobs[launched:]]
+    assert made == [day(5), day(6)]
 
 
 def test_the_log_tells_the_story_in_a_few_lines(

@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import dagster as dg
+import psutil
 import pytest
 
 from dagster_kumo.local import LocalKumo
@@ -207,3 +209,21 @@ def test_terminating_a_run_on_several_processes_cancels_whatever_they_wait_for(
         assert world.materialized(name, "predictions") == []
     assert world.materialized("table", "prediction_table") == []
     assert world.materialized("appended", "predictions_in_snowflake") == []
+
+
+def test_no_process_shows_the_key(served: Served) -> None:
+    """The arguments of a process are there for everybody on the machine to see."""
+    world = served.world
+    held = world.gate.hold(*LOOK)
+    run = world.start("daily", config=MULTIPROCESS, partitions=last_days(1))
+    held.wait()
+    (step,) = run.step_processes().values()
+    shown: dict[int, list[str]] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            shown[process.pid] = process.cmdline()
+    run.kill()
+
+    assert shown[step]
+    assert any("webserver" in word for words in shown.values() for word in words)
+    assert [words for words in shown.values() if world.kumo.api_key in " ".join(words)] == []
