@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-scale compat e2e lint audit format docs package bench clean
+.PHONY: help demo dagit test test-scale compat e2e lint audit format docs package bench chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -90,6 +90,9 @@ docs: $(VENV)/.docs ## build the documentation site into site/
 
 package: $(VENV)/.dev ## build wheel and sdist, and try each in an empty environment
 	@$(BIN)/python .ci/package.py
+
+chaos: $(VENV)/.dev ## run days of the example while calls break and processes are killed, about five minutes
+	@$(BIN)/python -m chaos
 
 bench: $(VENV)/.dev ## measure against the official SDK
 	@$(BIN)/python -m benchmarks
