@@ -37,6 +37,7 @@ COLUMN_DESCRIPTIONS = {
     "False_PROB": "The probability of no, 0 to 1.",
     "CLASS": "One of the possible classes or items.",
     "SCORE": "How likely the class is for the entity.",
+    "EMBEDDING": "The vector of the entity: entities that are alike have vectors that are near.",
 }
 
 

@@ -149,8 +149,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
                 )
                 stored = self._committed(context, version, output, transferred)
         rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
+        files = len(transferred.files)
         context.log.info(
-            f"Stored {transferred.num_rows:,} rows in {len(transferred.files)} files "
+            f"Stored {transferred.num_rows:,} rows in {files} file{'s' * (files != 1)} "
             f"({transferred.size_bytes / 1e6:,.1f} MB at {rate:,.0f} MB/s) in {store.directory}"
         )
         return stored_metadata(

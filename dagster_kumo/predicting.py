@@ -219,6 +219,9 @@ class PredictionRun:
                 on_progress=log.on_progress,
             )
         _check_echo(result, request.prediction_time)
+        if self._definition.several_partitions is None:
+            entities = result.summary().num_entities_predicted
+            self._context.log.info(f"Predicted for {entities:,} entities: {result.tracking_url}")
         return result
 
     @contextmanager

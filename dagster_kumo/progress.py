@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from dagster_kumo.api.records import RUNNING, JobProgress, JobStatusReport
+from dagster_kumo.api.records import FAILED, RUNNING, JobProgress, JobStatusReport
 
 STEP_PER_CENT = 10
 
@@ -32,8 +32,9 @@ class ProgressLog:
         if self._brief and not report.is_terminal:
             return
         state = report.status
-        if not report.is_terminal and report.stage:
-            state = f"{report.status}: {report.stage}"
+        stage = None if report.is_terminal else report.stage
+        if stage and stage.upper() != state:  # a job that is QUEUED is in the stage "Queued"
+            state = f"{state}: {stage}"
         per_cent = self._per_cent if report.status == RUNNING else None
         if per_cent is not None and per_cent >= self._per_cent_logged + STEP_PER_CENT:
             self._per_cent_logged = per_cent
@@ -43,4 +44,10 @@ class ProgressLog:
         else:
             return
         self._state = state
-        self._context.log.info(f"{self._job} is {line}")
+        if report.status == FAILED:
+            # In a line of its own: where the error is shown, a stack trace follows it.
+            self._context.log.error(
+                f"{self._job} FAILED{': ' if report.reason else ''}{report.reason}"
+            )
+        else:
+            self._context.log.info(f"{self._job} is {line}")

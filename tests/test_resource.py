@@ -1,6 +1,7 @@
 """Materializing through `KumoResource`: which jobs are launched, which are taken up again, what
 becomes of them when a run ends early, and exports."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,12 @@ def test_a_failed_job_is_not_attached_to(
     assert run.success
     statuses = [job["job_status_report"]["status"] for job in kumo.jobs[launched:]]
     assert statuses == ["FAILED", "DONE"]
+    # The reason stands in a line of its own, outside of any stack trace.
+    errors = [e.user_message for e in instance.all_logs(run.run_id) if e.level == 40]
+    failed = kumo.jobs[launched]["job_id"]
+    assert errors == [
+        f"Prediction job {failed} FAILED: Job failed: The stand-in was told to let this job fail."
+    ]
 
 
 def test_a_cancelled_job_is_not_attached_to(instance: dg.DagsterInstance, tmp_path: Path) -> None:
@@ -195,10 +202,11 @@ def test_the_log_tells_the_story_in_a_few_lines(
     ours = [e for e in instance.all_logs(run.run_id) if not e.is_dagster_event]
     story = [e.user_message for e in ours if e.level == 20]
     assert story[0].startswith(f"Launched prediction job {job_id} for {day(4)} 00:00 UTC")
-    assert f"Prediction job {job_id} is QUEUED: Queued" in story
+    assert f"Prediction job {job_id} is QUEUED" in story
     assert any("Predicting" in line and "%" in line for line in story)
-    assert story[-2] == f"Prediction job {job_id} is DONE"
-    assert story[-1].startswith("Stored 23,570 rows in 1 files")
+    assert story[-3] == f"Prediction job {job_id} is DONE"
+    assert re.fullmatch(rf"Predicted for 23,570 entities: http\S+/jobs/{job_id}", story[-2])
+    assert story[-1].startswith("Stored 23,570 rows in 1 file (")
     assert len(story) <= 10
 
 

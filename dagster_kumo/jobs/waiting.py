@@ -141,8 +141,11 @@ def raise_unless_done(
     detail = detail or report.reason
     if report.status == CANCELLED:
         message = f"{job} was cancelled in Kumo, so it has no output."
+        way_out = "Run it again to launch another job."
     else:
         message = f"{job} {report.status}: {detail or 'the server gave no reason'}"
+        way_out = "Run it again once that is mended: another job is launched."
+    message += f"\n{way_out}"
     if url:
-        message += f"\nIts page in Kumo: {url}"
+        message += f" This one's page in Kumo: {url}"
     raise KumoJobFailedError(message, job_id=job_id, status=report.status, detail=detail)

@@ -3,6 +3,7 @@
 import dagster as dg
 import pandas as pd
 
+from example_project.automation import newest_day
 from example_project.folders import CALL_LISTS
 from example_project.partitions import daily
 
@@ -10,7 +11,7 @@ LENGTH = 100
 COLUMNS = dg.TableSchema(
     [
         dg.TableColumn("rank", "int", "The order in which to call."),
-        dg.TableColumn("customer_id", "int"),
+        dg.TableColumn("customer_id", "int", "Whom to call."),
         dg.TableColumn("probability", "float", "That the customer buys in the next 30 days."),
         dg.TableColumn("expected_spend", "float", "Dollars in the next 30 days."),
         dg.TableColumn("last_purchase", "date", "The last one until the end of the day."),
@@ -30,6 +31,7 @@ COLUMNS = dg.TableSchema(
             ["spend", "predictions"], metadata={"columns": ["ENTITY", "TARGET_PRED"]}
         ),
     },
+    automation_condition=newest_day,
     group_name="sales",
     owners=["team:sales"],
     kinds={"pandas", "csv"},

@@ -1,24 +1,15 @@
 """Do the scores of this week still look like those of its first day?"""
 
-from datetime import timedelta
-
 import dagster as dg
 import numpy as np
 import pandas as pd
 
 from dagster_kumo import Predictions
+from example_project.automation import late_days_too
 from example_project.partitions import weekly
 
 # Most customers will not buy: the bins are narrow where the scores are.
 EDGES = np.array([0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
-
-# Each new day brings its week up to date, once the sensor is switched on under "Automation". A day of
-# long ago that is made again does not.
-new_day = (
-    dg.AutomationCondition.in_latest_time_window(lookback_delta=timedelta(weeks=2))
-    & dg.AutomationCondition.any_deps_updated()
-    & ~dg.AutomationCondition.in_progress()
-)
 
 
 @dg.asset(
@@ -33,7 +24,7 @@ new_day = (
             ),
         )
     },
-    automation_condition=new_day,
+    automation_condition=late_days_too,
     group_name="purchase",
     owners=["team:data-science"],
     kinds={"pandas", "parquet"},

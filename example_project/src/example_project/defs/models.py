@@ -12,6 +12,7 @@ from dagster_kumo import (
     SnowflakeConnector,
     build_kumo_assets_definitions,
 )
+from example_project.automation import newest_day
 from example_project.partitions import daily
 
 # The tables that both models learn and predict from.
@@ -49,6 +50,7 @@ purchase = build_kumo_assets_definitions(
             table_name="PURCHASE",
             write_mode="OVERWRITE",
             metadata_fields=("ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"),
+            automation_condition=newest_day,
         )
     ],
     partitions_def=daily,
