@@ -421,6 +421,7 @@ SCRIPT = textwrap.dedent(
     # then where it may not write; then in several processes at once.
     import errno, itertools, json, os, shutil, signal, sys, tempfile
     from pathlib import Path
+    import numpy, pandas, pyarrow.parquet  # once, or each of the forked processes would
     from upath import UPath
     from dagster_kumo.predictions.store import PartitionStore
     from tests.predictions.outputs import write_version
