@@ -1,4 +1,6 @@
-"""A server with one finished prediction job, whose files it makes: nothing but what is measured.
+"""A server with finished prediction jobs, whose files it makes: nothing but what is measured.
+
+The job `files-32` has 32 files, and so on; they repeat the same few.
 
 Run as a process of its own, so that neither side shares its interpreter with the server.
 """
@@ -7,6 +9,7 @@ import json
 import re
 import sys
 import tempfile
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,14 +22,19 @@ REPORT = {
     "tracking_url": "http://server/job",
     "start_time": "2026-01-01T00:00:00",
 }
+TIMES = {"created_at": "2026-01-01T00:00:00"}
 OPTIONS = {"num_workers": 1}
 CONFIG = {"job_tags": {}, "model_training_job_id": "trainingjob-1", "predict_options": OPTIONS}
 
 
-def make_files(folder: Path, files: int, rows: int) -> None:
+PIECE = 256 * 1024
+DISTINCT = 8
+
+
+def make_files(folder: Path, rows: int) -> None:
     """Scores of a binary classification, as a large job writes them."""
     random = np.random.default_rng(7)
-    for index in range(files):
+    for index in range(DISTINCT):
         score = random.beta(1, 8, rows)
         anchor = np.full(rows, np.datetime64("2026-01-01", "us"))
         table = pa.table(
@@ -41,7 +49,10 @@ def make_files(folder: Path, files: int, rows: int) -> None:
         pq.write_table(table, folder / f"{index}.parquet")
 
 
-def serve(folder: Path, files: int, rows: int) -> None:
+def serve(folder: Path, rows: int, bytes_per_second: float, delay: float) -> None:
+    """Serve the files, each connection at no more than so many bytes a second (0: as fast as can be),
+    after so many seconds before the first byte."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -49,14 +60,16 @@ def serve(folder: Path, files: int, rows: int) -> None:
             path = self.path.partition("?")[0]
             origin = f"http://{self.headers['Host']}"
             if path.startswith("/files/"):
-                return self.send_file(folder / Path(path).name)
+                return self.send_file(folder / f"{int(Path(path).stem) % DISTINCT}.parquet")
+            job = re.search(r"files-(\d+)", path)
+            files = int(job[1]) if job else 0
             if path.endswith("/get_prediction_df_urls"):
                 urls = [f"{origin}/files/{i}.parquet" for i in range(files)]
                 return self.send({"prediction_partitions": urls})
             if path.startswith("/api/v1/prediction_jobs/"):
                 result = {"num_entities_predicted": files * rows}
-                job = {"job_id": "job", "job_status_report": REPORT, "tags": {}, "result": result}
-                return self.send({**job, "created_at": "2026-01-01T00:00:00", "config": CONFIG})
+                known = {"job_id": f"files-{files}", "job_status_report": REPORT, "tags": {}}
+                return self.send({**known, **TIMES, "config": CONFIG, "result": result})
             return self.send([] if path.endswith("/connectors") else {})
 
         def send(self, value: object) -> None:
@@ -78,10 +91,17 @@ def serve(folder: Path, files: int, rows: int) -> None:
                 self.send_response(200)
             self.send_header("Content-Length", str(end - begin))
             self.end_headers()
+            time.sleep(delay)
+            self.wfile.flush()
+            started = time.perf_counter()
             with path.open("rb") as file:
                 # The kernel copies: the server must not be what is measured.
-                self.wfile.flush()
-                self.connection.sendfile(file, begin, end - begin)
+                for at in range(begin, end, PIECE if bytes_per_second else size):
+                    piece = min(PIECE, end - at) if bytes_per_second else end - at
+                    self.connection.sendfile(file, at, piece)
+                    if bytes_per_second:
+                        due = started + (at + piece - begin) / bytes_per_second
+                        time.sleep(max(0.0, due - time.perf_counter()))
 
         def log_message(self, *args: object) -> None:
             pass
@@ -92,7 +112,7 @@ def serve(folder: Path, files: int, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    files, rows = map(int, sys.argv[1:])
+    rows, bytes_per_second, delay = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     with tempfile.TemporaryDirectory() as name:
-        make_files(Path(name), files, rows)
-        serve(Path(name), files, rows)
+        make_files(Path(name), rows)
+        serve(Path(name), rows, bytes_per_second, delay)

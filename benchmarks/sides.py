@@ -1,5 +1,8 @@
-"""What is measured, once by the official SDK and once by dagster-kumo. Each runs in a process of its
-own, which prints its seconds and its peak memory; importing is not counted."""
+"""What is measured, once by the official SDK and once by dagster-kumo.
+
+Each side runs in a process of its own, which prints its seconds and its peak memory. It is warmed up
+with a job of one file first, so that importing is not counted.
+"""
 
 import json
 import logging
@@ -13,60 +16,150 @@ from pathlib import Path
 from typing import Any
 
 KEY = "bench:mark"
-JOB = "job"
+MODELS = 500
+
+Act = Callable[[str], Any]  # does the work for a job
 
 
-def sdk_frame(url: str) -> Callable[[], Any]:
+def sdk_frame(url: str) -> Act:
     import kumoai
 
     kumoai.init(url=url, api_key=KEY, log_level="ERROR")
-    return lambda: kumoai.BatchPredictionJobResult(JOB).predictions_df()
+    return lambda job: kumoai.BatchPredictionJobResult(job).predictions_df()
 
 
-def our_frame(url: str) -> Callable[[], Any]:
-    import pandas  # noqa: F401 - the SDK has loaded it by now, too
-
+def our_frame(url: str) -> Act:
     from dagster_kumo import BatchPredictionJobResult, KumoClient
 
-    return lambda: BatchPredictionJobResult(JOB, KumoClient(url, KEY)).predictions_df()
+    return lambda job: BatchPredictionJobResult(job, KumoClient(url, KEY)).predictions_df()
 
 
-def sdk_store(url: str) -> Callable[[], Any]:
+def sdk_store(url: str) -> Act:
     """What a hand-written asset does: the frame, its statistics, one file."""
     frame = sdk_frame(url)
 
-    def store() -> None:
+    def store(job: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            found = frame()
+            found = frame(job)
             found.describe()
             found.to_parquet(Path(folder) / "predictions.parquet")
 
     return store
 
 
-def our_store(url: str) -> Callable[[], Any]:
+def our_store(url: str, *, statistics: bool = True) -> Act:
     import dagster as dg
 
     from dagster_kumo import BatchPredictionJobResult, KumoClient, KumoIOManager
 
-    def store() -> None:
+    def store(job: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             context = dg.build_output_context(asset_key=dg.AssetKey("predictions"))
-            predictions = BatchPredictionJobResult(JOB, KumoClient(url, KEY)).predictions()
-            KumoIOManager(base_path=folder).handle_output(context, predictions)
+            predictions = BatchPredictionJobResult(job, KumoClient(url, KEY)).predictions()
+            KumoIOManager(base_path=folder, statistics=statistics).handle_output(
+                context, predictions
+            )
 
     return store
 
 
-SIDES = {f.__name__: f for f in (sdk_frame, our_frame, sdk_store, our_store)}
+def our_store_without_statistics(url: str) -> Act:
+    return our_store(url, statistics=False)
+
+
+def sdk_import(_: str) -> Act:
+    import dagster  # noqa: F401 - who uses either has it
+
+    def load(_: str) -> None:
+        import kumoai  # noqa: F401
+
+    return load
+
+
+def our_import(_: str) -> Act:
+    import dagster  # noqa: F401
+
+    def load(_: str) -> None:
+        import dagster_kumo  # noqa: F401
+
+        assert not {"pandas", "pyarrow"} & set(sys.modules)
+
+    return load
+
+
+def plain_definitions(_: str) -> Act:
+    """A source and two assets for each model, by Dagster alone."""
+    import dagster as dg
+
+    days = dg.DailyPartitionsDefinition("2026-01-01")
+
+    def define(_: str) -> None:
+        made: list[Any] = []
+        for number in range(MODELS):
+            model = dg.AssetSpec([f"m{number}", "model"], deps=["customers"])
+            made.append(model)
+            for name in ("predictions", "embeddings"):
+                made.append(
+                    dg.asset(
+                        key=[f"m{number}", name], deps=[model.key], partitions_def=days
+                    )(lambda: None)
+                )  # fmt: skip
+        dg.Definitions.validate_loadable(dg.Definitions(assets=made))
+
+    return define
+
+
+def our_definitions(_: str) -> Act:
+    import dagster as dg
+
+    from dagster_kumo import (
+        BatchPrediction,
+        KumoIOManager,
+        KumoResource,
+        build_kumo_assets_definitions,
+    )
+
+    days = dg.DailyPartitionsDefinition("2026-01-01")
+
+    def define(_: str) -> None:
+        made: list[Any] = []
+        for number in range(MODELS):
+            prediction = BatchPrediction(
+                training_job_id=f"trainingjob-{number}", outputs=("predictions", "embeddings")
+            )
+            made += build_kumo_assets_definitions(
+                name=f"m{number}", prediction=prediction, partitions_def=days, deps=["customers"]
+            )
+        resources = {"kumo": KumoResource(), "kumo_io_manager": KumoIOManager(base_path="data")}
+        dg.Definitions.validate_loadable(dg.Definitions(assets=made, resources=resources))
+
+    return define
+
+
+SIDES = {
+    side.__name__: side
+    for side in (
+        sdk_frame,
+        our_frame,
+        sdk_store,
+        our_store,
+        our_store_without_statistics,
+        sdk_import,
+        our_import,
+        plain_definitions,
+        our_definitions,
+    )
+}
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
-    name, url = sys.argv[1:]
+    name, url, job = sys.argv[1:]
     act = SIDES[name](url)
+    if url:
+        act("files-1")
     started = time.perf_counter()
-    act()
+    act(job)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": seconds, "peak_bytes": peak}))

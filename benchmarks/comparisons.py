@@ -1,0 +1,189 @@
+"""What is compared with what, and what should come of it."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+ROWS_PER_FILE = 500_000
+# As a bucket gives files: so many bytes a second to each connection, the first after so many seconds.
+STREAM = (40e6, 0.05)
+LOOPBACK = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians of one side's runs."""
+
+    seconds: float
+    peak_bytes: float
+
+    @property
+    def gigabytes(self) -> str:
+        return f"{self.peak_bytes / 1e9:.2f} GB"
+
+    @property
+    def time(self) -> str:
+        return f"{self.seconds:.2f} s"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure that should be at least, or at most, its target."""
+
+    what: str
+    other: str
+    ours: str
+    figure: float
+    target: float
+    unit: str
+    at_least: bool = False
+    seconds: tuple[float, float] | None = None
+    """Of the other side and of ours, for the plot."""
+
+    def met(self, margin: float = 1.0) -> bool:
+        """Whether the figure is as it should be, or no more than `margin` times off."""
+        if self.at_least:
+            return self.figure >= self.target / margin
+        return self.figure <= self.target * margin
+
+    @property
+    def found(self) -> str:
+        return f"{self.figure:.2f}{self.unit}"
+
+    @property
+    def wanted(self) -> str:
+        return f"{'at least' if self.at_least else 'at most'} {self.target:g}{self.unit}"
+
+
+class Bench:
+    """Runs sides against servers that it starts."""
+
+    def __init__(self, files: int, repeat: int) -> None:
+        self.files = files
+        self.repeat = repeat
+
+    def measure(
+        self, *sides: str, speed: tuple[float, float] = LOOPBACK, files: int | None = None
+    ) -> list[Measured]:
+        """Each side's medians. They run in turns: what else the machine does strikes all alike."""
+        with server(*speed) as url:
+            runs = [
+                [run(side, url, files or self.files) for side in sides] for _ in range(self.repeat)
+            ]
+        return _medians(runs)
+
+    def measure_alone(self, *sides: str) -> list[Measured]:
+        """The same for what needs no server."""
+        return _medians([[run(side, "", 0) for side in sides] for _ in range(self.repeat)])
+
+
+def _medians(runs: list[list[tuple[float, int]]]) -> list[Measured]:
+    return [
+        Measured(*(statistics.median(values) for values in zip(*of_one_side, strict=True)))
+        for of_one_side in zip(*runs, strict=True)
+    ]
+
+
+@contextmanager
+def server(bytes_per_second: float, delay: float) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.server"]
+    command += [str(value) for value in (ROWS_PER_FILE, bytes_per_second, delay)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def run(side: str, url: str, files: int) -> tuple[float, int]:
+    """Seconds and peak bytes of one side, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.sides", side, url, f"files-{files}"]
+    printed = subprocess.run(command, capture_output=True, text=True)
+    if printed.returncode:
+        sys.exit(f"{side} failed:\n{printed.stderr}")
+    found = json.loads(printed.stdout.splitlines()[-1])
+    return found["seconds"], found["peak_bytes"]
+
+
+def faster(what: str, other: Measured, ours: Measured, target: float) -> Row:
+    figure = other.seconds / ours.seconds
+    times = other.seconds, ours.seconds
+    return Row(what, other.time, ours.time, figure, target, "x faster", True, times)
+
+
+def smaller(what: str, other: Measured, ours: Measured, target: float) -> Row:
+    figure = ours.peak_bytes / other.peak_bytes
+    return Row(f"{what}, peak memory", other.gigabytes, ours.gigabytes, figure, target, " of it")
+
+
+def frame(bench: Bench) -> list[Row]:
+    sdk, ours = bench.measure("sdk_frame", "our_frame")
+    what = "`predictions_df()`, loopback"
+    return [faster(what, sdk, ours, 1.5), smaller(what, sdk, ours, 1.0)]
+
+
+def frame_on_streams(bench: Bench) -> list[Row]:
+    sdk, ours = bench.measure("sdk_frame", "our_frame", speed=STREAM)
+    return [faster("`predictions_df()`, streams of 40 MB/s", sdk, ours, 3.5)]
+
+
+def store(bench: Bench) -> list[Row]:
+    sdk, ours = bench.measure("sdk_store", "our_store")
+    what = "store with statistics, loopback"
+    return [faster(what, sdk, ours, 4.0), smaller(what, sdk, ours, 0.25)]
+
+
+def growth(bench: Bench) -> list[Row]:
+    """Peak memory when the output is four times, and sixteen times as large."""
+    few, more, many = (
+        bench.measure("our_store", files=files)[0]
+        for files in (bench.files // 4, bench.files, bench.files * 4)
+    )
+    sdk_few, sdk_more = (
+        bench.measure("sdk_store", files=files)[0] for files in (bench.files // 4, bench.files)
+    )
+    rows: list[Row] = []
+    for size, one, other in ((bench.files, few, more), (bench.files * 4, more, many)):
+        what = f"peak memory of storing, {size // 4} to {size} files"
+        sdk = f"{sdk_more.peak_bytes / sdk_few.peak_bytes:.2f}x" if one is few else ""
+        grown = other.peak_bytes / one.peak_bytes
+        rows.append(Row(what, sdk, other.gigabytes, grown, 1.15, "x as much"))
+    return rows
+
+
+def overhead(bench: Bench) -> list[Row]:
+    without, with_ = bench.measure("our_store_without_statistics", "our_store", speed=STREAM)
+    figure = with_.seconds / without.seconds
+    what = "statistics while storing, streams of 40 MB/s"
+    return [Row(what, f"without: {without.time}", with_.time, figure, 1.1, "x as long")]
+
+
+def imports(bench: Bench) -> list[Row]:
+    sdk, ours = bench.measure_alone("sdk_import", "our_import")
+    what = "import after `import dagster`"
+    return [Row(what, sdk.time, ours.time, ours.seconds, 0.2, " s")]
+
+
+def definitions(bench: Bench) -> list[Row]:
+    plain, ours = bench.measure_alone("plain_definitions", "our_definitions")
+    figure = ours.seconds / plain.seconds
+    what = "definitions of 500 models, 1,500 assets"
+    return [Row(what, f"plain assets: {plain.time}", ours.time, figure, 2.0, "x as long")]
+
+
+COMPARISONS: list[Callable[[Bench], list[Row]]] = [
+    frame,
+    frame_on_streams,
+    store,
+    growth,
+    overhead,
+    imports,
+    definitions,
+]
+# What is quick to measure, and says whether something went wrong.
+QUICK = [frame, frame_on_streams, store, overhead, imports]

@@ -1,0 +1,77 @@
+"""The figures as a table in Markdown and as a plot."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.comparisons import ROWS_PER_FILE, Row
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "benchmarks.md"
+PLOT = DOCS / "images" / "benchmarks.svg"
+PACKAGES = ("kumoai", "dagster", "pyarrow", "pandas", "numpy")
+
+
+def machine() -> str:
+    """What the figures were taken on, in a line."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GB of memory, "
+        f"{platform.system()}, Python {platform.python_version()}, {versions}"
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table."""
+    lines = ["| what | SDK | dagster-kumo | | target | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        verdict = "met" if row.met() else "not met"
+        cells = (row.what, row.other, row.ours, row.found, row.wanted, verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write(rows: Sequence[Row], files: int, repeat: int) -> None:
+    """Write the page and its plot."""
+    page = f"""# Speed and memory
+
+`make bench` holds dagster-kumo against the official SDK, both in the same run: a local server, {files}
+files of {ROWS_PER_FILE:,} rows each, medians of {repeat} runs in turns, each in a process of its own that
+has been warmed up. "Streams of 40 MB/s" are as a bucket gives them: each connection no faster than
+that, the first byte after 50 ms. "Store with statistics" is `KumoIOManager` on our side; on the SDK's
+`predictions_df()`, `describe()` and `to_parquet()`.
+
+Taken on {machine()}.
+
+{markdown(rows)}
+
+![Seconds of both sides](images/{PLOT.name})
+"""
+    PAGE.write_text(page)
+    _plot([row for row in rows if row.seconds])
+
+
+def _plot(rows: Sequence[Row]) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: small, and sharp
+    figure = Figure(figsize=(7, 0.6 + 0.8 * len(rows)))
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        assert row.seconds
+        sides = zip((-0.18, 0.18), row.seconds, ("#9aa0a6", "#4f43dd"), strict=True)
+        for offset, seconds, color in sides:
+            bar = axes.barh(place + offset, seconds, height=0.32, color=color)
+            axes.bar_label(bar, [f"{seconds:.1f} s"], padding=3, fontsize=8)
+    axes.set_yticks(range(len(rows)), [row.what.replace("`", "") for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(bottom=False, labelbottom=False, left=False)
+    axes.set_title("SDK (grey) and dagster-kumo: seconds, less is better", fontsize=9, loc="left")
+    figure.tight_layout()
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT, metadata={"Date": None})
