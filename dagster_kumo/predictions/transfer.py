@@ -8,6 +8,7 @@ Memory is bounded by the batches in flight, disk by the files in flight.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -170,6 +171,8 @@ class _Way:
         self._stop = stop
         self._summarise = summarise
         self._fetching = threading.Semaphore(max_parallel)
+        # Computing, which more threads than cores do no sooner, and each with batches of its own in memory.
+        self._reading = threading.Semaphore(os.cpu_count() or 1)
         self._streams = streams
 
     def bring(self, file: PartitionFile, index: int) -> Brought:
@@ -200,7 +203,7 @@ class _Way:
             KumoDataError: it is not Parquet, or is damaged.
         """
         anchors: Extremes | None = None
-        with open_parquet(scratch, name=source) as parquet:
+        with self._reading, open_parquet(scratch, name=source) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             columns = self._columns(schema)
             summary = OutputSummary(schema, columns) if self._summarise else None
