@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-scale compat e2e lint audit format docs package bench chaos clean
+.PHONY: help demo dagit test test-scale compat e2e lint audit format docs package bench bench-short chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -96,6 +96,9 @@ chaos: $(VENV)/.dev ## run days of the example while calls break and processes a
 
 bench: $(VENV)/.dev ## measure against the official SDK
 	@$(BIN)/python -m benchmarks
+
+bench-short: $(VENV)/.dev ## measure a little, and fail only when it is far off again and again
+	@$(BIN)/python -m benchmarks --short
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) .venv-* dist build site screenshots example_project/data

@@ -35,7 +35,7 @@ def main() -> None:
 
 def check() -> str | None:
     """What is far from its target, measured again and again before it counts; None: nothing."""
-    bench = Bench(files=8, repeat=1)
+    bench = Bench(files=16, repeat=1)
     wrong: list[str] = []
     for compare in QUICK:
         for _ in range(ATTEMPTS):

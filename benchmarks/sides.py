@@ -1,7 +1,8 @@
 """What is measured, once by the official SDK and once by dagster-kumo.
 
 Each side runs in a process of its own, which prints its seconds and its peak memory. It is warmed up
-with a job of one file first, so that importing is not counted.
+with a job of one file first, so that importing is not counted. Where there is no server, it prints
+seconds of CPU: nothing is waited for, and what else the machine does is no part of them.
 """
 
 import json
@@ -158,8 +159,9 @@ if __name__ == "__main__":
     act = SIDES[name](url)
     if url:
         act("files-1")
-    started = time.perf_counter()
+    clock = time.perf_counter if url else time.process_time
+    started = clock()
     act(job)
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
