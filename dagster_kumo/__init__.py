@@ -31,6 +31,7 @@ from dagster_kumo.assets import build_kumo_export_asset, kumo_assets
 from dagster_kumo.at_once import KumoPartitionsError
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.checks import build_kumo_prediction_checks
+from dagster_kumo.components import KumoBatchPredictionComponent, KumoWorkspaceComponent
 from dagster_kumo.definitions import KumoExport, build_kumo_assets_definitions
 from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
@@ -57,6 +58,7 @@ __all__ = [
     "KumoAPIError",
     "KumoAssetProps",
     "KumoAuthenticationError",
+    "KumoBatchPredictionComponent",
     "KumoClient",
     "KumoConnectionError",
     "KumoDataError",
@@ -69,6 +71,7 @@ __all__ = [
     "KumoResource",
     "KumoTimeoutError",
     "KumoValidationError",
+    "KumoWorkspaceComponent",
     "PredictionTable",
     "PredictionTableJob",
     "Predictions",

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoError, KumoModelError
 from dagster_kumo.api.records import DONE, PredictiveQuery, TrainingJobResource
 from dagster_kumo.asset_metadata import model_metadata
@@ -47,11 +47,12 @@ def _by_id(client: KumoClient, job_id: str) -> TrainingJobResource:
 
 def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:
     # Only those that are DONE are asked for, since a list is cut off at its limit.
-    for job in _carrying(client, tags, status=DONE):
+    for job in training_jobs_with_tags(client, tags, status=DONE):
         if job.job_status_report.status == DONE:
             return job
     there = ", ".join(
-        f"{job.job_id} ({job.job_status_report.status})" for job in _carrying(client, tags)
+        f"{job.job_id} ({job.job_status_report.status})"
+        for job in training_jobs_with_tags(client, tags)
     )
     wanted = ", ".join(f"{key}={value}" for key, value in tags.items())
     raise KumoModelError(
@@ -60,8 +61,12 @@ def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:
     )
 
 
-def _carrying(
-    client: KumoClient, tags: Mapping[str, str], *, status: str | None = None
+def training_jobs_with_tags(
+    client: KumoClient,
+    tags: Mapping[str, str],
+    *,
+    status: str | None = None,
+    limit: int = LIST_LIMIT,
 ) -> Sequence[TrainingJobResource]:
     """The training jobs with these tags, newest first.
 
@@ -70,7 +75,7 @@ def _carrying(
     """
     found = [
         job
-        for job in client.list_training_jobs(tags, status=status)
+        for job in client.list_training_jobs(tags, status=status, limit=limit)
         if all(job.tags.get(key) == value for key, value in tags.items())
     ]
     return sorted(found, key=lambda job: job.created_at or _LONG_AGO, reverse=True)

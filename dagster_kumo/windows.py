@@ -81,7 +81,7 @@ def check_anchor(
     """
     if partitions_def is None or prediction.anchor is None:
         return
-    if not _has_time(partitions_def):
+    if not has_time(partitions_def):
         raise ValueError(
             f"{name!r} has partitions that stand for no time, so there is no anchor time in them. Write "
             "BatchPrediction(..., anchor=None), or use time partitions such as "
@@ -95,7 +95,8 @@ def check_anchor(
         )
 
 
-def _has_time(partitions_def: dg.PartitionsDefinition) -> bool:
+def has_time(partitions_def: dg.PartitionsDefinition) -> bool:
+    """Whether partitions stand for a time, by one of their dimensions at least."""
     if isinstance(partitions_def, dg.MultiPartitionsDefinition):
-        return any(_has_time(d.partitions_def) for d in partitions_def.partitions_defs)
+        return any(has_time(d.partitions_def) for d in partitions_def.partitions_defs)
     return isinstance(partitions_def, dg.TimeWindowPartitionsDefinition)

@@ -1,0 +1,209 @@
+"""What a component makes of one model: its assets, exports, checks and schedule."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import dagster as dg
+
+# Dagster has these for integrations, in this module alone.
+from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
+from pydantic import BaseModel
+
+from dagster_kumo.assets import DEFAULT_IO_MANAGER_KEY, DEFAULT_RESOURCE_KEY, AssetOptions
+from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.checks import build_kumo_prediction_checks
+from dagster_kumo.components.checks import ResolvedChecks
+from dagster_kumo.components.exports import ResolvedExport
+from dagster_kumo.components.partitions import ResolvedPartitions
+from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRetryPolicy
+from dagster_kumo.components.schedule import Schedule
+from dagster_kumo.components.sections import Section
+from dagster_kumo.definitions import build_kumo_assets_definitions
+from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.resource import KumoResource
+from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
+
+PREDICTION = Section(BatchPrediction)
+
+KumoTranslationFn = TranslationFn[KumoAssetProps]
+
+
+def _resolve_prediction(context: dg.ResolutionContext, given: BaseModel) -> BatchPrediction:
+    return PREDICTION.make(context, given)
+
+
+def _resolve_asset_keys(
+    context: dg.ResolutionContext, given: Sequence[str]
+) -> Sequence[dg.AssetKey]:
+    rendered: Sequence[str | dg.AssetKey] = context.resolve_value(given)
+    return [dg.AssetKey.from_user_string(key) if isinstance(key, str) else key for key in rendered]
+
+
+ResolvedPrediction = Annotated[
+    BatchPrediction,
+    dg.Resolver(
+        _resolve_prediction,
+        model_field_type=PREDICTION.model,
+        description="What to run: by which model, for which time, with which options.",
+    ),
+]
+ResolvedDeps = Annotated[
+    Sequence[dg.AssetKey],
+    dg.Resolver(
+        _resolve_asset_keys,
+        model_field_type=Sequence[str],
+        inject_before_resolve=False,
+        description="The source tables that the model reads, by their asset keys.",
+        examples=[["customers", "warehouse/orders"]],
+    ),
+]
+ResolvedTranslation = Annotated[
+    KumoTranslationFn | None,
+    TranslationFnResolver[KumoAssetProps](lambda props: {"props": props}),
+]
+ResolvedAutomationCondition = Annotated[
+    dg.AutomationCondition[Any] | None,
+    dg.Resolver.default(
+        model_field_type=str,
+        description="When predictions and embeddings are to be materialized by themselves.",
+        examples=["{{ dg.AutomationCondition.eager() }}"],
+    ),
+]
+
+
+@dataclass(kw_only=True)
+class ModelAssets(dg.Resolvable):
+    """What is made of one model; the fields are those of `build_kumo_assets_definitions`."""
+
+    prediction: ResolvedPrediction
+    partitions_def: ResolvedPartitions = None
+    deps: ResolvedDeps = ()
+    exports: Annotated[
+        Sequence[ResolvedExport],
+        dg.Resolver.default(description="What Kumo writes to warehouses and buckets afterwards."),
+    ] = ()
+    checks: Annotated[
+        Sequence[ResolvedChecks],
+        dg.Resolver.default(
+            description="Asset checks of the predictions, each entry an op of its own.",
+            examples=[[{"blocking": True}]],
+        ),
+    ] = ()
+    schedule: Annotated[
+        Schedule | None,
+        dg.Resolver.default(description="When all of it is materialized. `{}`: as partitions end."),
+    ] = None
+    translation: ResolvedTranslation = None
+    automation_condition: ResolvedAutomationCondition = None
+    fan_out: Annotated[
+        bool,
+        dg.Resolver.default(description="Whether a step of its own brings each of Kumo's files."),
+    ] = False
+    group_name: str | None = None
+    owners: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    op_tags: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    retry_policy: ResolvedRetryPolicy = None
+    pool: str | None = None
+    backfill_policy: ResolvedBackfillPolicy = None
+    resource_key: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description="The key of the connection: `kumo`, or `<name>_kumo` of one given here."
+        ),
+    ] = None
+    io_manager_key: Annotated[
+        str | None,
+        dg.Resolver.default(
+            description=(
+                "The key of the I/O manager: `kumo_io_manager`, or `<name>_kumo_io_manager` of one "
+                "given here."
+            )
+        ),
+    ] = None
+
+    def definitions(
+        self, name: str, *, kumo: KumoResource | None, io_manager: KumoIOManager | None
+    ) -> dg.Definitions:
+        """All definitions of the model.
+
+        Args:
+            name: the model's name.
+            kumo: the connection, if it is not one of the project's.
+            io_manager: the I/O manager, if it is not one of the project's.
+
+        Raises:
+            ValueError: they cannot be; the message says what to write instead.
+        """
+        # Two components of a project may bring along different ones.
+        own = {"kumo": kumo is not None, "io_manager": io_manager is not None}
+        resource_key = self.resource_key or (
+            f"{name}_{DEFAULT_RESOURCE_KEY}" if own["kumo"] else DEFAULT_RESOURCE_KEY
+        )
+        io_manager_key = self.io_manager_key or (
+            f"{name}_{DEFAULT_IO_MANAGER_KEY}" if own["io_manager"] else DEFAULT_IO_MANAGER_KEY
+        )
+        resources: dict[str, Any] = {}
+        if kumo is not None:
+            resources[resource_key] = kumo
+        if io_manager is not None:
+            resources[io_manager_key] = io_manager
+        options: AssetOptions = {
+            "group_name": self.group_name,
+            "owners": self.owners,
+            "tags": self.tags,
+            "op_tags": self.op_tags,
+            "retry_policy": self.retry_policy,
+            "pool": self.pool,
+            "backfill_policy": self.backfill_policy,
+        }
+        assets = build_kumo_assets_definitions(
+            name=name,
+            prediction=self.prediction,
+            exports=self.exports,
+            partitions_def=self.partitions_def,
+            deps=self.deps,
+            translator=_Translator(self.translation),
+            resource_key=resource_key,
+            io_manager_key=io_manager_key,
+            automation_condition=self.automation_condition,
+            fan_out=self.fan_out,
+            **options,
+        )
+        made = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition)]
+        checks = [
+            check
+            for given in self.checks
+            for check in build_kumo_prediction_checks(
+                asset=made[0], io_manager_key=io_manager_key, **given
+            )
+        ]
+        definitions = dg.Definitions(assets=assets, asset_checks=checks, resources=resources)
+        if self.schedule is None:
+            return definitions
+        selection = dg.AssetSelection.assets(*(key for asset in made for key in asset.keys))
+        return dg.Definitions.merge(
+            definitions, self.schedule.definitions(name, selection, self.partitions_def)
+        )
+
+
+class _Translator(DagsterKumoTranslator):
+    """The specs as they come, changed by what the YAML says."""
+
+    def __init__(self, translation: KumoTranslationFn | None) -> None:
+        self._translation = translation
+
+    def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
+        spec = super().get_asset_spec(props)
+        if self._translation is None:
+            return spec
+        spec = self._translation(spec, props)
+        if spec.partitions_def is not None:
+            raise ValueError(
+                f"translation gives {spec.key.to_user_string()} partitions. "
+                "Write partitions_def beside it instead, for all assets of the model."
+            )
+        return spec

@@ -1,0 +1,91 @@
+"""The section `partitions_def`."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, get_args
+
+import dagster as dg
+from pydantic import Field
+
+Kind = Literal["hourly", "daily", "weekly", "monthly", "time_window", "static"]
+
+_MAKERS: dict[str, Callable[..., dg.PartitionsDefinition]] = {
+    "hourly": dg.HourlyPartitionsDefinition,
+    "daily": dg.DailyPartitionsDefinition,
+    "weekly": dg.WeeklyPartitionsDefinition,
+    "monthly": dg.MonthlyPartitionsDefinition,
+    "time_window": dg.TimeWindowPartitionsDefinition,
+    "static": dg.StaticPartitionsDefinition,
+}
+_IN_PYTHON = {"start_date": "start", "end_date": "end"}
+"""The two that `TimeWindowPartitionsDefinition` has other names for than the rest."""
+
+
+class PartitionsSection(dg.Model):
+    """Partitions, by the names that Dagster's own components have for them."""
+
+    type: Kind = Field(description=f"One of {', '.join(get_args(Kind))}.")
+    start_date: str | None = Field(
+        default=None,
+        description="The first one, as 2026-01-31; of hourly ones as 2026-01-31-00:00.",
+    )
+    end_date: str | None = Field(default=None, description="Where they end, if they do.")
+    timezone: str | None = Field(
+        default=None, description="For example Europe/Berlin. UTC if none."
+    )
+    minute_offset: int | None = Field(default=None, description="Minutes after the full hour.")
+    hour_offset: int | None = Field(default=None, description="Hours after midnight.")
+    day_offset: int | None = Field(
+        default=None, description="Weekly: 0 is Sunday. Monthly: the day of the month, 1 if none."
+    )
+    end_offset: int | None = Field(
+        default=None, description="How many partitions there are beyond those that have ended."
+    )
+    cron_schedule: str | None = Field(
+        default=None, description="Of time_window: when one begins and the one before ends."
+    )
+    fmt: str | None = Field(
+        default=None, description="Of time_window: how keys are written, for example %Y-%m-%d."
+    )
+    partition_keys: Sequence[str] | str | None = Field(
+        default=None, description="Of static: the keys."
+    )
+
+
+def _resolve_partitions(
+    context: dg.ResolutionContext, given: PartitionsSection
+) -> dg.PartitionsDefinition:
+    values = dict(context.resolve_value(given.model_dump(exclude_none=True)))
+    kind = values.pop("type")
+    make = _MAKERS[kind]
+    parameters = inspect.signature(make).parameters
+    takes = {name: name for name in parameters if name in PartitionsSection.model_fields}
+    takes |= {name: other for name, other in _IN_PYTHON.items() if other in parameters}
+    wrong = sorted(set(values) - set(takes))
+    lacking = [
+        name
+        for name, parameter in takes.items()
+        if parameters[parameter].default is inspect.Parameter.empty and name not in values
+    ]
+    if wrong or lacking:
+        raise ValueError(
+            f"partitions_def of type {kind} "
+            + " and ".join(
+                [f"has no {', '.join(wrong)}"] * bool(wrong)
+                + [f"needs {', '.join(lacking)}"] * bool(lacking)
+            )
+            + f". It takes {', '.join(takes)}."
+        )
+    return make(**{takes[name]: value for name, value in values.items()})
+
+
+ResolvedPartitions = Annotated[
+    dg.PartitionsDefinition | None,
+    dg.Resolver(
+        _resolve_partitions,
+        model_field_type=PartitionsSection,
+        description="The partitions of predictions, embeddings, exports and checks.",
+    ),
+]

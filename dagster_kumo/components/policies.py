@@ -1,0 +1,69 @@
+"""The sections `retry_policy` and `backfill_policy`."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
+
+from typing import Annotated, Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+
+class RetryPolicySection(dg.Model):
+    """How often a step that failed is tried again; the fields are those of `RetryPolicy`."""
+
+    max_retries: int = Field(default=1, description="How often at most.")
+    delay: float | None = Field(default=None, description="Seconds in between.")
+    backoff: Literal["LINEAR", "EXPONENTIAL"] | None = Field(
+        default=None, description="How the delay grows, if it does."
+    )
+    jitter: Literal["FULL", "PLUS_MINUS"] | None = Field(
+        default=None, description="How the delay varies by chance, if it does."
+    )
+
+
+class BackfillPolicySection(dg.Model):
+    """How many partitions a run of a backfill takes, by the names of Dagster's own components."""
+
+    type: Literal["single_run", "multi_run"] = Field(
+        description="All in a single run, or a few in each of several."
+    )
+    max_partitions_per_run: int = Field(
+        default=1, description="Of multi_run: how many a run takes at most."
+    )
+
+
+def retry_policy(
+    *, backoff: str | None = None, jitter: str | None = None, **given: Any
+) -> dg.RetryPolicy:
+    """The policy, with the two enumerations by their names."""
+    return dg.RetryPolicy(
+        **given,
+        backoff=dg.Backoff[backoff] if backoff else None,
+        jitter=dg.Jitter[jitter] if jitter else None,
+    )
+
+
+def _resolve_retry_policy(
+    context: dg.ResolutionContext,  # noqa: ARG001 - the form of a resolver
+    given: RetryPolicySection,
+) -> dg.RetryPolicy:
+    return retry_policy(**given.model_dump(exclude_unset=True))
+
+
+def _resolve_backfill_policy(
+    context: dg.ResolutionContext,  # noqa: ARG001 - the form of a resolver
+    given: BackfillPolicySection,
+) -> dg.BackfillPolicy:
+    if given.type == "single_run":
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(given.max_partitions_per_run)
+
+
+ResolvedRetryPolicy = Annotated[
+    dg.RetryPolicy | None,
+    dg.Resolver(_resolve_retry_policy, model_field_type=RetryPolicySection),
+]
+ResolvedBackfillPolicy = Annotated[
+    dg.BackfillPolicy | None,
+    dg.Resolver(_resolve_backfill_policy, model_field_type=BackfillPolicySection),
+]

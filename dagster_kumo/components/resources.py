@@ -1,0 +1,85 @@
+"""The sections `kumo` and `io_manager`: resources that a component brings along."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import dagster as dg
+from pydantic import BaseModel
+
+from dagster_kumo.components.sections import Section
+from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.resource import KumoResource
+
+_KUMO = Section(KumoResource)
+_IO_MANAGER = Section(KumoIOManager, omit=("kumo",))
+
+_VARIABLE = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
+
+
+def _resolve_kumo(context: dg.ResolutionContext, given: BaseModel) -> KumoResource:
+    return KumoResource(**_settings(KumoResource, context, given))
+
+
+def _resolve_io_manager(context: dg.ResolutionContext, given: BaseModel) -> KumoIOManager:
+    return KumoIOManager(**_settings(KumoIOManager, context, given))
+
+
+def _settings(
+    of: type[BaseModel], context: dg.ResolutionContext, given: BaseModel
+) -> dict[str, Any]:
+    """The settings of a resource, its secrets by the names of their variables.
+
+    Rendered, a secret would be part of the definitions, which Dagster keeps with each job.
+    """
+    return {
+        name: _secret(context.at_path(name), value, name)
+        if _is_secret(of, name)
+        else context.at_path(name).resolve_value(value)
+        for name, value in given.model_dump(exclude_unset=True).items()
+    }
+
+
+def _is_secret(of: type[BaseModel], name: str) -> bool:
+    extra = of.model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("dagster__is_secret"))
+
+
+def _secret(context: dg.ResolutionContext, value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        nested: Mapping[str, Any] = value
+        return {k: _secret(context.at_path(k), v, f"{name}.{k}") for k, v in nested.items()}
+    if isinstance(value, str):
+        if variable := _VARIABLE.fullmatch(value.strip()):
+            return dg.EnvVar(variable[1] or variable[2])
+        if re.search(r"\{\{.*\benv\b", value):
+            raise ValueError(
+                f"{name} is a secret: Dagster takes it from the environment when a run begins, and one "
+                f'variable holds the whole of it. Write {name}: "{{{{ env.NAME }}}}".'
+            )
+    return context.resolve_value(value)
+
+
+# `KumoResource | None` and `KumoIOManager | None`, which Dagster would take apart: of a pydantic model
+# it wants plain fields, even if a resolver has a model of its own for the YAML.
+ResolvedKumo = Annotated[
+    Any,
+    dg.Resolver(
+        _resolve_kumo,
+        model_field_type=_KUMO.model,
+        description=(
+            "The connection to Kumo. Without it, the resource of the project is used. "
+            'Write secrets as "{{ env.NAME }}".'
+        ),
+    ),
+]
+ResolvedIOManager = Annotated[
+    Any,
+    dg.Resolver(
+        _resolve_io_manager,
+        model_field_type=_IO_MANAGER.model,
+        description="Where outputs are stored. Without it, the I/O manager of the project is used.",
+    ),
+]

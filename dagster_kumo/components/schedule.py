@@ -1,0 +1,92 @@
+"""The section `schedule`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_kumo.windows import has_time
+
+_AT_PARTITION_END = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month")
+
+
+class Schedule(dg.Model, dg.Resolvable):
+    """When all assets of a model are materialized.
+
+    With time partitions, each partition when it has ended, or at a time after that. Otherwise by a
+    cron expression.
+    """
+
+    minute_of_hour: int | None = Field(
+        default=None, description="The minute after the end of a partition."
+    )
+    hour_of_day: int | None = Field(default=None, description="The hour, 0 to 23.")
+    day_of_week: int | None = Field(
+        default=None, description="Of weekly partitions: the day, 0 to 6 from Sunday on."
+    )
+    day_of_month: int | None = Field(default=None, description="Of monthly partitions: the day.")
+    cron_schedule: str | None = Field(
+        default=None, description="When, if there are no time partitions: for example `0 6 * * *`."
+    )
+    execution_timezone: str | None = Field(
+        default=None, description="The time zone of cron_schedule. UTC if none."
+    )
+    default_status: Literal["RUNNING", "STOPPED"] = Field(
+        default="STOPPED",
+        description="Whether it runs from the start, or is switched on in Dagster's UI.",
+    )
+    tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the runs.")
+
+    def definitions(
+        self,
+        name: str,
+        selection: dg.AssetSelection,
+        partitions_def: dg.PartitionsDefinition | None,
+    ) -> dg.Definitions:
+        """The schedule `<name>_schedule`, and the job `<name>_job` that it runs.
+
+        Raises:
+            ValueError: the partitions want another schedule; the message says which.
+        """
+        job = dg.define_asset_job(f"{name}_job", selection=selection)
+        about: dict[str, Any] = {
+            "job": job,
+            "name": f"{name}_schedule",
+            "default_status": dg.DefaultScheduleStatus[self.default_status],
+            "tags": self.tags,
+        }
+        offsets = {
+            option: value
+            for option in _AT_PARTITION_END
+            if (value := getattr(self, option)) is not None
+        }
+        if partitions_def is not None and has_time(partitions_def):
+            if self.cron_schedule or self.execution_timezone:
+                raise ValueError(
+                    f"The schedule of {name} follows its time partitions. Leave cron_schedule and "
+                    f"execution_timezone out; {', '.join(_AT_PARTITION_END)} say when after the end "
+                    "of a partition."
+                )
+            schedule = dg.build_schedule_from_partitioned_job(**about, **offsets)
+            return dg.Definitions(jobs=[job], schedules=[schedule])
+        if self.cron_schedule is None or offsets:
+            raise ValueError(
+                f"There are no time partitions that the schedule of {name} could follow. Write "
+                f'cron_schedule: "0 6 * * *", and leave out {", ".join(_AT_PARTITION_END)}.'
+            )
+        about |= {
+            "cron_schedule": self.cron_schedule,
+            "execution_timezone": self.execution_timezone,
+        }
+        if partitions_def is None:
+            return dg.Definitions(jobs=[job], schedules=[dg.ScheduleDefinition(**about)])
+
+        @dg.schedule(**about)
+        def every_partition(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+            for key in partitions_def.get_partition_keys(dynamic_partitions_store=context.instance):
+                yield dg.RunRequest(run_key=None, partition_key=key, tags=self.tags)
+
+        return dg.Definitions(jobs=[job], schedules=[every_partition])

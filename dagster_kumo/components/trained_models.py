@@ -1,0 +1,116 @@
+"""The trained models of a deployment: found once, kept as state, read when definitions load."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoModelError
+from dagster_kumo.api.records import DONE
+from dagster_kumo.models import training_jobs_with_tags
+
+LOOKED_AT = 1000
+"""How many training jobs are looked at, the newest ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A predictive query with its newest trained model.
+
+    Attributes:
+        name: the query's name with letters, digits and underscores, as names of assets have them.
+        training_job_id: the newest training job of the query that is DONE.
+        query_id: the query.
+        query_name: its name in Kumo.
+        query: its text.
+        tables: the tables that it reads.
+        tags: those of the training job.
+    """
+
+    name: str
+    training_job_id: str
+    query_id: str
+    query_name: str
+    query: str
+    tables: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class ModelSelection(dg.Model, dg.Resolvable):
+    """Which trained models: those that carry all the tags, or of the query of that name."""
+
+    tags: Mapping[str, str] = Field(
+        default_factory=dict, description="Tags that the training job carries."
+    )
+    query_name: str | None = Field(default=None, description="The name of the predictive query.")
+
+    def __str__(self) -> str:
+        wanted = [f"{key}={value}" for key, value in sorted(self.tags.items())]
+        if self.query_name is not None:
+            wanted.append(f"query_name={self.query_name}")
+        return ", ".join(wanted) or "all"
+
+
+def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[TrainedModel]:
+    """The newest model of each query that is selected, in the order of their names.
+
+    Raises:
+        KumoModelError: there is none, or two queries share a name.
+    """
+    jobs = training_jobs_with_tags(client, selection.tags, status=DONE, limit=LOOKED_AT)
+    found: dict[str, TrainedModel] = {}
+    for job in jobs:
+        query_id = job.config.pquery_id
+        if query_id is None or query_id in found or job.job_status_report.status != DONE:
+            continue
+        query = client.get_predictive_query(query_id)
+        query_name = query.name or query_id
+        if selection.query_name in (None, query_name):
+            found[query_id] = TrainedModel(
+                name=re.sub(r"[^A-Za-z0-9_]+", "_", query_name),
+                training_job_id=job.job_id,
+                query_id=query_id,
+                query_name=query_name,
+                query=query.query_string,
+                tables=query.tables,
+                tags=job.tags,
+            )
+    if not found:
+        raise KumoModelError(
+            f"No trained model is selected by {selection}: of {len(jobs)} training jobs that are DONE "
+            "and carry the tags, none is of such a query.\n"
+            "Change `models` in the YAML, or tag a training job in Kumo."
+        )
+    models = sorted(found.values(), key=lambda model: model.name)
+    _check_names(models)
+    return models
+
+
+def models_to_json(models: Sequence[TrainedModel]) -> str:
+    """The models as the state that is kept of them."""
+    return json.dumps([asdict(model) for model in models], indent=2)
+
+
+def models_from_json(state: str) -> list[TrainedModel]:
+    """The models of a state."""
+    kept: list[dict[str, Any]] = json.loads(state)
+    return [TrainedModel(**model) for model in kept]
+
+
+def _check_names(models: Sequence[TrainedModel]) -> None:
+    by_name: dict[str, list[str]] = {}
+    for model in models:
+        by_name.setdefault(model.name, []).append(f"{model.query_name} ({model.query_id})")
+    for name, queries in by_name.items():
+        if len(queries) > 1:
+            raise KumoModelError(
+                f"The assets of {' and '.join(queries)} would both be named {name}.\n"
+                "Rename one of the queries in Kumo, or select fewer by `models` in the YAML."
+            )
