@@ -30,6 +30,7 @@ class OtherServer:
         self.launches: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
         self.training_jobs: list[dict[str, Any]] = [training_job("trainingjob-1")]
+        self.query_names: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
         handler = type("Handler", (_Handler,), {"kumo": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -42,6 +43,10 @@ class OtherServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Answer no more; again is the same."""
         self._http.shutdown()
         self._http.server_close()
 
@@ -126,6 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(200, found[0]) if found else self._json(404, {"detail": "unknown"})
         if parts.path == "/api/v1/training_jobs":  # all of them, whatever was asked
             return self._json(200, self.kumo.training_jobs)
+        if match := re.fullmatch(r"/api/v1/predictive_queries/(.+)", parts.path):
+            name = self.kumo.query_names.get(match[1])
+            query = {"name": name, "query_string": "PREDICT ...", "graph": {}}
+            return self._json(200, query) if name else self._json(404, {"detail": "unknown"})
         if parts.path == "/api/v1/prediction_jobs":
             wanted = {k: v[0] for k, v in parse_qs(parts.query).items() if k != "limit"}
             found = [j for j in self.kumo.jobs.values() if wanted.items() <= j["tags"].items()]

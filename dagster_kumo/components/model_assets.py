@@ -19,6 +19,7 @@ from dagster_kumo.components.checks import ResolvedChecks
 from dagster_kumo.components.exports import ResolvedExport
 from dagster_kumo.components.partitions import ResolvedPartitions
 from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRetryPolicy
+from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
 from dagster_kumo.definitions import build_kumo_assets_definitions
@@ -138,19 +139,17 @@ class ModelAssets(dg.Resolvable):
         Raises:
             ValueError: they cannot be; the message says what to write instead.
         """
-        # Two components of a project may bring along different ones.
-        own = {"kumo": kumo is not None, "io_manager": io_manager is not None}
-        resource_key = self.resource_key or (
-            f"{name}_{DEFAULT_RESOURCE_KEY}" if own["kumo"] else DEFAULT_RESOURCE_KEY
-        )
+        # By its name, since another component of the project may bring along others.
+        own = f"{name}_"
+        resource_key = self.resource_key or (own if kumo else "") + DEFAULT_RESOURCE_KEY
         io_manager_key = self.io_manager_key or (
-            f"{name}_{DEFAULT_IO_MANAGER_KEY}" if own["io_manager"] else DEFAULT_IO_MANAGER_KEY
+            (own if io_manager else "") + DEFAULT_IO_MANAGER_KEY
         )
         resources: dict[str, Any] = {}
         if kumo is not None:
             resources[resource_key] = kumo
         if io_manager is not None:
-            resources[io_manager_key] = io_manager
+            resources[io_manager_key] = with_connection(io_manager, kumo)
         options: AssetOptions = {
             "group_name": self.group_name,
             "owners": self.owners,
@@ -195,6 +194,7 @@ class _Translator(DagsterKumoTranslator):
 
     def __init__(self, translation: KumoTranslationFn | None) -> None:
         self._translation = translation
+        self._kinds: dict[dg.AssetKey, str] = {}
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         spec = super().get_asset_spec(props)
@@ -205,5 +205,12 @@ class _Translator(DagsterKumoTranslator):
             raise ValueError(
                 f"translation gives {spec.key.to_user_string()} partitions. "
                 "Write partitions_def beside it instead, for all assets of the model."
+            )
+        # Of exports, some may have keys of their own.
+        if props.kind != "export" and self._kinds.setdefault(spec.key, props.kind) != props.kind:
+            raise ValueError(
+                f"translation gives the {self._kinds[spec.key]} and the {props.kind} of {props.name} the "
+                f"same key {spec.key.to_user_string()}. Write {{{{ props.kind }}}} into the key, or "
+                "key_prefix instead."
             )
         return spec

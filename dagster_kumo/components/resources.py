@@ -27,6 +27,12 @@ def _resolve_io_manager(context: dg.ResolutionContext, given: BaseModel) -> Kumo
     return KumoIOManager(**_settings(KumoIOManager, context, given))
 
 
+def with_connection(io_manager: KumoIOManager, kumo: KumoResource | None) -> KumoIOManager:
+    """The I/O manager that reads results of jobs by this connection."""
+    settings = {name: getattr(io_manager, name) for name in io_manager.model_fields_set}
+    return KumoIOManager(**{**settings, "kumo": kumo})
+
+
 def _settings(
     of: type[BaseModel], context: dg.ResolutionContext, given: BaseModel
 ) -> dict[str, Any]:

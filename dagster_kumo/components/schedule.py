@@ -86,7 +86,9 @@ class Schedule(dg.Model, dg.Resolvable):
 
         @dg.schedule(**about)
         def every_partition(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-            for key in partitions_def.get_partition_keys(dynamic_partitions_store=context.instance):
-                yield dg.RunRequest(run_key=None, partition_key=key, tags=self.tags)
+            for key in partitions_def.get_partition_keys():
+                # Of several runs, Dagster wants to know which is which.
+                run_key = f"{context.scheduled_execution_time.isoformat()} {key}"
+                yield dg.RunRequest(run_key=run_key, partition_key=key, tags=self.tags)
 
         return dg.Definitions(jobs=[job], schedules=[every_partition])

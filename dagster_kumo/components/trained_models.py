@@ -74,7 +74,7 @@ def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[T
         query_name = query.name or query_id
         if selection.query_name in (None, query_name):
             found[query_id] = TrainedModel(
-                name=re.sub(r"[^A-Za-z0-9_]+", "_", query_name),
+                name=_asset_name(query_name) or _asset_name(query_id),
                 training_job_id=job.job_id,
                 query_id=query_id,
                 query_name=query_name,
@@ -102,6 +102,10 @@ def models_from_json(state: str) -> list[TrainedModel]:
     """The models of a state."""
     kept: list[dict[str, Any]] = json.loads(state)
     return [TrainedModel(**model) for model in kept]
+
+
+def _asset_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
 
 
 def _check_names(models: Sequence[TrainedModel]) -> None:

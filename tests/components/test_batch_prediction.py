@@ -1,0 +1,326 @@
+"""`KumoBatchPredictionComponent`: what its YAML makes, and what it refuses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import textwrap
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from dagster_kumo import KumoBatchPredictionComponent, KumoIOManager, KumoResource
+from dagster_kumo.local import LocalKumo
+from tests.components.sandbox import batch_prediction, keys, project, refusal
+from tests.support import PURCHASE, day, files_below, resources
+
+DAILY = "partitions_def: {type: daily, start_date: 2026-01-01}\n"
+
+
+def partitions_of(defs: dg.Definitions) -> dg.PartitionsDefinition | None:
+    graph = defs.resolve_asset_graph()
+    return graph.get(dg.AssetKey(["purchase", "predictions"])).partitions_def
+
+
+# Resources #################################################################################
+
+
+def test_without_resources_of_its_own_it_takes_those_of_the_project(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    yaml = f"""
+    partitions_def: {{type: daily, start_date: "{day(60)}"}}
+    exports:
+      - connector: {{type: snowflake, name: warehouse}}
+        table_name: PURCHASE
+    checks: [{{}}]
+    """
+    with project(
+        batch_prediction(yaml, prediction=f"{{training_job_id: {PURCHASE}}}"),
+        resources=resources(kumo, tmp_path),
+    ) as (_, defs, _):
+        run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance, partition_key=day(5)
+        )
+
+    assert run.success
+    made = {event.asset_key.to_user_string() for event in run.get_asset_materialization_events()}
+    assert made == {"purchase/predictions", "purchase/predictions_in_snowflake"}
+    checked = {e.check_name for e in run.get_asset_check_evaluations() if e.passed}
+    assert {"entities_match_summary", "unique_entities", "scores_in_range"} <= checked
+    assert any(file.endswith(".parquet") for file in files_below(tmp_path))
+
+
+def test_two_components_bring_along_different_connections() -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        for name in ("churn", "spend"):
+            folder = sandbox.defs_folder_path / name
+            folder.mkdir()
+            yaml = f"""
+            kumo: {{api_key: "{{{{ env.{name.upper()}_KEY }}}}"}}
+            io_manager: {{base_path: /store/{name}}}
+            """
+            (folder / "defs.yaml").write_text(batch_prediction(yaml, name=name))
+        with sandbox.build_all_defs() as defs:
+            dg.Definitions.validate_loadable(defs)
+            assert set(defs.resources or {}) == {
+                "churn_kumo",
+                "churn_kumo_io_manager",
+                "spend_kumo",
+                "spend_kumo_io_manager",
+            }
+
+
+def test_one_component_shares_its_connection_by_a_key_that_the_others_use() -> None:
+    yaml = """
+    kumo: {api_key: "{{ env.KUMO_API_KEY }}"}
+    io_manager: {base_path: /store}
+    resource_key: kumo
+    io_manager_key: kumo_io_manager
+    """
+    with project(batch_prediction(yaml), resources={}) as (_, defs, _):
+        assert set(defs.resources or {}) == {"kumo", "kumo_io_manager"}
+
+
+def test_secrets_stay_references_until_a_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("TEST_KEY", "TEST_PASSWORD", "TEST_OPTION")
+    for name in secrets:
+        monkeypatch.setenv(name, f"{name.lower()}-sesame")
+    yaml = """
+    kumo:
+      api_key: "{{ env.TEST_KEY }}"
+      snowflake: {user: me, account: acme, password: "{{ env('TEST_PASSWORD') }}"}
+      url: "{{ env.TEST_URL }}/api"
+    io_manager:
+      base_path: /store
+      storage_options: {client: {secret: "{{ env.TEST_OPTION }}"}}
+    """
+    monkeypatch.setenv("TEST_URL", "https://kumo.example")
+    with project(batch_prediction(yaml)) as (component, defs, _):
+        assert "sesame" not in f"{component!r} {defs.resources!r}"
+        (job,) = defs.resolve_all_job_defs()
+        assert "sesame" not in str(job.get_job_snapshot())
+        found = {}
+
+        @dg.op
+        def look(purchase_kumo: KumoResource) -> None:
+            found["kumo"] = purchase_kumo
+
+        @dg.job(resource_defs=dict(defs.resources or {}))
+        def looking() -> None:
+            look()
+
+        assert looking.execute_in_process().success
+        kumo = found["kumo"]
+        assert kumo.url == "https://kumo.example/api"
+        assert kumo.api_key == "test_key-sesame"
+        assert kumo.snowflake is not None
+        assert kumo.snowflake.password == "test_password-sesame"
+        manager = (defs.resources or {})["purchase_kumo_io_manager"]
+        assert isinstance(manager, KumoIOManager)
+        assert manager.storage_options["client"]["secret"] == dg.EnvVar("TEST_OPTION")
+
+
+# Partitions and schedules ##################################################################
+
+
+@pytest.mark.parametrize(
+    ("section", "made"),
+    [
+        (
+            "{type: hourly, start_date: 2026-01-01-00:00, end_offset: 1}",
+            dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_offset=1),
+        ),
+        (
+            "{type: daily, start_date: 2026-01-01, timezone: Europe/Berlin, hour_offset: 4}",
+            dg.DailyPartitionsDefinition("2026-01-01", timezone="Europe/Berlin", hour_offset=4),
+        ),
+        (
+            "{type: weekly, start_date: 2026-01-01, day_offset: 1}",
+            dg.WeeklyPartitionsDefinition("2026-01-01", day_offset=1),
+        ),
+        (
+            "{type: monthly, start_date: 2026-01-01, end_date: 2026-07-01}",
+            dg.MonthlyPartitionsDefinition("2026-01-01", end_date="2026-07-01"),
+        ),
+        (
+            '{type: time_window, start_date: 2026-01-01, fmt: "%Y-%m-%d", cron_schedule: 0 0 * * 1-5}',
+            dg.TimeWindowPartitionsDefinition(
+                start="2026-01-01", fmt="%Y-%m-%d", cron_schedule="0 0 * * 1-5"
+            ),
+        ),
+    ],
+    ids=["hourly", "daily", "weekly", "monthly", "time_window"],
+)
+def test_partitions(section: str, made: dg.PartitionsDefinition) -> None:
+    with project(batch_prediction(f"partitions_def: {section}")) as (_, defs, _):
+        assert partitions_of(defs) == made
+
+
+STATIC = "partitions_def: {type: static, partition_keys: [de, fr]}\n"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "at", "asked"),
+    [
+        (DAILY + "schedule: {}", "2026-03-02T00:00", ["2026-03-01"]),
+        (DAILY + "schedule: {hour_of_day: 6}", "2026-03-02T06:00", ["2026-03-01"]),
+        ("schedule: {cron_schedule: 0 6 * * *}", "2026-03-02T06:00", [None]),
+        (STATIC + "schedule: {cron_schedule: 0 6 * * *}", "2026-03-02T06:00", ["de", "fr"]),
+    ],
+    ids=["end of the day", "at six", "no partitions", "static ones"],
+)
+def test_a_schedule_asks_for_the_partitions_that_are_due(
+    attributes: str, at: str, asked: list[str | None], instance: dg.DagsterInstance
+) -> None:
+    prediction = "{training_job_id: trainingjob-1, anchor: null}"
+    with project(batch_prediction(attributes, prediction=prediction)) as (_, defs, _):
+        repository = defs.get_repository_def()
+        schedule = repository.get_schedule_def("purchase_schedule")
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=dt.datetime.fromisoformat(at).replace(tzinfo=dt.timezone.utc),
+            repository_def=repository,
+        )
+        ticked = schedule.evaluate_tick(context)
+        assert [request.partition_key for request in ticked.run_requests or []] == asked
+        assert schedule.job_name == "purchase_job"
+
+
+# Options ###################################################################################
+
+
+def test_options_reach_the_ops_and_the_assets() -> None:
+    yaml = """
+    retry_policy: {max_retries: 2, delay: 30, backoff: EXPONENTIAL, jitter: FULL}
+    pool: kumo
+    op_tags: {team: growth}
+    backfill_policy: {type: multi_run, max_partitions_per_run: 7}
+    group_name: ml
+    automation_condition: "{{ automation_condition.eager() }}"
+    checks:
+      - pool: checks
+        retry_policy: {max_retries: 3}
+        max_anchor_age: P1DT6H
+    """
+    with project(batch_prediction(DAILY + textwrap.dedent(yaml))) as (_, defs, _):
+        assets = defs.resolve_assets_def(dg.AssetKey(["purchase", "predictions"]))
+        assert assets.op.retry_policy == dg.RetryPolicy(
+            max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL
+        )
+        assert assets.op.pool == "kumo"
+        assert assets.op.tags["team"] == "growth"
+        assert assets.backfill_policy == dg.BackfillPolicy.multi_run(7)
+        node = defs.resolve_asset_graph().get(dg.AssetKey(["purchase", "predictions"]))
+        assert node.group_name == "ml"
+        assert node.automation_condition == dg.AutomationCondition.eager()
+        (checks,) = defs.asset_checks or []
+        assert checks.op.pool == "checks"
+        assert checks.op.retry_policy == dg.RetryPolicy(max_retries=3)
+        assert "anchor_age" in {key.name for key in checks.check_keys}
+
+
+def test_a_step_for_each_file() -> None:
+    with project(batch_prediction("fan_out: true\nchecks: [{}]")) as (_, defs, _):
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert {"purchase__transfer", "purchase__store"} <= {
+            op.name for op in job.graph.iterate_op_defs()
+        }
+
+
+def test_a_translation_may_depend_on_what_the_asset_is() -> None:
+    yaml = """
+    exports:
+      - connector: {type: s3, root_dir: s3://bucket/out}
+        table_name: churn
+    translation:
+      key: "{{ props.connector.storage if props.kind == 'export' else 'kumo' }}/{{ props.kind }}"
+      owners: ["team:ds"]
+      metadata: {query: "{{ props.name }}"}
+    """
+    with project(batch_prediction(yaml)) as (_, defs, _):
+        assert keys(defs) == {"kumo/model", "kumo/predictions", "s3/export"}
+        spec = defs.resolve_asset_graph().get(dg.AssetKey(["kumo", "predictions"]))
+        assert spec.owners == ["team:ds"]
+        assert spec.metadata["query"] == "purchase"
+
+
+# What is refused ###########################################################################
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ("predicton: 1", ["predicton"]),
+        (
+            "partitions_def: {type: daily}",
+            ["partitions_def of type daily needs start_date. It takes start_date, end_date"],
+        ),
+        (
+            "partitions_def: {type: static, partition_keys: [a], timezone: UTC}",
+            ["type static has no timezone. It takes partition_keys."],
+        ),
+        ("partitions_def: {type: dayly, start_date: 2026-01-01}", ["partitions_def", "'daily'"]),
+        (
+            "exports: [{connector: {type: s3, name: warehouse}, table_name: x}]",
+            ["exports", "Write connector: {type: s3, root_dir: ...}."],
+        ),
+        (
+            "exports: [{connector: {type: s3, root_dir: bucket}, table_name: x}]",
+            ["S3Connector needs a folder as s3://..."],
+        ),
+        ("exports: [{connector: {type: snowflake, name: w}}]", ["table_name", "required"]),
+        (
+            DAILY + "schedule: {cron_schedule: 0 6 * * *}",
+            ["Leave cron_schedule and execution_timezone out; minute_of_hour, hour_of_day"],
+        ),
+        ("schedule: {}", ['Write cron_schedule: "0 6 * * *"']),
+        ('kumo: {api_key: "{{ env.A }}:{{ env.B }}"}', ['Write api_key: "{{ env.NAME }}".']),
+        ("checks: [{max_null_fraction: 2}]", ["max_null_fraction is a share, 0 to 1, not 2"]),
+        ("checks: [{max_anchor_age: soon}]", ["checks", "max_anchor_age"]),
+        (
+            DAILY + "translation: {partitions_def: {type: static, partition_keys: [a]}}",
+            ["beside it"],
+        ),
+        (
+            "translation: {key: same}",
+            ["the model and the predictions of purchase the same key same", "{{ props.kind }}"],
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_with_the_field_and_the_way_out(
+    attributes: str, said: list[str]
+) -> None:
+    message = refusal(batch_prediction(attributes))
+
+    for words in said:
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{}", "BatchPrediction names no model"),
+        ("{training_job_id: t, num_workers: many}", "num_workers"),
+        ('{training_job_id: t, num_workers: "{{ env.WORKERS }}"}', "num_workers: "),
+        ("{training_job_id: t, anchor: middle}", "anchor"),
+        ("{training_job_id: t, num_workers: 9}", "num_workers is 1 to 4, not 9."),
+    ],
+)
+def test_a_prediction_that_cannot_be(
+    section: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKERS", "many")
+    message = refusal(batch_prediction("", prediction=section))
+
+    assert said in message
+    assert "defs.yaml" in message
+
+
+def test_templates_may_stand_for_any_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "3")
+    section = '{training_job_id: trainingjob-1, num_workers: "{{ env.WORKERS }}"}'
+    with project(batch_prediction("", prediction=section)) as (component, _, _):
+        assert isinstance(component, KumoBatchPredictionComponent)
+        assert component.prediction.num_workers == 3

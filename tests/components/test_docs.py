@@ -1,0 +1,108 @@
+"""The YAML on the page of the components loads."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from dagster_kumo import KumoBatchPredictionComponent, KumoWorkspaceComponent
+from dagster_kumo.local import LocalKumo
+from tests.components.sandbox import keys, project
+
+PAGE = (Path(__file__).parents[2] / "docs" / "components.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+SCAFFOLDED, WHOLE, WORKSPACE, STATE = BLOCKS
+
+
+def test_the_first_block_is_what_the_scaffolder_writes() -> None:
+    """But for the day, and comments."""
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.scaffold_component(KumoBatchPredictionComponent, defs_path="churn")
+        text = (folder / "defs.yaml").read_text()
+    written, _, _ = text.replace("sandbox", "").partition("requirements:")
+    names = [line.split(":")[0] for line in SCAFFOLDED.splitlines()]
+    assert [n for n in names if n.strip()] == [
+        line.split(":")[0]
+        for line in written.splitlines()
+        if line.strip() and not line.startswith("  deps")
+    ]
+    with project(SCAFFOLDED) as (_, defs, _):
+        assert keys(defs) == {"churn/model", "churn/predictions"}
+
+
+def test_the_whole_of_one_model_loads() -> None:
+    with project(WHOLE) as (_, defs, _):
+        dg.Definitions.validate_loadable(defs)
+        assert keys(defs) == {
+            "customers",
+            "warehouse/orders",
+            "warehouse/churn_embeddings",
+            "ml/churn/model",
+            "ml/churn/prediction_table",
+            "ml/churn/predictions",
+            "ml/churn/embeddings",
+            *(
+                f"ml/churn/predictions_in_{storage}"
+                for storage in ("snowflake", "bigquery", "databricks", "s3", "gcs", "adls")
+            ),
+        }
+        checks = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+        assert checks == {
+            "entities_match_summary",
+            "unique_entities",
+            "scores_in_range",
+            "null_fraction",
+            "anchor_age",
+            "drift",
+        }
+        (schedule,) = defs.get_repository_def().schedule_defs
+        assert (schedule.cron_schedule, schedule.execution_timezone) == (
+            "0 6 * * *",
+            "Europe/Berlin",
+        )
+        assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+        predictions = defs.resolve_asset_graph().get(dg.AssetKey(["ml", "churn", "predictions"]))
+        assert predictions.group_name == "churn"
+        assert (predictions.description or "").endswith("(predictions)")
+        assert predictions.owners == ["team:data-science"]
+        assert predictions.tags["domain"] == "retention"
+        assert predictions.backfill_policy == dg.BackfillPolicy.single_run()
+        assert predictions.automation_condition == dg.AutomationCondition.on_missing()
+
+
+def test_the_workspace_loads_with_what_its_refresh_found(
+    kumo: LocalKumo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUMO_API_KEY", kumo.api_key)
+    monkeypatch.setenv("KUMO_API_ENDPOINT", kumo.url)
+    yaml = WORKSPACE.replace("team: growth", "dataset: cdnow")
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.defs_folder_path / "models"
+        folder.mkdir()
+        (folder / "defs.yaml").write_text(yaml)
+        with sandbox.load_component_and_build_defs(folder) as (component, _):
+            assert isinstance(component, KumoWorkspaceComponent)
+            asyncio.run(component.refresh_state(sandbox.project_root))
+        with sandbox.load_component_and_build_defs(folder) as (_, defs):
+            dg.Definitions.validate_loadable(defs)
+            names = ("cdnow_band", "cdnow_purchase", "cdnow_spend")
+            made = ("model", "predictions", "predictions_in_snowflake")
+            assert keys(defs) == {
+                *(f"{name}/{asset}" for name in names for asset in made),
+                *("customers", "purchases", "months"),
+            }
+            spec = defs.resolve_asset_graph().get(dg.AssetKey(["cdnow_spend", "predictions"]))
+            assert "PREDICT SUM(purchases.dollar_value" in (spec.description or "")
+            assert spec.tags["query"] == "pquery-cdnow-spend"
+            schedules = {schedule.name for schedule in defs.get_repository_def().schedule_defs}
+            assert schedules == {f"{name}_schedule" for name in names}
+
+
+def test_where_state_is_kept_is_said_as_for_any_component() -> None:
+    with project(STATE) as (component, _, _):
+        assert component.defs_state_config.refresh_if_dev

@@ -1,0 +1,262 @@
+"""`KumoWorkspaceComponent`: the models that a refresh finds, and definitions without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
+
+from dagster_kumo import KumoError
+from dagster_kumo.local import LocalKumo
+from tests.components.sandbox import keys, workspace
+from tests.other_server import OtherServer
+from tests.other_server import training_job as any_training_job
+from tests.support import day, files_below
+
+CONNECTION = """\
+kumo:
+  api_key: "{{ env.KUMO_API_KEY }}"
+  url: "{{ env.KUMO_API_ENDPOINT }}"
+  request_max_retries: 0
+io_manager:
+  base_path: "{{ env.STORE }}"
+"""
+
+
+def training_job(job_id: str, query: str = "churn", **fields: Any) -> dict[str, Any]:
+    """A training job of a query."""
+    return any_training_job(job_id, config={"pquery_id": query}, **fields)
+
+
+class Workspace:
+    """A project with one workspace in it."""
+
+    def __init__(self, sandbox: DefsFolderSandbox, attributes: str) -> None:
+        self._sandbox = sandbox
+        self.folder = sandbox.defs_folder_path / "models"
+        self.folder.mkdir()
+        self.says(attributes)
+
+    def says(self, attributes: str) -> None:
+        (self.folder / "defs.yaml").write_text(workspace(CONNECTION + attributes))
+
+    def refresh(self) -> None:
+        with self._sandbox.load_component_and_build_defs(self.folder) as (component, _):
+            asyncio.run(component.refresh_state(self._sandbox.project_root))  # type: ignore[attr-defined]
+
+    def definitions(self) -> dg.Definitions:
+        with self._sandbox.load_component_and_build_defs(self.folder) as (_, defs):
+            return defs
+
+    def state(self) -> str:
+        (path,) = self._sandbox.defs_folder_path.glob(".local_defs_state/*/state")
+        return path.read_text()
+
+    def training_jobs(self) -> dict[str, str]:
+        """The training job that predicts, by the name of the model."""
+        return {
+            key.path[0]: self.definitions()
+            .resolve_assets_def(key)
+            .metadata_by_key[key]["dagster-kumo/batch_prediction"]
+            .value["training_job_id"]
+            for key in self.definitions().resolve_asset_graph().executable_asset_keys
+        }
+
+
+@pytest.fixture
+def workspaces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DefsFolderSandbox]:
+    monkeypatch.setenv("STORE", str(tmp_path / "store"))
+    with create_defs_folder_sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def at_stand_in(kumo: LocalKumo, monkeypatch: pytest.MonkeyPatch) -> LocalKumo:
+    monkeypatch.setenv("KUMO_API_KEY", kumo.api_key)
+    monkeypatch.setenv("KUMO_API_ENDPOINT", kumo.url)
+    return kumo
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherServer]:
+    """A server whose training jobs are the test's."""
+    with OtherServer() as server:
+        monkeypatch.setenv("KUMO_API_KEY", server.api_key)
+        monkeypatch.setenv("KUMO_API_ENDPOINT", server.url)
+        server.query_names = {"churn": "Churn in 30 days", "churn-2": "Churn, in 30 days?"}
+        yield server
+
+
+def test_what_a_refresh_found_loads_and_predicts(
+    at_stand_in: LocalKumo,
+    workspaces: DefsFolderSandbox,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+) -> None:
+    attributes = f"""
+models: {{query_name: cdnow_purchase}}
+assets:
+  partitions_def: {{type: daily, start_date: "{day(60)}"}}
+  prediction: {{num_workers: 2}}
+"""
+    shop = Workspace(workspaces, attributes)
+    shop.refresh()
+    at_stand_in.clear_requests()
+
+    defs = shop.definitions()
+
+    assert not at_stand_in.requests
+    assert keys(defs) == {"cdnow_purchase/model", "cdnow_purchase/predictions"}
+    run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, partition_key=day(3)
+    )
+    assert run.success
+    request = at_stand_in.jobs[-1]["config"]
+    assert request["model_training_job_id"] == "trainingjob-cdnow-purchase"
+    assert request["predict_options"]["num_workers"] == 2
+    assert any(file.endswith(".parquet") for file in files_below(tmp_path / "store"))
+    assert at_stand_in.api_key not in shop.state()
+
+
+def test_before_a_refresh_there_is_nothing_and_it_is_said_why(
+    workspaces: DefsFolderSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Workspace(workspaces, "models: {tags: {team: growth}}")
+
+    assert not keys(shop.definitions())
+
+    said = caplog.text
+    assert "which models there are (team=growth)" in said
+    assert "dg utils refresh-defs-state" in said
+
+
+def test_definitions_load_with_the_network_gone(
+    other: OtherServer, workspaces: DefsFolderSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.training_jobs = [training_job("one")]
+    shop = Workspace(workspaces, "")
+    shop.refresh()
+    before = keys(shop.definitions())
+
+    other.stop()
+    monkeypatch.delenv("KUMO_API_KEY")
+
+    assert (
+        keys(shop.definitions())
+        == before
+        == {
+            "Churn_in_30_days/model",
+            "Churn_in_30_days/predictions",
+        }
+    )
+
+
+def test_a_refresh_takes_the_newest_model_of_each_query(
+    other: OtherServer, workspaces: DefsFolderSandbox
+) -> None:
+    shop = Workspace(workspaces, "models: {tags: {team: growth}}")
+    mine = {"team": "growth"}
+    other.training_jobs = [training_job("old", tags=mine, created_at="2026-02-01T00:00:00")]
+    shop.refresh()
+    (name,) = shop.training_jobs()
+
+    other.training_jobs += [
+        training_job("new", tags=mine, created_at="2026-03-01T00:00:00"),
+        training_job("failed", tags=mine, created_at="2026-04-01T00:00:00", status="FAILED"),
+        training_job("of-others", tags={}, created_at="2026-05-01T00:00:00"),
+    ]
+
+    assert shop.training_jobs() == {name: "old"}  # which a refresh alone changes
+    shop.refresh()
+    assert shop.training_jobs() == {name: "new"}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("none", "No trained model is selected by all: of 0 training jobs"),
+        ("two of a name", r"Churn in 30 days \(churn\) and Churn, in 30 days\? \(churn-2\) would"),
+        ("no answer", "Cannot reach|refused|connect"),
+    ],
+)
+def test_a_refresh_that_fails_leaves_what_was_known(
+    trouble: str, said: str, other: OtherServer, workspaces: DefsFolderSandbox
+) -> None:
+    other.training_jobs = [training_job("one")]
+    shop = Workspace(workspaces, "")
+    shop.refresh()
+    before = shop.state()
+    if trouble == "none":
+        other.training_jobs = []
+    elif trouble == "two of a name":
+        other.training_jobs = [training_job("one"), training_job("two", "churn-2")]
+    else:
+        other.stop()
+
+    with pytest.raises(KumoError, match=said):
+        shop.refresh()
+
+    assert shop.state() == before
+    assert set(shop.training_jobs().values()) == {"one"}
+
+
+@pytest.mark.usefixtures("at_stand_in")
+def test_templates_know_the_model(workspaces: DefsFolderSandbox) -> None:
+    attributes = """
+models: {tags: {use_case: spend}}
+assets:
+  prediction:
+    training_job_tags: {use_case: "{{ model.tags.use_case }}"}
+  deps: "{{ model.tables }}"
+  exports:
+    - connector: {type: s3, root_dir: s3://bucket/out}
+      table_name: "{{ model.query_id }}"
+  group_name: "{{ model.name }}"
+"""
+    shop = Workspace(workspaces, attributes)
+    shop.refresh()
+
+    graph = shop.definitions().resolve_asset_graph()
+
+    made = {"model", "predictions", "predictions_in_s3"}
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
+        *(f"cdnow_spend/{asset}" for asset in made),
+        "customers",
+        "purchases",
+    }
+    spec = graph.get(dg.AssetKey(["cdnow_spend", "predictions"]))
+    assert spec.group_name == "cdnow_spend"
+    assert spec.metadata["dagster-kumo/batch_prediction"].value == {
+        "training_job_tags": {"use_case": "spend"},
+        "outputs": ["predictions"],
+    }
+    uri = graph.get(dg.AssetKey(["cdnow_spend", "predictions_in_s3"])).metadata["dagster/uri"]
+    assert uri == "s3://bucket/out/pquery-cdnow-spend_predictions"
+
+
+def test_each_selection_has_a_state_of_its_own(workspaces: DefsFolderSandbox) -> None:
+    shop = Workspace(workspaces, "")
+    found = set()
+    for models in ("{tags: {a: b}}", "{tags: {a: c}}", "{query_name: q}", "{}"):
+        shop.says(f"models: {models}")
+        with workspaces.load_component_and_build_defs(shop.folder) as (component, _):
+            config = component.defs_state_config  # type: ignore[attr-defined]
+            found.add(config.key)
+            assert not config.refresh_if_dev
+    assert len(found) == 4
+
+
+@pytest.mark.usefixtures("at_stand_in")
+def test_the_state_is_text_that_a_person_can_read(workspaces: DefsFolderSandbox) -> None:
+    shop = Workspace(workspaces, "models: {query_name: cdnow_spend}")
+    shop.refresh()
+
+    (model,) = json.loads(shop.state())
+    assert model["training_job_id"] == "trainingjob-cdnow-spend"
+    assert model["query"].startswith("PREDICT SUM(purchases.dollar_value")
