@@ -133,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(200, self.kumo.training_jobs)
         if match := re.fullmatch(r"/api/v1/predictive_queries/(.+)", parts.path):
             name = self.kumo.query_names.get(match[1])
-            query = {"name": name, "query_string": "PREDICT ...", "graph": {}}
+            graph = {"tables": {"customers": {}, "orders": {}}}
+            query = {"name": name, "query_string": f"PREDICT {match[1]}", "graph": graph}
             return self._json(200, query) if name else self._json(404, {"detail": "unknown"})
         if parts.path == "/api/v1/prediction_jobs":
             wanted = {k: v[0] for k, v in parse_qs(parts.query).items() if k != "limit"}

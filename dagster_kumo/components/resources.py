@@ -29,8 +29,11 @@ def _resolve_io_manager(context: dg.ResolutionContext, given: BaseModel) -> Kumo
 
 def with_connection(io_manager: KumoIOManager, kumo: KumoResource | None) -> KumoIOManager:
     """The I/O manager that reads results of jobs by this connection."""
-    settings = {name: getattr(io_manager, name) for name in io_manager.model_fields_set}
-    return KumoIOManager(**{**settings, "kumo": kumo})
+    settings: dict[str, Any] = {
+        name: getattr(io_manager, name) for name in io_manager.model_fields_set
+    }
+    settings["kumo"] = kumo
+    return KumoIOManager(**settings)
 
 
 def _settings(

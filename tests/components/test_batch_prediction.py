@@ -11,9 +11,9 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_kumo import KumoBatchPredictionComponent, KumoIOManager, KumoResource
-from dagster_kumo.local import LocalKumo
 from tests.components.sandbox import batch_prediction, keys, project, refusal
-from tests.support import PURCHASE, day, files_below, resources
+from tests.other_server import OtherServer
+from tests.support import files_below
 
 DAILY = "partitions_def: {type: daily, start_date: 2026-01-01}\n"
 
@@ -27,28 +27,30 @@ def partitions_of(defs: dg.Definitions) -> dg.PartitionsDefinition | None:
 
 
 def test_without_resources_of_its_own_it_takes_those_of_the_project(
-    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+    instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    yaml = f"""
-    partitions_def: {{type: daily, start_date: "{day(60)}"}}
-    exports:
-      - connector: {{type: snowflake, name: warehouse}}
-        table_name: PURCHASE
-    checks: [{{}}]
-    """
-    with project(
-        batch_prediction(yaml, prediction=f"{{training_job_id: {PURCHASE}}}"),
-        resources=resources(kumo, tmp_path),
-    ) as (_, defs, _):
-        run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance, partition_key=day(5)
-        )
+    with OtherServer() as server:
+        mine = {
+            "kumo": KumoResource(url=server.url, api_key=server.api_key),
+            "kumo_io_manager": KumoIOManager(base_path=str(tmp_path)),
+        }
+        yaml = batch_prediction(DAILY + "checks: [{max_anchor_age: 36500 days}]")
+        with project(yaml, resources=mine) as (_, defs, _):
+            run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=instance, partition_key="2026-02-01"
+            )
 
     assert run.success
-    made = {event.asset_key.to_user_string() for event in run.get_asset_materialization_events()}
-    assert made == {"purchase/predictions", "purchase/predictions_in_snowflake"}
-    checked = {e.check_name for e in run.get_asset_check_evaluations() if e.passed}
-    assert {"entities_match_summary", "unique_entities", "scores_in_range"} <= checked
+    (made,) = run.get_asset_materialization_events()
+    assert made.asset_key == dg.AssetKey(["purchase", "predictions"])
+    assert {e.check_name for e in run.get_asset_check_evaluations() if e.passed} == {
+        "anchor_age",
+        "drift",
+        "entities_match_summary",
+        "null_fraction",
+        "scores_in_range",
+        "unique_entities",
+    }
     assert any(file.endswith(".parquet") for file in files_below(tmp_path))
 
 

@@ -11,8 +11,8 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_kumo import KumoBatchPredictionComponent, KumoWorkspaceComponent
-from dagster_kumo.local import LocalKumo
 from tests.components.sandbox import keys, project
+from tests.other_server import OtherServer, training_job
 
 PAGE = (Path(__file__).parents[2] / "docs" / "components.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -76,31 +76,34 @@ def test_the_whole_of_one_model_loads() -> None:
 
 
 def test_the_workspace_loads_with_what_its_refresh_found(
-    kumo: LocalKumo, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("KUMO_API_KEY", kumo.api_key)
-    monkeypatch.setenv("KUMO_API_ENDPOINT", kumo.url)
-    yaml = WORKSPACE.replace("team: growth", "dataset: cdnow")
-    with create_defs_folder_sandbox() as sandbox:
+    with OtherServer() as server, create_defs_folder_sandbox() as sandbox:
+        monkeypatch.setenv("KUMO_API_KEY", server.api_key)
+        monkeypatch.setenv("KUMO_API_ENDPOINT", server.url)
+        server.query_names = {"q-1": "churn", "q-2": "spend"}
+        server.training_jobs = [
+            training_job(query, tags={"team": "growth"}, config={"pquery_id": query})
+            for query in server.query_names
+        ]
         folder = sandbox.defs_folder_path / "models"
         folder.mkdir()
-        (folder / "defs.yaml").write_text(yaml)
+        (folder / "defs.yaml").write_text(WORKSPACE)
         with sandbox.load_component_and_build_defs(folder) as (component, _):
             assert isinstance(component, KumoWorkspaceComponent)
             asyncio.run(component.refresh_state(sandbox.project_root))
         with sandbox.load_component_and_build_defs(folder) as (_, defs):
             dg.Definitions.validate_loadable(defs)
-            names = ("cdnow_band", "cdnow_purchase", "cdnow_spend")
             made = ("model", "predictions", "predictions_in_snowflake")
             assert keys(defs) == {
-                *(f"{name}/{asset}" for name in names for asset in made),
-                *("customers", "purchases", "months"),
+                *(f"{name}/{asset}" for name in ("churn", "spend") for asset in made),
+                *("customers", "orders"),
             }
-            spec = defs.resolve_asset_graph().get(dg.AssetKey(["cdnow_spend", "predictions"]))
-            assert "PREDICT SUM(purchases.dollar_value" in (spec.description or "")
-            assert spec.tags["query"] == "pquery-cdnow-spend"
+            spec = defs.resolve_asset_graph().get(dg.AssetKey(["spend", "predictions"]))
+            assert (spec.description or "").endswith("\n\nPREDICT q-2")
+            assert spec.tags["query"] == "q-2"
             schedules = {schedule.name for schedule in defs.get_repository_def().schedule_defs}
-            assert schedules == {f"{name}_schedule" for name in names}
+            assert schedules == {"churn_schedule", "spend_schedule"}
 
 
 def test_where_state_is_kept_is_said_as_for_any_component() -> None:

@@ -13,11 +13,11 @@ import pytest
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
 from dagster_kumo import KumoError
-from dagster_kumo.local import LocalKumo
+from dagster_kumo.asset_metadata import BATCH_PREDICTION
 from tests.components.sandbox import keys, workspace
 from tests.other_server import OtherServer
 from tests.other_server import training_job as any_training_job
-from tests.support import day, files_below
+from tests.support import files_below
 
 CONNECTION = """\
 kumo:
@@ -63,7 +63,7 @@ class Workspace:
         return {
             key.path[0]: self.definitions()
             .resolve_assets_def(key)
-            .metadata_by_key[key]["dagster-kumo/batch_prediction"]
+            .metadata_by_key[key][BATCH_PREDICTION]
             .value["training_job_id"]
             for key in self.definitions().resolve_asset_graph().executable_asset_keys
         }
@@ -77,13 +77,6 @@ def workspaces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Defs
 
 
 @pytest.fixture
-def at_stand_in(kumo: LocalKumo, monkeypatch: pytest.MonkeyPatch) -> LocalKumo:
-    monkeypatch.setenv("KUMO_API_KEY", kumo.api_key)
-    monkeypatch.setenv("KUMO_API_ENDPOINT", kumo.url)
-    return kumo
-
-
-@pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherServer]:
     """A server whose training jobs are the test's."""
     with OtherServer() as server:
@@ -94,34 +87,35 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherServer]:
 
 
 def test_what_a_refresh_found_loads_and_predicts(
-    at_stand_in: LocalKumo,
+    other: OtherServer,
     workspaces: DefsFolderSandbox,
     instance: dg.DagsterInstance,
     tmp_path: Path,
 ) -> None:
-    attributes = f"""
-models: {{query_name: cdnow_purchase}}
+    other.training_jobs = [training_job("one"), training_job("two", "churn-2")]
+    attributes = """
+models: {query_name: Churn in 30 days}
 assets:
-  partitions_def: {{type: daily, start_date: "{day(60)}"}}
-  prediction: {{num_workers: 2}}
+  partitions_def: {type: daily, start_date: 2026-01-01}
+  prediction: {num_workers: 2}
 """
     shop = Workspace(workspaces, attributes)
     shop.refresh()
-    at_stand_in.clear_requests()
+    other.requests.clear()
 
     defs = shop.definitions()
 
-    assert not at_stand_in.requests
-    assert keys(defs) == {"cdnow_purchase/model", "cdnow_purchase/predictions"}
+    assert not other.requests
+    assert keys(defs) == {"Churn_in_30_days/model", "Churn_in_30_days/predictions"}
     run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance, partition_key=day(3)
+        instance=instance, partition_key="2026-02-01"
     )
     assert run.success
-    request = at_stand_in.jobs[-1]["config"]
-    assert request["model_training_job_id"] == "trainingjob-cdnow-purchase"
-    assert request["predict_options"]["num_workers"] == 2
+    (launch,) = other.launches
+    assert launch["model_training_job_id"] == "one"
+    assert launch["predict_options"]["num_workers"] == 2
     assert any(file.endswith(".parquet") for file in files_below(tmp_path / "store"))
-    assert at_stand_in.api_key not in shop.state()
+    assert other.api_key not in shop.state()
 
 
 def test_before_a_refresh_there_is_nothing_and_it_is_said_why(
@@ -206,13 +200,13 @@ def test_a_refresh_that_fails_leaves_what_was_known(
     assert set(shop.training_jobs().values()) == {"one"}
 
 
-@pytest.mark.usefixtures("at_stand_in")
-def test_templates_know_the_model(workspaces: DefsFolderSandbox) -> None:
+def test_templates_know_the_model(other: OtherServer, workspaces: DefsFolderSandbox) -> None:
+    other.training_jobs = [training_job("one", tags={"use_case": "churn", "team": "growth"})]
     attributes = """
-models: {tags: {use_case: spend}}
+models: {tags: {use_case: churn}}
 assets:
   prediction:
-    training_job_tags: {use_case: "{{ model.tags.use_case }}"}
+    training_job_tags: {team: "{{ model.tags.team }}"}
   deps: "{{ model.tables }}"
   exports:
     - connector: {type: s3, root_dir: s3://bucket/out}
@@ -226,18 +220,18 @@ assets:
 
     made = {"model", "predictions", "predictions_in_s3"}
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
-        *(f"cdnow_spend/{asset}" for asset in made),
+        *(f"Churn_in_30_days/{asset}" for asset in made),
         "customers",
-        "purchases",
+        "orders",
     }
-    spec = graph.get(dg.AssetKey(["cdnow_spend", "predictions"]))
-    assert spec.group_name == "cdnow_spend"
-    assert spec.metadata["dagster-kumo/batch_prediction"].value == {
-        "training_job_tags": {"use_case": "spend"},
+    predictions = graph.get(dg.AssetKey(["Churn_in_30_days", "predictions"]))
+    assert predictions.group_name == "Churn_in_30_days"
+    assert predictions.metadata[BATCH_PREDICTION].value == {
+        "training_job_tags": {"team": "growth"},
         "outputs": ["predictions"],
     }
-    uri = graph.get(dg.AssetKey(["cdnow_spend", "predictions_in_s3"])).metadata["dagster/uri"]
-    assert uri == "s3://bucket/out/pquery-cdnow-spend_predictions"
+    export = graph.get(dg.AssetKey(["Churn_in_30_days", "predictions_in_s3"]))
+    assert export.metadata["dagster/uri"] == "s3://bucket/out/churn_predictions"
 
 
 def test_each_selection_has_a_state_of_its_own(workspaces: DefsFolderSandbox) -> None:
@@ -252,11 +246,21 @@ def test_each_selection_has_a_state_of_its_own(workspaces: DefsFolderSandbox) ->
     assert len(found) == 4
 
 
-@pytest.mark.usefixtures("at_stand_in")
-def test_the_state_is_text_that_a_person_can_read(workspaces: DefsFolderSandbox) -> None:
-    shop = Workspace(workspaces, "models: {query_name: cdnow_spend}")
+def test_the_state_is_text_that_a_person_can_read(
+    other: OtherServer, workspaces: DefsFolderSandbox
+) -> None:
+    other.training_jobs = [training_job("one")]
+    shop = Workspace(workspaces, "")
     shop.refresh()
 
-    (model,) = json.loads(shop.state())
-    assert model["training_job_id"] == "trainingjob-cdnow-spend"
-    assert model["query"].startswith("PREDICT SUM(purchases.dollar_value")
+    assert json.loads(shop.state()) == [
+        {
+            "name": "Churn_in_30_days",
+            "training_job_id": "one",
+            "query_id": "churn",
+            "query_name": "Churn in 30 days",
+            "query": "PREDICT churn",
+            "tables": ["customers", "orders"],
+            "tags": {},
+        }
+    ]
