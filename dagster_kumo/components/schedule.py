@@ -38,7 +38,7 @@ class Schedule(dg.Model, dg.Resolvable):
         default="STOPPED",
         description="Whether it runs from the start, or is switched on in Dagster's UI.",
     )
-    tags: Mapping[str, str] = Field(default_factory=dict, description="Tags of the runs.")
+    tags: Mapping[str, str] = Field(default={}, description="Tags of the runs.")
 
     def definitions(
         self,

@@ -46,9 +46,7 @@ class TrainedModel:
 class ModelSelection(dg.Model, dg.Resolvable):
     """Which trained models: those that carry all the tags, or of the query of that name."""
 
-    tags: Mapping[str, str] = Field(
-        default_factory=dict, description="Tags that the training job carries."
-    )
+    tags: Mapping[str, str] = Field(default={}, description="Tags that the training job carries.")
     query_name: str | None = Field(default=None, description="The name of the predictive query.")
 
     def __str__(self) -> str:

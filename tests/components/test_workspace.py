@@ -10,7 +10,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
+from dagster.components.testing import create_defs_folder_sandbox
+from dagster.components.testing.utils import DefsFolderSandbox
 
 from dagster_kumo import KumoError
 from dagster_kumo.asset_metadata import BATCH_PREDICTION
