@@ -17,7 +17,7 @@ from dagster_kumo.components.scaffolding import BatchPredictionScaffolder
 class KumoBatchPredictionComponent(ModelAssets, dg.Component):
     """Batch predictions of one Kumo model: its assets, exports, checks and schedule.
 
-    Example:
+    Examples:
         .. code-block:: yaml
 
             type: dagster_kumo.KumoBatchPredictionComponent

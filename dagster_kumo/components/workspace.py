@@ -71,7 +71,7 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
     Of each predictive query the newest model predicts. `dg utils refresh-defs-state` finds the models
     and keeps them as state; definitions load from that, without a network.
 
-    Example:
+    Examples:
         .. code-block:: yaml
 
             type: dagster_kumo.KumoWorkspaceComponent

@@ -36,11 +36,7 @@ def test_the_first_block_is_what_the_scaffolder_writes() -> None:
 
 
 def test_the_whole_of_one_model_loads() -> None:
-    yaml, condition = WHOLE, dg.AutomationCondition.on_missing()
-    if "dg" not in dg.ResolutionContext.default().scope:  # what the page says of the first 1.12
-        yaml = re.sub(r"dg\.AutomationCondition\.\w+", "automation_condition.eager", yaml)
-        condition = dg.AutomationCondition.eager()
-    with project(yaml) as (_, defs, _):
+    with project(WHOLE) as (_, defs, _):
         dg.Definitions.validate_loadable(defs)
         assert keys(defs) == {
             "customers",
@@ -76,7 +72,7 @@ def test_the_whole_of_one_model_loads() -> None:
         assert predictions.owners == ["team:data-science"]
         assert predictions.tags["domain"] == "retention"
         assert predictions.backfill_policy == dg.BackfillPolicy.single_run()
-        assert predictions.automation_condition == condition
+        assert predictions.automation_condition == dg.AutomationCondition.on_missing()
 
 
 def test_the_workspace_loads_with_what_its_refresh_found(
