@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ run_retries: {enabled: true, max_retries: 6}
 compute_logs: {module: dagster.core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
 """
 STOP_SECONDS = 60.0
+# Dagster stores the event of a failure before the run's record says so. A daemon that looks in between takes
+# the run for one that goes on and never looks again, though the run's tags say that it will be retried.
+PASSED_OVER_SECONDS = 120.0
 
 
 def last_days(count: int) -> list[str]:
@@ -62,14 +66,17 @@ def daemon(log: Path) -> Iterator[None]:
 
 def is_settled(instance: dg.DagsterInstance, days: int) -> bool:
     """Whether all days have been asked for, and the daemon has nothing more to do."""
-    runs = instance.get_runs()
-    if sum(run.root_run_id is None for run in runs) < days:
+    records = instance.get_run_records()
+    if sum(record.dagster_run.root_run_id is None for record in records) < days:
         return False
-    return all(run.is_finished and not _is_to_be_retried(run) for run in runs)
+    return all(r.dagster_run.is_finished and not _is_to_be_retried(r) for r in records)
 
 
-def _is_to_be_retried(run: dg.DagsterRun) -> bool:
+def _is_to_be_retried(record: dg.RunRecord) -> bool:
+    run = record.dagster_run
     if run.status != dg.DagsterRunStatus.FAILURE:
+        return False
+    if record.end_time is None or time.time() - record.end_time > PASSED_OVER_SECONDS:
         return False
     # A run that has just failed has no tag that says whether.
     retry = run.tags.get("dagster/will_retry")
