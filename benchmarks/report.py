@@ -10,17 +10,20 @@ from benchmarks.comparisons import ROWS_PER_FILE, Row
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
+README = DOCS.parent / "README.md"
+BEGIN, END = "<!-- written by `make bench` -->\n", "<!-- until here -->"
 PLOT = DOCS / "images" / "benchmarks.svg"
 PACKAGES = ("kumoai", "dagster", "pyarrow", "pandas", "numpy")
 
 
 def machine() -> str:
-    """What the figures were taken on, in a line."""
+    """What the figures were taken on, and how busy that was, in a line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GB of memory, "
-        f"{platform.system()}, Python {platform.python_version()}, {versions}"
+        f"{platform.system()}, load average {os.getloadavg()[2]:.1f}, "
+        f"Python {platform.python_version()}, {versions}"
     )
 
 
@@ -35,22 +38,33 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def write(rows: Sequence[Row], files: int, repeat: int) -> None:
-    """Write the page and its plot."""
+    """Write the page and its plot, and the table into the README."""
+    runs = "one run" if repeat == 1 else f"medians of {repeat} runs in turns"
     page = f"""# Speed and memory
 
 `make bench` holds dagster-kumo against the official SDK, both in the same run: a local server, {files}
-files of {ROWS_PER_FILE:,} rows each, medians of {repeat} runs in turns, each in a process of its own that
-has been warmed up. "Streams of 40 MB/s" are as a bucket gives them: each connection no faster than
-that, the first byte after 50 ms. "Store with statistics" is `KumoIOManager` on our side; on the SDK's
-`predictions_df()`, `describe()` and `to_parquet()`.
+files of {ROWS_PER_FILE:,} rows each, {runs}, each in a process of its own that has been warmed up.
+
+- "Streams of 40 MB/s" are as a bucket gives them: each connection no faster than that, the first byte after
+  50 ms.
+- "Store with statistics" is `KumoIOManager` on our side; on the SDK's `predictions_df()`, `describe()` and
+  `to_parquet()`.
+- CPU time is that of the process; importing counts from a byte-compiled installation, after `import dagster`.
+- The year of days runs against [the stand-in](guides/testing.md), whose jobs take as long as they are told to.
 
 Taken on {machine()}.
+
+The load average is of the last minutes before. On a machine that is busy with other things both sides are
+slower, and the one that uses all cores loses more.
 
 {markdown(rows)}
 
 ![Seconds of both sides](images/{PLOT.name})
 """
     PAGE.write_text(page)
+    before, _, rest = README.read_text().partition(BEGIN)
+    quoted = f"{markdown(rows)}\n\nTaken on {machine()}.\n"
+    README.write_text(before + BEGIN + quoted + END + rest.partition(END)[2])
     _plot([row for row in rows if row.seconds])
 
 
