@@ -13,6 +13,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.files import PartitionFile
 
 STREAMS = 4  # connections at a time
+READY = 2  # files that wait on disk besides: else a connection is idle whenever one is read
 
 
 def fetched(
@@ -23,9 +24,10 @@ def fetched(
 ) -> Generator[tuple[PartitionFile, Path], None, None]:
     """Each file with a local path to read `columns` from, which holds until the next one is asked for.
 
-    Up to `streams` files are fetched or wait on disk, and another one is begun only when one was
-    taken: a slow reader slows the fetching. Few files share the streams. Whoever stops reading, also
-    by an interrupt, stops the threads and removes what they fetched.
+    Up to `streams` files are fetched at a time, no more than `READY` others wait on disk, and another
+    one is begun only when one was taken: a slow reader slows the fetching. Few files share the
+    streams. Whoever stops reading, also by an interrupt, stops the threads and removes what they
+    fetched.
     """
     stop = threading.Event()
     each = max(1, streams // max(1, len(files)))
@@ -47,7 +49,7 @@ def fetched(
             for index, file in enumerate(files):
                 scratch = Path(folder) / f"{index}.parquet"
                 waiting.append((file, scratch, pool.submit(fetch, file, scratch)))
-                if len(waiting) == streams:
+                if len(waiting) == streams + READY:
                     yield from take()
             while waiting:
                 yield from take()

@@ -18,7 +18,7 @@ from dagster_kumo.api.transport import BROKEN, Transport, is_lasting, should_ret
 from dagster_kumo.predictions.addresses import Addresses, file_name
 from dagster_kumo.predictions.checksums import Checksum
 
-CHUNK_BYTES = 64 * 1024  # read at most at once
+CHUNK_BYTES = 256 * 1024  # read at most at once; a quarter of it takes a fifth more CPU time
 PROGRESS_BYTES = 16 * 1024  # for less than this no trouble is forgiven
 MAX_PART_BYTES = 64 * 1024**2  # of a file that is read in parts; each part is held in memory
 MAX_RENEWALS_WITHOUT_PROGRESS = 2  # a fresh url that is refused too will not get better
