@@ -50,7 +50,7 @@ files of {ROWS_PER_FILE:,} rows each, {runs}, each in a process of its own that 
 - "Store with statistics" is `KumoIOManager` on our side; on the SDK's `predictions_df()`, `describe()` and
   `to_parquet()`.
 - CPU time is that of the process; importing counts from a byte-compiled installation, after `import dagster`.
-- The year of days runs against [the stand-in](guides/testing.md), whose jobs take as long as they are told to.
+- The partitions run against [the stand-in](guides/testing.md), whose jobs take as long as they are told to.
 
 Taken on {machine()}.
 
