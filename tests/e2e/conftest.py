@@ -7,14 +7,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import requests
 from playwright.sync_api import Page, expect, sync_playwright
+
+from dagster_kumo.local import LocalKumo
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "example_project"
@@ -33,7 +37,7 @@ CHROMIUM_FLAGS = [
 
 @dataclass
 class Dagit:
-    """A running web UI, by its address."""
+    """A running web UI, by its address, and the folder in which the example keeps its files."""
 
     url: str
     data: Path
@@ -46,16 +50,62 @@ class Dagit:
         answer.raise_for_status()
         return answer.json()["data"]
 
-    def wait_for_run(self, run_id: str, seconds: float = 120) -> str:
+    def launch(self, *assets: str, day: str | None = None) -> str:
+        """Launch a run of some assets with their checks: its id."""
+        query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+            ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+        answer = self.ask(
+            query,
+            run={
+                "mode": "default",
+                "selector": {
+                    "repositoryName": "__repository__",
+                    "repositoryLocationName": "example_project",
+                    "jobName": "__ASSET_JOB",
+                    "assetSelection": [{"path": asset.split("/")} for asset in assets],
+                },
+                "executionMetadata": {
+                    "tags": [{"key": "dagster/partition", "value": day}] if day else []
+                },
+            },
+        )["launchRun"]
+        assert "run" in answer, answer
+        return answer["run"]["runId"]
+
+    def wait_for_run(self, run_id: str) -> str:
         """Wait until a run has ended: its status."""
         query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def ended() -> str | None:
             status = self.ask(query, id=run_id)["runOrError"].get("status")
-            if status in ("SUCCESS", "FAILURE", "CANCELED"):
-                return status
-            time.sleep(0.3)
-        raise AssertionError(f"Run {run_id} is still {status}")
+            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+        return wait_for(ended)
+
+    def job_of(self, asset: str, day: str) -> str | None:
+        """The Kumo job that a partition was last made from; None where it was not."""
+        query = """query($key: AssetKeyInput!, $days: [String!]) { assetNodeOrError(assetKey: $key) {
+            ... on AssetNode { latestMaterializationByPartition(partitions: $days) {
+            metadataEntries { label ... on TextMetadataEntry { text } } } } } }"""
+        key = {"path": asset.split("/")}
+        node = self.ask(query, key=key, days=[day])["assetNodeOrError"]
+        (made,) = node["latestMaterializationByPartition"]
+        entries = made["metadataEntries"] if made else []
+        return next((e["text"] for e in entries if e["label"] == "dagster-kumo/job_id"), None)
+
+    def is_made(self, asset: str, day: str) -> bool:
+        """Whether a partition is materialized."""
+        return self.run_of(asset, day) is not None
+
+    def run_of(self, asset: str, day: str) -> str | None:
+        """The run that a partition was last made by."""
+        query = """query($key: AssetKeyInput!, $days: [String!]) { assetNodeOrError(assetKey: $key) {
+            ... on AssetNode { latestMaterializationByPartition(partitions: $days) { runId } } } }"""
+        key = {"path": asset.split("/")}
+        (made,) = self.ask(query, key=key, days=[day])["assetNodeOrError"][
+            "latestMaterializationByPartition"
+        ]
+        return made["runId"] if made else None
 
     def wait_until_loaded(self, seconds: float = 90) -> None:
         """Wait until every code location is loaded, and has not failed to load."""
@@ -76,19 +126,49 @@ class Dagit:
         raise AssertionError("The code location did not load.")
 
 
-@pytest.fixture(scope="session")
-def dagit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagit]:
-    home = tmp_path_factory.mktemp("dagster_home")
-    data = tmp_path_factory.mktemp("data")
-    shutil.copy(EXAMPLE / "dagster_home" / "dagster.yaml", home)
+def wait_for(found: Callable[[], T | None], seconds: float = 120) -> T:
+    """Ask until there is an answer; fail if there is none."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := found():
+            return answer
+        time.sleep(0.3)
+    raise AssertionError(f"Nothing came within {seconds:.0f} s.")
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def kumo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKumo]:
+    """The stand-in, in this process, so that a test sees its jobs and can let one fail.
+
+    The example finds it by its folder; its jobs take the time that the example's own would.
+    """
+    folder = tmp_path_factory.mktemp("data") / "kumo"
+    with LocalKumo(folder, port=free_port(), queue_seconds=0.5, run_seconds=1.5) as local_kumo:
+        yield local_kumo
+
+
+@pytest.fixture(scope="session")
+def dagit(kumo: LocalKumo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagit]:
+    home = tmp_path_factory.mktemp("dagster_home")
+    shutil.copy(EXAMPLE / "dagster_home" / "dagster.yaml", home)
+    port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KUMO_")}
-    environment |= {"DAGSTER_HOME": str(home), "EXAMPLE_DATA": str(data)}
+    path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= {
+        "DAGSTER_HOME": str(home),
+        "EXAMPLE_DATA": str(kumo.data.parent),
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+    command = [str(Path(sys.executable).parent / "dg"), "dev", "--port", str(port)]
     with (tmp_path_factory.mktemp("log") / "dagit.log").open("w") as log:
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "dg"), "dev", "--port", str(port)],
+            [*command, "--workspace", str(Path(__file__).with_name("workspace.yaml"))],
             cwd=EXAMPLE,
             env=environment,
             stdout=log,
@@ -98,16 +178,12 @@ def dagit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagit]:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
-            found = Dagit(f"http://127.0.0.1:{port}", data)
+            found = Dagit(f"http://127.0.0.1:{port}", kumo.data.parent)
             found.wait_until_loaded()
             yield found
         finally:
             process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            finally:
-                # The stand-in that the runs share is a process of its own.
-                subprocess.run(["pkill", "-f", "--", f"--data {data}"], check=False)
+            process.wait(30)
 
 
 @pytest.fixture(scope="session")
