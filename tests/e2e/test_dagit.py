@@ -341,7 +341,7 @@ def test_a_day_that_is_made_again_is_exported_and_called_again(
     wait_for(lambda: dagit.job_of(EXPORT, day(1)) == job)
     wait_for(lambda: dagit.run_of("call_list", day(1)) != first_list)
     page.goto(f"{dagit.url}/automation")
-    expect(page.get_by_text("every_morning").first).to_be_visible()
+    expect(page.get_by_text(re.compile("At 06:00 AM")).first).to_be_visible()
     picture(page, "automation")
 
 
