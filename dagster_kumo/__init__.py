@@ -4,6 +4,8 @@ The plain Python side (`KumoClient`, the job handles, `Predictions`, connectors,
 a Dagster instance; the rest maps it to Dagster.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from dagster_kumo.api.client import KumoClient
@@ -31,7 +33,6 @@ from dagster_kumo.assets import build_kumo_export_asset, kumo_assets
 from dagster_kumo.at_once import KumoPartitionsError
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.checks import build_kumo_prediction_checks
-from dagster_kumo.components import KumoBatchPredictionComponent, KumoWorkspaceComponent
 from dagster_kumo.definitions import KumoExport, build_kumo_assets_definitions
 from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
@@ -42,6 +43,9 @@ from dagster_kumo.resource import KumoResource, SnowflakeCredentials
 from dagster_kumo.sensor import build_kumo_sensor
 from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.version import __version__
+
+if TYPE_CHECKING:
+    from dagster_kumo.components import KumoBatchPredictionComponent, KumoWorkspaceComponent
 
 __all__ = [
     "ADLSConnector",
@@ -87,3 +91,17 @@ __all__ = [
 ]
 
 DagsterLibraryRegistry.register("dagster-kumo", __version__, is_dagster_package=False)
+
+
+# Components are loaded when they are asked for: their schemas take a fifth of the whole import, and only
+# who writes YAML needs them. Dagster finds them by dir() and getattr().
+def __getattr__(name: str) -> Any:
+    if name in ("KumoBatchPredictionComponent", "KumoWorkspaceComponent"):
+        from dagster_kumo import components
+
+        return getattr(components, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
