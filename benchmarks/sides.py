@@ -22,7 +22,7 @@ MODELS = 500
 # A run over as many partitions as a year has days, which keeps so many jobs of so many seconds going.
 PARTITIONS = 365
 JOBS_AT_ONCE = 25
-JOB_SECONDS = 10
+JOB_SECONDS = 6
 
 Act = Callable[[str], Any]  # does the work for a job
 
