@@ -25,11 +25,18 @@ QUESTIONS = {
 
 
 class ShopTranslator(DagsterKumoTranslator):
-    """The specs as they come, with the model's question first."""
+    """The specs as they come, with the model's question first and a link to this file."""
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         spec = super().get_asset_spec(props)
-        return spec.replace_attributes(description=f"{QUESTIONS[props.name]}\n\n{spec.description}")
+        code = [dg.LocalFileCodeReference(file_path=__file__)]
+        return spec.replace_attributes(
+            description=f"{QUESTIONS[props.name]}\n\n{spec.description}",
+            metadata={
+                **spec.metadata,
+                "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=code),
+            },
+        )
 
 
 purchase = build_kumo_assets_definitions(
