@@ -277,6 +277,7 @@ def switch_on(dagit: Dagit, page: Page, address: str) -> None:
     expect(box).not_to_be_checked()
     flip_switch(page)
     expect(box).to_be_checked()
+    expect(box).to_be_enabled()  # grey until it is stored
 
 
 def ticks(dagit: Dagit, name: str) -> Sequence[str]:
