@@ -109,6 +109,9 @@ class Checks:
         for key, (model, output) in OUTPUTS.items():
             for day in self._days:
                 folder = self._data.joinpath("assets", *key.path, day)
+                if not (folder / "manifest.json").exists():
+                    yield f"{folder} holds no version in force"
+                    continue
                 manifest = json.loads((folder / "manifest.json").read_text())
                 version = folder / manifest["version"]
                 there = sorted(path.name for path in version.iterdir())

@@ -115,6 +115,7 @@ class Person:
             dg.execute_job(
                 dg.reconstructable(day_job),
                 self._instance,
+                tags={"dagster/partition": day},
                 reexecution_options=dg.ReexecutionOptions.from_failure(last.run_id, self._instance),
             )
 
