@@ -184,8 +184,7 @@ class ChaosProxy:
 
     def _reset(self, request: web.BaseRequest, fault: str) -> web.Response:
         self._struck(fault)
-        if request.transport is not None:
-            _reset(request.transport)
+        _reset(request.transport)
         return web.Response()  # nobody is there to read it
 
     async def _cut(
@@ -203,14 +202,16 @@ class ChaosProxy:
         await response.write(content[: self._random.randrange(1, len(content))])
         if request.transport is not None and fault == "body cut":
             request.transport.close()  # once what was written has gone out
-        elif request.transport is not None:
+        else:
             await asyncio.sleep(0.05)  # for some of it to arrive
             _reset(request.transport)
         return response
 
 
-def _reset(transport: asyncio.Transport) -> None:
-    """Break a connection by RST."""
+def _reset(transport: asyncio.Transport | None) -> None:
+    """Break a connection by RST, if its other end has not gone by itself: it may have been killed."""
+    if transport is None:
+        return
     connection: socket.socket = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
