@@ -76,6 +76,15 @@ def show_log(dagit: Dagit, page: Page, run_id: str, words: str) -> None:
     box.press("Enter")
 
 
+def show_lineage(dagit: Dagit, page: Page) -> None:
+    """Open the lineage page around the model, and see all that is connected with it."""
+    page.goto(
+        f"{dagit.url}/assets/purchase/model?view=lineage&lineageScope=neighbors&lineageDepth=5"
+    )
+    for node in NODES:
+        expect(page.get_by_text(node, exact=True).first).to_be_visible()
+
+
 def scroll_to(line: Locator) -> None:
     """Scroll the log, which stands at its end, until a person sees a line of it."""
     line.scroll_into_view_if_needed()
@@ -84,11 +93,7 @@ def scroll_to(line: Locator) -> None:
 
 def test_the_graph_shows_everything_connected(dagit: Dagit, browser_page: Page) -> None:
     page = browser_page
-    page.goto(
-        f"{dagit.url}/assets/purchase/model?view=lineage&lineageScope=neighbors&lineageDepth=5"
-    )
-    for node in NODES:
-        expect(page.get_by_text(node, exact=True).first).to_be_visible()
+    show_lineage(dagit, page)
 
     edges = dagit.ask("{ assetNodes { assetKey { path } dependencyKeys { path } } }")["assetNodes"]
     parents = {
@@ -348,9 +353,5 @@ def test_a_day_that_is_made_again_is_exported_and_called_again(
 
 def test_the_lineage_from_source_table_to_export(dagit: Dagit, browser_page: Page) -> None:
     page = browser_page
-    page.goto(
-        f"{dagit.url}/assets/purchase/model?view=lineage&lineageScope=neighbors&lineageDepth=5"
-    )
-    for node in NODES:
-        expect(page.get_by_text(node, exact=True).first).to_be_visible()
+    show_lineage(dagit, page)
     picture(page, "graph")
