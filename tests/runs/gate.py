@@ -13,7 +13,7 @@ from dagster_kumo.local import LocalKumo
 
 Way = Literal["there", "back"]
 _JOB_ID = re.compile(r"[a-z]+(?:-[a-z]+)*-[0-9a-f]{16}")
-_PATIENCE = 20.0  # seconds
+_PATIENCE = 60.0  # seconds: a step process begins in five or more when all cores are busy
 
 
 class Hold:
