@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dagster_kumo.api.records import OutputType
 from dagster_kumo.asset_metadata import OUTPUT_TYPE
 from dagster_kumo.assets import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.io_manager import KumoIOManager
@@ -31,6 +32,7 @@ _DESCRIPTIONS = {
 def build_kumo_prediction_checks(
     *,
     asset: dg.AssetsDefinition | dg.AssetKey | str | Sequence[str],
+    output_type: OutputType | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
     entities_match_summary: bool = True,
     unique_entities: bool = True,
@@ -56,7 +58,9 @@ def build_kumo_prediction_checks(
     read the statistics that are kept beside the files, and no rows.
 
     Args:
-        asset: the assets made by `@kumo_assets`, of which the predictions are checked, or a key.
+        asset: the assets made by `@kumo_assets`, of which one output is checked, or the key of one.
+        output_type: which of the outputs, `predictions` or `embeddings`; by default the predictions, or
+            the only one there is.
         partitions_def: by default that of `asset`; with a key, `drift` needs it to know what comes before.
         entities_match_summary: as many entities as the job's summary says.
         unique_entities: no two rows for the same entity (and class, and anchor time), none without one.
@@ -95,7 +99,7 @@ def build_kumo_prediction_checks(
         ['drift', 'entities_match_summary', 'null_fraction', 'scores_in_range', 'unique_entities']
     """
     _check_limits(scores_in_range, max_null_fraction, max_psi_warn, max_psi_error, max_anchor_age)
-    asset_key = _predictions_key(asset)
+    asset_key = _checked_key(asset, output_type)
     if partitions_def is None and isinstance(asset, dg.AssetsDefinition):
         partitions_def = asset.partitions_def
     compares = max_psi_warn is not None or max_psi_error is not None
@@ -259,14 +263,25 @@ class _Outputs:
         return [latest.partition if latest is not None else None]
 
 
-def _predictions_key(
-    asset: dg.AssetsDefinition | dg.AssetKey | str | Sequence[str],
+def _checked_key(
+    asset: dg.AssetsDefinition | dg.AssetKey | str | Sequence[str], output_type: OutputType | None
 ) -> dg.AssetKey:
     if not isinstance(asset, dg.AssetsDefinition):
+        if output_type is not None:
+            raise ValueError(
+                f"output_type={output_type!r} chooses among the assets of a definition.\n"
+                "Leave it out: the key says which asset is checked."
+            )
         return dg.AssetKey.from_coercible(asset)
     by_type = {entries.get(OUTPUT_TYPE): key for key, entries in asset.metadata_by_key.items()}
-    if "predictions" in by_type:
-        return by_type["predictions"]
+    if (output_type or "predictions") in by_type:
+        return by_type[output_type or "predictions"]
+    if output_type is not None:
+        there = ", ".join(key.to_user_string() for key in asset.keys)
+        raise ValueError(
+            f"{asset.op.name!r} has no {output_type}, only {there}.\n"
+            f"Leave output_type out, or add {output_type!r} to the outputs of its BatchPrediction."
+        )
     if len(by_type) == len(asset.keys) == 1:
         return next(iter(asset.keys))
     raise ValueError(

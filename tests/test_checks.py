@@ -14,7 +14,16 @@ import pytest
 
 from dagster_kumo import BatchPrediction, KumoIOManager, build_kumo_prediction_checks
 from dagster_kumo.local import LocalKumo
-from tests.support import DAYS, PREDICTIONS, TODAY, day, error_of, purchase_assets, resources
+from tests.support import (
+    DAYS,
+    EMBEDDINGS,
+    PREDICTIONS,
+    TODAY,
+    day,
+    error_of,
+    purchase_assets,
+    resources,
+)
 
 SCORES = dg.AssetKey("scores")
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -427,6 +436,27 @@ def test_the_predictions_are_checked_where_there_are_embeddings_too() -> None:
     assert {key.asset_key for check in checks for key in check.check_keys} == {PREDICTIONS}
     assert "drift" in names_of(checks)
     assert "drift" not in names_of(build_kumo_prediction_checks(asset=PREDICTIONS))
+
+
+def test_the_embeddings_are_checked_where_they_are_asked_for(
+    kumo: LocalKumo, tmp_path: Path
+) -> None:
+    """An entity's embedding has no score: what is about scores says so and passes."""
+    assets = purchase_assets(outputs=("predictions", "embeddings"))
+    checks = build_kumo_prediction_checks(asset=assets, output_type="embeddings")
+    assert {key.asset_key for check in checks for key in check.check_keys} == {EMBEDDINGS}
+    run = dg.materialize(
+        [assets, *checks], resources=resources(kumo, tmp_path), partition_key=day(3)
+    )
+    found = {e.check_name: e.passed for e in run.get_asset_check_evaluations()}
+    assert found == dict.fromkeys(names_of(checks), True)
+
+
+def test_outputs_that_are_not_there_are_not_checked() -> None:
+    with pytest.raises(ValueError, match="'purchase' has no embeddings, only purchase/predictions"):
+        build_kumo_prediction_checks(asset=purchase_assets(), output_type="embeddings")
+    with pytest.raises(ValueError, match="the key says which asset"):
+        build_kumo_prediction_checks(asset=PREDICTIONS, output_type="embeddings")
 
 
 def test_options_of_the_op_are_passed_on_and_two_sets_of_checks_live_side_by_side() -> None:

@@ -200,7 +200,7 @@ def test_options_reach_the_ops_and_the_assets() -> None:
     op_tags: {team: growth}
     backfill_policy: {type: multi_run, max_partitions_per_run: 7}
     group_name: ml
-    automation_condition: "{{ automation_condition.eager() }}"
+    automation_condition: "{{ dg.AutomationCondition.eager() }}"
     checks:
       - pool: checks
         retry_policy: {max_retries: 3}
