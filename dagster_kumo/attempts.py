@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -22,6 +23,8 @@ MATERIALIZATIONS_LOOKED_AT = 20
 # For the threads of a run over several partitions: Dagster reads the tags of a run, adds to them and
 # writes them back, and SQLite refuses to read runs while another thread writes one.
 _runs = threading.RLock()
+# Before Dagster 1.12.18, SQLite refuses to read an in-memory event log while another thread writes to it.
+_LOCKED, _READS, _PAUSE = "table is locked", 100, 0.02  # seconds
 
 
 def launch_key(
@@ -115,16 +118,26 @@ def materialized_job_ids(
     `before` leaves out what was materialized at that unix time or later.
     """
     partitions = None if partition_key is None else [partition_key]
-    found = instance.fetch_materializations(
-        dg.AssetRecordsFilter(
-            asset_key=asset_key, asset_partitions=partitions, before_timestamp=before
-        ),
-        limit=limit,
+    wanted = dg.AssetRecordsFilter(
+        asset_key=asset_key, asset_partitions=partitions, before_timestamp=before
     )
     job_ids: list[str] = []
-    for record in found.records:
+    for record in _materializations(instance, wanted, limit):
         materialization = record.asset_materialization
         named = materialization.metadata.get(entry) if materialization else None
         if named is not None and isinstance(named.value, str):
             job_ids.append(named.value)
     return job_ids
+
+
+def _materializations(
+    instance: dg.DagsterInstance, wanted: dg.AssetRecordsFilter, limit: int
+) -> Sequence[dg.EventLogRecord]:
+    for _ in range(_READS - 1):
+        try:
+            return instance.fetch_materializations(wanted, limit=limit).records
+        except Exception as error:
+            if _LOCKED not in str(error):
+                raise
+        time.sleep(_PAUSE)
+    return instance.fetch_materializations(wanted, limit=limit).records

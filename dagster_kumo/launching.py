@@ -199,7 +199,7 @@ class TaggedLaunch(Launch):
             for job in reversed(self._list({LAUNCH_KEY_TAG: self._key}))
             if job.tags.get(LAUNCH_KEY_TAG) == self._key
             and job.job_status_report.status not in (FAILED, CANCELLED)
-            and not self._is_delivered(job.job_id)
+            and (job.job_id == self._launched_id or not self._is_delivered(job.job_id))
         ]
 
     def _create(self) -> str:
