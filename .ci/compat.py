@@ -28,6 +28,7 @@ TEST_TOOLS = (
     "pytest-timeout",
     "pytest-xdist",
     "hypothesis",
+    "psutil",
     "moto[server,s3]",
     "s3fs",
     "polars",
@@ -131,7 +132,7 @@ def run_tests(python: Path | str, report: Path, *arguments: str, **environment: 
             "pytest",
             "-q",
             "-n",
-            "2",
+            str(2 * (os.cpu_count() or 1)),  # as `make test` does
             "--dist",
             "loadfile",
             f"--junitxml={report}",
