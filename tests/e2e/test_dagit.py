@@ -150,8 +150,6 @@ def test_a_week_backfilled_from_the_dialog(dagit: Dagit, browser_page: Page) -> 
     expect(page.get_by_text("100% completed")).to_be_visible()
     picture(page, "backfill")
     assert len({dagit.job_of(PREDICTIONS, day(n)) for n in range(3, 10)} - {None}) == 7
-    show_lineage(dagit, page)
-    picture(page, "lineage")
 
 
 def test_what_is_shown_of_the_predictions(dagit: Dagit, browser_page: Page) -> None:
