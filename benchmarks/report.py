@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.comparisons import ROWS_PER_FILE, Row
+from benchmarks.comparisons import LEAST_OF, ROWS_PER_FILE, Row
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -40,6 +40,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def write(rows: Sequence[Row], files: int, repeat: int) -> None:
     """Write the page and its plot, and the table into the README."""
     runs = "one run" if repeat == 1 else f"medians of {repeat} runs in turns"
+    table, taken = markdown(rows), f"Taken on {machine()}."
     page = f"""# Speed and memory
 
 `make bench` holds dagster-kumo against the official SDK, both in the same run: a local server, {files}
@@ -49,22 +50,23 @@ files of {ROWS_PER_FILE:,} rows each, {runs}, each in a process of its own that 
   50 ms.
 - "Store with statistics" is `KumoIOManager` on our side; on the SDK's `predictions_df()`, `describe()` and
   `to_parquet()`.
-- CPU time is that of the process; importing counts from a byte-compiled installation, after `import dagster`.
+- CPU time is that of the process, the least of {LEAST_OF} runs; importing counts from a byte-compiled installation,
+  after `import dagster`.
 - The partitions run against [the stand-in](guides/testing.md), whose jobs take as long as they are told to.
+  They, and how memory grows, are measured once.
 
-Taken on {machine()}.
+{taken}
 
 The load average is of the last minutes before. On a machine that is busy with other things both sides are
 slower, and the one that uses all cores loses more.
 
-{markdown(rows)}
+{table}
 
 ![Seconds of both sides](images/{PLOT.name})
 """
     PAGE.write_text(page)
     before, _, rest = README.read_text().partition(BEGIN)
-    quoted = f"{markdown(rows)}\n\nTaken on {machine()}.\n"
-    README.write_text(before + BEGIN + quoted + END + rest.partition(END)[2])
+    README.write_text(f"{before}{BEGIN}{table}\n\n{taken}\n{END}" + rest.partition(END)[2])
     _plot([row for row in rows if row.seconds])
 
 
