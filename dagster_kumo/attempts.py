@@ -24,7 +24,8 @@ MATERIALIZATIONS_LOOKED_AT = 20
 # writes them back, and SQLite refuses to read runs while another thread writes one.
 _runs = threading.RLock()
 # Before Dagster 1.12.18, SQLite refuses to read an in-memory event log while another thread writes to it.
-_LOCKED, _READS, _PAUSE = "table is locked", 100, 0.02  # seconds
+_LOCKED = "table is locked"
+_LOCKED_SECONDS = 2.0
 
 
 def launch_key(
@@ -133,11 +134,11 @@ def materialized_job_ids(
 def _materializations(
     instance: dg.DagsterInstance, wanted: dg.AssetRecordsFilter, limit: int
 ) -> Sequence[dg.EventLogRecord]:
-    for _ in range(_READS - 1):
+    give_up = time.monotonic() + _LOCKED_SECONDS
+    while True:
         try:
             return instance.fetch_materializations(wanted, limit=limit).records
         except Exception as error:
-            if _LOCKED not in str(error):
+            if _LOCKED not in str(error) or time.monotonic() > give_up:
                 raise
-        time.sleep(_PAUSE)
-    return instance.fetch_materializations(wanted, limit=limit).records
+        time.sleep(0.02)  # the other thread writes one event

@@ -274,8 +274,9 @@ def _checked_key(
             )
         return dg.AssetKey.from_coercible(asset)
     by_type = {entries.get(OUTPUT_TYPE): key for key, entries in asset.metadata_by_key.items()}
-    if (output_type or "predictions") in by_type:
-        return by_type[output_type or "predictions"]
+    wanted = output_type or "predictions"
+    if wanted in by_type:
+        return by_type[wanted]
     if output_type is not None:
         there = ", ".join(key.to_user_string() for key in asset.keys)
         raise ValueError(

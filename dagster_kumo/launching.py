@@ -193,7 +193,8 @@ class TaggedLaunch(Launch):
 
     def _jobs(self) -> list[str]:
         """The jobs that can be attached to, oldest first: all attempts choose the same one."""
-        # The tags are looked at again: a server may ignore a filter that it does not know.
+        # The tags are looked at again: a server may ignore a filter that it does not know. What this
+        # attempt has launched itself, no earlier one has delivered.
         return [
             job.job_id
             for job in reversed(self._list({LAUNCH_KEY_TAG: self._key}))
