@@ -84,12 +84,7 @@ class Dagit:
 
     def job_of(self, asset: str, day: str) -> str | None:
         """The Kumo job that a partition was last made from; None where it was not."""
-        query = """query($key: AssetKeyInput!, $days: [String!]) { assetNodeOrError(assetKey: $key) {
-            ... on AssetNode { latestMaterializationByPartition(partitions: $days) {
-            metadataEntries { label ... on TextMetadataEntry { text } } } } } }"""
-        key = {"path": asset.split("/")}
-        node = self.ask(query, key=key, days=[day])["assetNodeOrError"]
-        (made,) = node["latestMaterializationByPartition"]
+        made = self._last_made(asset, day)
         entries = made["metadataEntries"] if made else []
         return next((e["text"] for e in entries if e["label"] == "dagster-kumo/job_id"), None)
 
@@ -99,31 +94,33 @@ class Dagit:
 
     def run_of(self, asset: str, day: str) -> str | None:
         """The run that a partition was last made by."""
-        query = """query($key: AssetKeyInput!, $days: [String!]) { assetNodeOrError(assetKey: $key) {
-            ... on AssetNode { latestMaterializationByPartition(partitions: $days) { runId } } } }"""
-        key = {"path": asset.split("/")}
-        (made,) = self.ask(query, key=key, days=[day])["assetNodeOrError"][
-            "latestMaterializationByPartition"
-        ]
+        made = self._last_made(asset, day)
         return made["runId"] if made else None
+
+    def _last_made(self, asset: str, day: str) -> dict[str, Any] | None:
+        query = """query($key: AssetKeyInput!, $days: [String!]) { assetNodeOrError(assetKey: $key) {
+            ... on AssetNode { latestMaterializationByPartition(partitions: $days) {
+            runId metadataEntries { label ... on TextMetadataEntry { text } } } } } }"""
+        node = self.ask(query, key={"path": asset.split("/")}, days=[day])["assetNodeOrError"]
+        (made,) = node["latestMaterializationByPartition"]
+        return made
 
     def wait_until_loaded(self, seconds: float = 90) -> None:
         """Wait until every code location is loaded, and has not failed to load."""
         query = """{ workspaceOrError { ... on Workspace { locationEntries {
             loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def loaded() -> bool:
             try:
                 entries = self.ask(query)["workspaceOrError"]["locationEntries"]
             except requests.RequestException:
-                entries = []
+                return False  # the server has not come up yet
             for entry in entries:
                 found = entry["locationOrLoadError"] or {}
                 assert found.get("__typename") != "PythonError", found["message"]
-            if entries and all(entry["loadStatus"] == "LOADED" for entry in entries):
-                return
-            time.sleep(0.5)
-        raise AssertionError("The code location did not load.")
+            return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+        wait_for(loaded, seconds)
 
 
 def wait_for(found: Callable[[], T | None], seconds: float = 120) -> T:
@@ -132,7 +129,7 @@ def wait_for(found: Callable[[], T | None], seconds: float = 120) -> T:
     while time.monotonic() < deadline:
         if answer := found():
             return answer
-        time.sleep(0.3)
+        time.sleep(0.3)  # Dagit answers questions alone, and tells nobody when something has come
     raise AssertionError(f"Nothing came within {seconds:.0f} s.")
 
 

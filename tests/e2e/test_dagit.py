@@ -5,7 +5,6 @@ Each test goes on from where the one before has left the instance.
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,13 +18,13 @@ from playwright.sync_api import Locator, Page, expect
 from dagster_kumo import KumoIOManager
 from dagster_kumo.local import LocalKumo
 from tests.e2e.conftest import SCREENSHOTS, Dagit, wait_for
+from tests.support import day
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PREDICTIONS = "purchase/predictions"
 EXPORT = "purchase/predictions_in_snowflake"
 AUTOMATIONS = "/locations/__repository__@example_project"
-TODAY = datetime.now(timezone.utc).date()
 NODES = [
     "purchases",
     "customers",
@@ -35,10 +34,6 @@ NODES = [
     re.compile("^predict.*_snowflake$"),  # shortened where the box is too small for it
     "call_list",
 ]
-
-
-def day(days_ago: int) -> str:
-    return str(TODAY - timedelta(days=days_ago))
 
 
 def picture(page: Page, name: str) -> None:
