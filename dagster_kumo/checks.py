@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.asset_metadata import OUTPUT_TYPE
-from dagster_kumo.assets import DEFAULT_IO_MANAGER_KEY
+from dagster_kumo.assets.asset_decorator import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.previous_partition import partition_before
 from dagster_kumo.windows import window_of

@@ -12,7 +12,7 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError
 from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
 from dagster_kumo.asset_metadata import job_metadata
-from dagster_kumo.assets import DEFAULT_RESOURCE_KEY
+from dagster_kumo.assets.asset_decorator import DEFAULT_RESOURCE_KEY
 from dagster_kumo.attempts import materialized_job_ids
 from dagster_kumo.fetching import FETCH_JOB_TAG
 from dagster_kumo.job_search import Cursor, JobSearch, Limit, TickOver

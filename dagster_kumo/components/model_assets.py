@@ -12,7 +12,13 @@ import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import BaseModel
 
-from dagster_kumo.assets import DEFAULT_IO_MANAGER_KEY, DEFAULT_RESOURCE_KEY, AssetOptions
+from dagster_kumo.assets.asset_decorator import (
+    DEFAULT_IO_MANAGER_KEY,
+    DEFAULT_RESOURCE_KEY,
+    AssetOptions,
+)
+from dagster_kumo.assets.definitions import build_kumo_assets_definitions
+from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.checks import build_kumo_prediction_checks
 from dagster_kumo.components.checks import ResolvedChecks
@@ -22,10 +28,8 @@ from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRet
 from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
-from dagster_kumo.definitions import build_kumo_assets_definitions
 from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.resource import KumoResource
-from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 
 PREDICTION = Section(BatchPrediction)
 

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets import (
+from dagster_kumo.assets.asset_decorator import (
     DEFAULT_IO_MANAGER_KEY,
     DEFAULT_RESOURCE_KEY,
     AssetOptions,
@@ -21,10 +21,10 @@ from dagster_kumo.assets import (
     op_options,
     prediction_specs,
 )
+from dagster_kumo.assets.fan_out import build_fanned_out_assets
+from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
-from dagster_kumo.fan_out import build_fanned_out_assets
 from dagster_kumo.resource import KumoResource
-from dagster_kumo.translator import DagsterKumoTranslator, KumoAssetProps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What users define: assets, exports, and everything of one model in one call."""
