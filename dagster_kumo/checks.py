@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.asset_metadata import OUTPUT_TYPE
 from dagster_kumo.assets.asset_decorator import DEFAULT_IO_MANAGER_KEY
+from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.previous_partition import partition_before
 from dagster_kumo.windows import window_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_kumo.asset_metadata import (
+from dagster_kumo.execution.metadata import (
     NAMESPACE,
     column_schema,
     drift_metadata,

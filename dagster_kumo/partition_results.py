@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from dagster_kumo.at_once import AtOnce, KumoPartitionsError
+from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.predictions.predictions import Predictions
-from dagster_kumo.termination import RunJobs
 
 Metadata = dict[str, Any]
 T = TypeVar("T")

@@ -16,14 +16,14 @@ from dagster_kumo.api.connectors import (
     WriteMode,
 )
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.exporting import ExportRun
-from dagster_kumo.fetching import fetched_job
+from dagster_kumo.execution.adopted_job import fetched_job
+from dagster_kumo.execution.export_run import ExportRun
+from dagster_kumo.execution.model_observation import observe_model, trained_model
+from dagster_kumo.execution.prediction_run import PredictionRun
+from dagster_kumo.execution.selection import RunDefinition
+from dagster_kumo.execution.termination import CancelOnTermination
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
-from dagster_kumo.models import observe_model, trained_model
-from dagster_kumo.predicting import PredictionRun
-from dagster_kumo.run_definition import RunDefinition
-from dagster_kumo.termination import CancelOnTermination
 
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 

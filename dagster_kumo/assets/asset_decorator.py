@@ -17,10 +17,10 @@ from dagster_kumo.api.connectors import (
     prediction_output,
 )
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.asset_metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
-from dagster_kumo.exporting import names_partition
+from dagster_kumo.execution.export_run import names_partition
+from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.resource import KumoResource
 from dagster_kumo.windows import check_anchor
 

@@ -15,8 +15,8 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.asset_metadata import OUTPUT_TYPE
 from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.fanned_out import (
     STEP_VALUE,
     BroughtFile,

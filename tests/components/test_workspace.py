@@ -14,7 +14,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.utils import DefsFolderSandbox
 
 from dagster_kumo import KumoError
-from dagster_kumo.asset_metadata import BATCH_PREDICTION
+from dagster_kumo.execution.metadata import BATCH_PREDICTION
 from tests.components.sandbox import keys, workspace
 from tests.other_server import OtherServer
 from tests.other_server import training_job as any_training_job

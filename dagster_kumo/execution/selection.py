@@ -8,8 +8,8 @@ from datetime import datetime
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.asset_metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.windows import anchor_time, check_anchor, window_of
 
 
