@@ -12,8 +12,8 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError
 from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
 from dagster_kumo.assets.asset_decorator import DEFAULT_RESOURCE_KEY
-from dagster_kumo.attempts import materialized_job_ids
 from dagster_kumo.execution.adopted_job import FETCH_JOB_TAG
+from dagster_kumo.execution.launch.identity import materialized_job_ids
 from dagster_kumo.execution.metadata import job_metadata
 from dagster_kumo.job_search import Cursor, JobSearch, Limit, TickOver
 from dagster_kumo.outside_jobs import (

@@ -21,7 +21,7 @@ from dagster_kumo.cli.asking import (
     status_option,
     tags_option,
 )
-from dagster_kumo.launching import ASSET_TAG, PARTITION_TAG
+from dagster_kumo.execution.launch.base import ASSET_TAG, PARTITION_TAG
 from dagster_kumo.outside_jobs import model_of, predicted_for, seconds_of
 
 

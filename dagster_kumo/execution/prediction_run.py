@@ -15,8 +15,9 @@ import dagster as dg
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.at_once import AtOnce
-from dagster_kumo.attempts import JOB_ID_METADATA
 from dagster_kumo.execution.adopted_job import FetchedJob
+from dagster_kumo.execution.launch.base import Launch, PredictionLaunch, TableLaunch
+from dagster_kumo.execution.launch.identity import JOB_ID_METADATA
 from dagster_kumo.execution.metadata import job_metadata, table_metadata
 from dagster_kumo.execution.prediction_tables import (
     GeneratedTable,
@@ -30,7 +31,6 @@ from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
-from dagster_kumo.launching import Launch, PredictionLaunch, TableLaunch
 from dagster_kumo.partition_results import PartitionOutputs, materialize_each
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.windows import INSTEAD_OF_INLINE, STATED_EXACTLY, said_time

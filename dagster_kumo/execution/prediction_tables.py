@@ -15,8 +15,8 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.attempts import materialized_job_ids
 from dagster_kumo.batch_prediction import TABLE_OPTIONS, BatchPrediction
+from dagster_kumo.execution.launch.identity import materialized_job_ids
 from dagster_kumo.jobs.prediction_table import PredictionTable
 from dagster_kumo.windows import STATED_EXACTLY, said_time
 

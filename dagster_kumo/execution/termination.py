@@ -11,10 +11,10 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import JobStatusReport
-from dagster_kumo.attempts import status_of_run
+from dagster_kumo.execution.launch.identity import status_of_run
 
 if TYPE_CHECKING:
-    from dagster_kumo.launching import Launch
+    from dagster_kumo.execution.launch.base import Launch
 
 OnLook = Callable[[JobStatusReport], None]
 CancelOnTermination = Literal["user", "always", "never"]

@@ -26,7 +26,8 @@ from dagster_kumo.api.records import (
     BatchPredictionRequest,
     PredictionTableJobResource,
 )
-from dagster_kumo.attempts import (
+from dagster_kumo.batch_prediction import MAX_TAG_VALUE
+from dagster_kumo.execution.launch.identity import (
     JOB_ID_METADATA,
     TABLE_JOB_ID_METADATA,
     delivered_before,
@@ -34,7 +35,6 @@ from dagster_kumo.attempts import (
     materialized_job_ids,
     note_on_run,
 )
-from dagster_kumo.batch_prediction import MAX_TAG_VALUE
 from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
 
 LAUNCH_KEY_TAG = "dagster.launch_key"
