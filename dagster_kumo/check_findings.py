@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.execution.partitions.anchor_time import said_time
 from dagster_kumo.predictions.distinct import distinct_rows
 from dagster_kumo.predictions.drift import compared_columns, psi
 from dagster_kumo.predictions.predictions import Predictions
@@ -25,7 +26,6 @@ from dagster_kumo.predictions.stored_statistics import (
     StoredStatistics,
     kept_statistics,
 )
-from dagster_kumo.windows import said_time
 
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
 ALLOWED = "allowed"

@@ -17,7 +17,7 @@ from dagster_kumo.execution.metadata import (
     preview_table,
     statistics_metadata,
 )
-from dagster_kumo.previous_partition import partition_before
+from dagster_kumo.execution.partitions.previous import partition_before
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions, Provenance

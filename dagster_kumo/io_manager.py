@@ -13,6 +13,8 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.execution.partitions.anchor_time import INSTEAD_OF_INLINE, said_time
+from dagster_kumo.execution.partitions.outputs import store_each
 from dagster_kumo.fanned_out import (
     BroughtOutput,
     is_step_value,
@@ -22,10 +24,8 @@ from dagster_kumo.fanned_out import (
 from dagster_kumo.insights import stored_metadata
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.loading import Annotation
-from dagster_kumo.partition_results import store_each
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
-from dagster_kumo.windows import INSTEAD_OF_INLINE, said_time
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -14,8 +14,8 @@ from dagster_kumo.api.records import BatchPredictionJobResource, OutputType
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.launch.base import LAUNCH_KEY_TAG, RUN_ID_TAG
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
+from dagster_kumo.execution.partitions.anchor_time import partition_at, said_time
 from dagster_kumo.execution.selection import prediction_of
-from dagster_kumo.windows import partition_at, said_time
 
 
 @dataclass(frozen=True)

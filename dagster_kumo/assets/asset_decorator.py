@@ -21,8 +21,8 @@ from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.export_run import names_partition
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
+from dagster_kumo.execution.partitions.anchor_time import check_anchor
 from dagster_kumo.resource import KumoResource
-from dagster_kumo.windows import check_anchor
 
 DEFAULT_RESOURCE_KEY = "kumo"
 DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from dagster_kumo.windows import has_time
+from dagster_kumo.execution.partitions.anchor_time import has_time
 
 _AT_PARTITION_END = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month")
 

@@ -13,11 +13,11 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoDataError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_time
 from dagster_kumo.execution.prediction_tables import GeneratedTable
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.outside_jobs import check_entities, is_meant, model_of, predicted_for, seconds_of
-from dagster_kumo.windows import STATED_EXACTLY, said_time
 
 FETCH_JOB_TAG = "dagster-kumo/fetch_job"
 """The tag of a run that names the prediction job whose result is to be delivered."""

@@ -17,14 +17,14 @@ from dagster_kumo.api.connectors import (
 )
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.at_once import AtOnce
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.launch.identity import JOB_ID_METADATA, materialized_job_ids
 from dagster_kumo.execution.metadata import export_metadata, target_entry
+from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce
+from dagster_kumo.execution.partitions.outputs import materialize_each
 from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.export import ArtifactExportJob
-from dagster_kumo.partition_results import materialize_each
 
 if TYPE_CHECKING:
     from dagster_kumo.resource import KumoResource

@@ -14,11 +14,17 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, TrainingJobResource
-from dagster_kumo.at_once import AtOnce
 from dagster_kumo.execution.adopted_job import FetchedJob
 from dagster_kumo.execution.launch.base import Launch, PredictionLaunch, TableLaunch
 from dagster_kumo.execution.launch.identity import JOB_ID_METADATA
 from dagster_kumo.execution.metadata import job_metadata, table_metadata
+from dagster_kumo.execution.partitions.anchor_time import (
+    INSTEAD_OF_INLINE,
+    STATED_EXACTLY,
+    said_time,
+)
+from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce
+from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
 from dagster_kumo.execution.prediction_tables import (
     GeneratedTable,
     checked_table,
@@ -31,9 +37,7 @@ from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
-from dagster_kumo.partition_results import PartitionOutputs, materialize_each
 from dagster_kumo.predictions.predictions import Predictions
-from dagster_kumo.windows import INSTEAD_OF_INLINE, STATED_EXACTLY, said_time
 
 if TYPE_CHECKING:
     from dagster_kumo.resource import KumoResource

@@ -17,8 +17,8 @@ from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, Kumo
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.batch_prediction import TABLE_OPTIONS, BatchPrediction
 from dagster_kumo.execution.launch.identity import materialized_job_ids
+from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_time
 from dagster_kumo.jobs.prediction_table import PredictionTable
-from dagster_kumo.windows import STATED_EXACTLY, said_time
 
 LEFT_TO_THE_SERVER = "???"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from dagster_kumo.at_once import AtOnce, KumoPartitionsError
+from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce, KumoPartitionsError
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.predictions.predictions import Predictions
 

@@ -1,0 +1,1 @@
+"""The partitions of a run: their anchor times, their jobs, what becomes of each."""
