@@ -35,7 +35,7 @@ from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.checks import build_kumo_prediction_checks
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
-from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob

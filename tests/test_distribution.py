@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dagster_kumo import BatchPrediction, KumoIOManager
-from dagster_kumo.distribution import (
+from dagster_kumo.io_manager.distribution import (
     MAX_PICTURE_BYTES,
     distribution_as_picture,
     distribution_as_text,

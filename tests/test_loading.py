@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import Predictions
-from dagster_kumo.loading import Annotation
+from dagster_kumo.io_manager.input_types import Annotation
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
 
@@ -67,7 +67,7 @@ def test_polars_users_do_not_pay_for_pandas(tmp_path, annotation):
         import polars as pl
         from upath import UPath
         from dagster_kumo import Predictions
-        from dagster_kumo.loading import Annotation
+        from dagster_kumo.io_manager.input_types import Annotation
         from dagster_kumo.predictions.files import StoredFile
 
         files = [StoredFile(UPath(path)) for path in sorted(Path(sys.argv[1]).iterdir())]

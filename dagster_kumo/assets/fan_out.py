@@ -17,7 +17,8 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
-from dagster_kumo.fanned_out import (
+from dagster_kumo.io_manager.io_manager import KumoIOManager
+from dagster_kumo.io_manager.step_values import (
     STEP_VALUE,
     BroughtFile,
     BroughtOutput,
@@ -25,7 +26,6 @@ from dagster_kumo.fanned_out import (
     PlannedFile,
     remove_step_values,
 )
-from dagster_kumo.io_manager import KumoIOManager
 from dagster_kumo.resource import KumoResource
 
 if TYPE_CHECKING:

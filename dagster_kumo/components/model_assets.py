@@ -28,7 +28,7 @@ from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRet
 from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
-from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.resource import KumoResource
 
 PREDICTION = Section(BatchPrediction)

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from dagster_kumo.components.sections import Section
-from dagster_kumo.io_manager import KumoIOManager
+from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.resource import KumoResource
 
 _KUMO = Section(KumoResource)

@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import Predictions
-from dagster_kumo.loading import Annotation
+from dagster_kumo.io_manager.input_types import Annotation
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
 from tests.support import DAYS, PREDICTIONS, day, purchase_assets, resources

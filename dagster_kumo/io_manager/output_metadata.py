@@ -75,7 +75,7 @@ def stored_metadata(
 
 def _distribution(summary: OutputSummary, threshold: float | None) -> dict[str, Any]:
     """The picture, and beside it a text that Dagit shows in place; without a picture the text alone."""
-    from dagster_kumo.distribution import distribution_as_picture, distribution_as_text
+    from dagster_kumo.io_manager.distribution import distribution_as_picture, distribution_as_text
 
     text = distribution_as_text(summary, threshold=threshold)
     if text is None:

@@ -15,15 +15,15 @@ from pydantic import Field
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.partitions.anchor_time import INSTEAD_OF_INLINE, said_time
 from dagster_kumo.execution.partitions.outputs import store_each
-from dagster_kumo.fanned_out import (
+from dagster_kumo.io_manager.input_types import Annotation
+from dagster_kumo.io_manager.output_metadata import stored_metadata
+from dagster_kumo.io_manager.step_values import (
     BroughtOutput,
     is_step_value,
     read_step_value,
     write_step_value,
 )
-from dagster_kumo.insights import stored_metadata
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
-from dagster_kumo.loading import Annotation
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
 

@@ -1,0 +1,1 @@
+"""How outputs are stored and loaded."""
