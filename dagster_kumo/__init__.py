@@ -33,7 +33,7 @@ from dagster_kumo.assets.asset_decorator import build_kumo_export_asset, kumo_as
 from dagster_kumo.assets.definitions import KumoExport, build_kumo_assets_definitions
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
-from dagster_kumo.checks import build_kumo_prediction_checks
+from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult

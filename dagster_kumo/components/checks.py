@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import BaseModel
 
-from dagster_kumo.checks import build_kumo_prediction_checks
+from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.components.policies import RetryPolicySection, retry_policy
 from dagster_kumo.components.sections import Section
 

@@ -20,7 +20,7 @@ from dagster_kumo.assets.asset_decorator import (
 from dagster_kumo.assets.definitions import build_kumo_assets_definitions
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.batch_prediction import BatchPrediction
-from dagster_kumo.checks import build_kumo_prediction_checks
+from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.components.checks import ResolvedChecks
 from dagster_kumo.components.exports import ResolvedExport
 from dagster_kumo.components.partitions import ResolvedPartitions

@@ -17,7 +17,7 @@ from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 
 if TYPE_CHECKING:
-    from dagster_kumo.check_findings import Finding, StoredOutput
+    from dagster_kumo.checks.findings import Finding, StoredOutput
 
 _DESCRIPTIONS = {
     "entities_match_summary": "As many entities are stored as the job says that it predicted for.",
@@ -136,7 +136,7 @@ def build_kumo_prediction_checks(
         pool=pool,
     )
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        from dagster_kumo import check_findings as find
+        from dagster_kumo.checks import findings as find
 
         outputs = _Outputs(context, asset_key, partitions_def, io_manager_key)
         looks: dict[str, Callable[[str | None], Finding]] = {
@@ -207,7 +207,7 @@ class _Outputs:
 
     def at(self, key: str | None) -> "StoredOutput":
         """What is stored of a partition."""
-        from dagster_kumo.check_findings import StoredOutput
+        from dagster_kumo.checks.findings import StoredOutput
 
         if key not in self._read:
             store = self._manager.partition_store(self._asset_key, key)
@@ -216,7 +216,7 @@ class _Outputs:
 
     def reference(self, key: str | None, named: str | None) -> "StoredOutput | None":
         """What to compare a partition with: the named one, or the one before where that can be."""
-        from dagster_kumo.check_findings import NotTold
+        from dagster_kumo.checks.findings import NotTold
 
         if named is not None:
             return self.at(named)
