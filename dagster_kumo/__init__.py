@@ -41,7 +41,7 @@ from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource, SnowflakeCredentials
-from dagster_kumo.sensor import build_kumo_sensor
+from dagster_kumo.sensor.sensor_builder import build_kumo_sensor
 from dagster_kumo.version import __version__
 
 if TYPE_CHECKING:

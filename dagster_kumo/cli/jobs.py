@@ -22,7 +22,7 @@ from dagster_kumo.cli.asking import (
     tags_option,
 )
 from dagster_kumo.execution.launch.base import ASSET_TAG, PARTITION_TAG
-from dagster_kumo.outside_jobs import model_of, predicted_for, seconds_of
+from dagster_kumo.sensor.watched_assets import model_of, predicted_for, seconds_of
 
 
 @click.group()

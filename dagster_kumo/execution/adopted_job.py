@@ -17,7 +17,13 @@ from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_t
 from dagster_kumo.execution.prediction_tables import GeneratedTable
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
-from dagster_kumo.outside_jobs import check_entities, is_meant, model_of, predicted_for, seconds_of
+from dagster_kumo.sensor.watched_assets import (
+    check_entities,
+    is_meant,
+    model_of,
+    predicted_for,
+    seconds_of,
+)
 
 FETCH_JOB_TAG = "dagster-kumo/fetch_job"
 """The tag of a run that names the prediction job whose result is to be delivered."""

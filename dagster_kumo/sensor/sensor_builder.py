@@ -15,8 +15,10 @@ from dagster_kumo.assets.asset_decorator import DEFAULT_RESOURCE_KEY
 from dagster_kumo.execution.adopted_job import FETCH_JOB_TAG
 from dagster_kumo.execution.launch.identity import materialized_job_ids
 from dagster_kumo.execution.metadata import job_metadata
-from dagster_kumo.job_search import Cursor, JobSearch, Limit, TickOver
-from dagster_kumo.outside_jobs import (
+from dagster_kumo.predictions.predictions import Provenance
+from dagster_kumo.resource import KumoResource
+from dagster_kumo.sensor.job_search import Cursor, JobSearch, Limit, TickOver
+from dagster_kumo.sensor.watched_assets import (
     ModelAssets,
     check_entities,
     is_launched_by_dagster,
@@ -26,8 +28,6 @@ from dagster_kumo.outside_jobs import (
     predicted_for,
     seconds_of,
 )
-from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.resource import KumoResource
 
 DEFAULT_CALLS = 50
 FEWEST_CALLS = 10  # a few go to groups and lists before any job is looked at

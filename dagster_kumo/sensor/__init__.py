@@ -1,0 +1,1 @@
+"""The sensor for prediction jobs that were launched outside Dagster."""
