@@ -32,12 +32,12 @@ from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets.asset_decorator import build_kumo_export_asset, kumo_assets
 from dagster_kumo.assets.definitions import KumoExport, build_kumo_assets_definitions
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource, SnowflakeCredentials

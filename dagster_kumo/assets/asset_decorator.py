@@ -18,10 +18,10 @@ from dagster_kumo.api.connectors import (
 )
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.export_run import names_partition
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import check_anchor
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import KumoResource
 
 DEFAULT_RESOURCE_KEY = "kumo"

@@ -23,7 +23,7 @@ from dagster_kumo.assets.asset_decorator import (
 )
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import KumoResource
 
 

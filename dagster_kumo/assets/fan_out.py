@@ -15,7 +15,6 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.io_manager.step_values import (
@@ -26,6 +25,7 @@ from dagster_kumo.io_manager.step_values import (
     PlannedFile,
     remove_step_values,
 )
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import KumoResource
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_kumo.api.connectors import Connector, TableName, is_bucket
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.batch_prediction import BatchPrediction
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 KINDS_OF_STORAGE = {"gcs": "googlecloud", "adls": "azure"}  # where Dagster's icon has another name
 

@@ -19,7 +19,6 @@ from dagster_kumo.assets.asset_decorator import (
 )
 from dagster_kumo.assets.definitions import build_kumo_assets_definitions
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.components.checks import ResolvedChecks
 from dagster_kumo.components.exports import ResolvedExport
@@ -29,6 +28,7 @@ from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
 from dagster_kumo.io_manager.io_manager import KumoIOManager
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import KumoResource
 
 PREDICTION = Section(BatchPrediction)

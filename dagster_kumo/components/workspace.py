@@ -11,7 +11,6 @@ import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
 from pydantic import BaseModel, create_model
 
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.components.model_assets import PREDICTION, ModelAssets
 from dagster_kumo.components.resources import ResolvedIOManager, ResolvedKumo
 from dagster_kumo.components.scaffolding import WorkspaceScaffolder
@@ -22,6 +21,7 @@ from dagster_kumo.components.trained_models import (
     models_from_json,
     models_to_json,
 )
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import KumoResource
 
 AssetsOfModel = Callable[[TrainedModel], ModelAssets]

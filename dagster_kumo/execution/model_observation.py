@@ -10,8 +10,8 @@ import dagster as dg
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoError, KumoModelError
 from dagster_kumo.api.records import DONE, PredictiveQuery, TrainingJobResource
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.metadata import model_metadata
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 

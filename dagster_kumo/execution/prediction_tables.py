@@ -15,9 +15,9 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.batch_prediction import TABLE_OPTIONS, BatchPrediction
 from dagster_kumo.execution.launch.identity import materialized_job_ids
 from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_time
+from dagster_kumo.jobs.prediction_spec import TABLE_OPTIONS, BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable
 
 LEFT_TO_THE_SERVER = "???"

@@ -8,9 +8,9 @@ from datetime import datetime
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, check_anchor, window_of
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 
 def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:

@@ -11,11 +11,11 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError
 from dagster_kumo.api.records import BatchPredictionJobResource, OutputType
-from dagster_kumo.batch_prediction import BatchPrediction
 from dagster_kumo.execution.launch.base import LAUNCH_KEY_TAG, RUN_ID_TAG
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import partition_at, said_time
 from dagster_kumo.execution.selection import prediction_of
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from dagster_kumo.api.records import (
     BatchPredictionRequest,
     PredictionTableJobResource,
 )
-from dagster_kumo.batch_prediction import MAX_TAG_VALUE
 from dagster_kumo.execution.launch.identity import (
     JOB_ID_METADATA,
     TABLE_JOB_ID_METADATA,
@@ -36,6 +35,7 @@ from dagster_kumo.execution.launch.identity import (
     note_on_run,
 )
 from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
+from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
 
 LAUNCH_KEY_TAG = "dagster.launch_key"
 RUN_ID_TAG = "dagster.run_id"

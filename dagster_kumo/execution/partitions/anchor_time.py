@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from dagster_kumo.batch_prediction import Anchor, BatchPrediction
+from dagster_kumo.jobs.prediction_spec import Anchor, BatchPrediction
 
 STATED_EXACTLY = timedelta(seconds=1)
 """How far the time that a server states may be from the one that was asked: it may cut fractions off."""
