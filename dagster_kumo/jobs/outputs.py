@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.predictions.addresses import Addresses
+from dagster_kumo.predictions.remote.output_urls import Addresses
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions, Provenance
@@ -24,8 +24,8 @@ def read_files(
     Raises:
         KumoDataError: there are no files, or they are not where they can be read from here.
     """
-    from dagster_kumo.predictions.places import files_at
     from dagster_kumo.predictions.predictions import Predictions
+    from dagster_kumo.predictions.remote.locations import files_at
 
     addresses = Addresses(urls, what=what)
     return Predictions(files_at(addresses, client.files, client.snowflake), provenance=provenance)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.download import RemoteFile
-from dagster_kumo.predictions.parts import FOOTER_GUESS_BYTES, Tail, fetch_parts
+from dagster_kumo.predictions.remote.column_ranges import FOOTER_GUESS_BYTES, Tail, fetch_parts
+from dagster_kumo.predictions.remote.download import RemoteFile
 
 
 def never() -> bool:

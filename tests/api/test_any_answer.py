@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from dagster_kumo import KumoClient, KumoError
 from dagster_kumo.api.records import BatchPredictionRequest
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.download import RemoteFile
+from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
 from tests.api.raw_server import RawServer
 from tests.api.scripted_server import Answer, ScriptedServer
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dagster_kumo import KumoClient, KumoConnectionError
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.download import RemoteFile
+from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
 from tests.api.forward_proxy import ForwardProxy
 from tests.api.scripted_server import Answer
 

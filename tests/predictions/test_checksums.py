@@ -11,9 +11,9 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoDataError, Predictions
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.download import RemoteFile
 from dagster_kumo.predictions.files import LiveFile
+from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
 from dagster_kumo.predictions.store import PartitionStore
 from tests.predictions.outputs import parquet_bytes, store_output
 

@@ -13,9 +13,9 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoConnectionError, KumoDataError, Predictions
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.download import CHUNK_BYTES, RemoteFile
 from dagster_kumo.predictions.files import LiveFile
+from dagster_kumo.predictions.remote.download import CHUNK_BYTES, RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
 from dagster_kumo.predictions.store import PartitionStore
 from tests.api.raw_server import RawServer, be_silent, drip
 from tests.predictions.outputs import parquet_bytes, store_output, write_files

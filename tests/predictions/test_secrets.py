@@ -9,10 +9,10 @@ import traceback
 import pytest
 
 from dagster_kumo import BatchPredictionJobResult, KumoClient, KumoError
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.download import RemoteFile
 from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
 from tests.api.scripted_server import Answer
 
 FILES = r"^/files/"

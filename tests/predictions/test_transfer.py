@@ -15,9 +15,9 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoDataError
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.download import RemoteFile
 from dagster_kumo.predictions.files import FetchedFile, LiveFile
+from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
 from dagster_kumo.predictions.store import PartitionStore
 from dagster_kumo.predictions.tables import as_predictions
 from dagster_kumo.predictions.transfer import transfer

@@ -26,7 +26,7 @@ _LOADED = [
     "dagster._core.executor.in_process",
     "dagster._core.storage.sqlite_storage",
     "dagster_kumo.io_manager.distribution",
-    "dagster_kumo.predictions.download",
+    "dagster_kumo.predictions.remote.download",
     "dagster_kumo.predictions.store",
     "dagster_kumo.predictions.transfer",
     "pandas",

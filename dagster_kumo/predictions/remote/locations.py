@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dagster_kumo.api.errors import KumoDataError, without_query
 from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.api.transport import Transport, is_http_url
-from dagster_kumo.predictions.addresses import Addresses
-from dagster_kumo.predictions.bucket_files import open_bucket
-from dagster_kumo.predictions.download import RemoteFile
 from dagster_kumo.predictions.files import LiveFile, PartitionFile
-from dagster_kumo.predictions.stage_files import open_stage
-from dagster_kumo.predictions.volume_files import open_volume
+from dagster_kumo.predictions.remote.bucket import open_bucket
+from dagster_kumo.predictions.remote.databricks_volume import open_volume
+from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.snowflake_stage import open_stage
 
 # What an address begins with, and what lists the files there.
 OPENERS: dict[str, Callable[[str, SnowflakeAccount | None], Sequence[PartitionFile]]] = {

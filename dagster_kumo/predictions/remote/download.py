@@ -15,8 +15,8 @@ from urllib3.exceptions import MaxRetryError
 
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_query
 from dagster_kumo.api.transport import BROKEN, Transport, is_lasting, should_retry
-from dagster_kumo.predictions.addresses import Addresses, file_name
-from dagster_kumo.predictions.checksums import Checksum
+from dagster_kumo.predictions.remote.checksums import Checksum
+from dagster_kumo.predictions.remote.output_urls import Addresses, file_name
 
 CHUNK_BYTES = 256 * 1024  # read at most at once; a quarter of it takes a fifth more CPU time
 PROGRESS_BYTES = 16 * 1024  # for less than this no trouble is forgiven
