@@ -98,7 +98,7 @@ def build_fanned_out_assets(
         **options,
     )
     def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> BroughtFile:
-        from dagster_kumo.predictions.transfer import transfer_one
+        from dagster_kumo.predictions.store.transfer import transfer_one
 
         kumo: KumoResource = getattr(context.resources, resource_key)
         store = _store_of(context, io_manager_key)
@@ -250,7 +250,7 @@ def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> "PartitionFi
 
 
 def _brought_output(files: Sequence[BroughtFile]) -> tuple[OutputPlan, BroughtOutput]:
-    from dagster_kumo.predictions.transfer import together
+    from dagster_kumo.predictions.store.transfer import together
 
     in_order = sorted(files, key=lambda file: file.index)
     plan = in_order[0].plan

@@ -20,7 +20,7 @@ from dagster_kumo.predictions.distinct import distinct_rows
 from dagster_kumo.predictions.drift import compared_columns, psi
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, ENTITY
-from dagster_kumo.predictions.store import Manifest, PartitionStore
+from dagster_kumo.predictions.store.store import Manifest, PartitionStore
 from dagster_kumo.predictions.stored_statistics import (
     StoredColumn,
     StoredStatistics,

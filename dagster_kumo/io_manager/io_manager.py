@@ -30,8 +30,8 @@ from dagster_kumo.resource import KumoResource
 if TYPE_CHECKING:
     from upath import UPath
 
-    from dagster_kumo.predictions.store import NewVersion, PartitionStore
-    from dagster_kumo.predictions.transfer import Transferred
+    from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
+    from dagster_kumo.predictions.store.transfer import Transferred
 
 RowCountCheck = Literal["error", "warn", "off"]
 
@@ -130,8 +130,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
     def _store_partition(
         self, context: dg.OutputContext, key: str | None, obj: Any
     ) -> dict[str, Any]:
-        from dagster_kumo.predictions.tables import as_predictions
-        from dagster_kumo.predictions.transfer import transfer
+        from dagster_kumo.predictions.store.tables import as_predictions
+        from dagster_kumo.predictions.store.transfer import transfer
 
         store = self._store(context, key)
         if isinstance(obj, BroughtOutput):
@@ -300,8 +300,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
     def _store_in(
         self, parts: Sequence[str], name: str, partition_key: str | None
     ) -> "PartitionStore":
-        from dagster_kumo.predictions.folder_names import folder_name
-        from dagster_kumo.predictions.store import PartitionStore
+        from dagster_kumo.predictions.store.folder_names import folder_name
+        from dagster_kumo.predictions.store.store import PartitionStore
 
         directory = self.root()
         for part in [*parts, *([partition_key] if partition_key is not None else [])]:

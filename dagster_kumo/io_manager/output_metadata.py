@@ -22,8 +22,8 @@ from dagster_kumo.execution.partitions.previous import partition_before
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions, Provenance
     from dagster_kumo.predictions.statistics import OutputSummary
-    from dagster_kumo.predictions.store import PartitionStore
-    from dagster_kumo.predictions.transfer import Transferred
+    from dagster_kumo.predictions.store.store import PartitionStore
+    from dagster_kumo.predictions.store.transfer import Transferred
 
 
 def stored_metadata(

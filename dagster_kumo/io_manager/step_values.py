@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_kumo.predictions.folder_names import folder_name
 from dagster_kumo.predictions.predictions import Predictions, Provenance
+from dagster_kumo.predictions.store.folder_names import folder_name
 
 if TYPE_CHECKING:
     from upath import UPath
 
-    from dagster_kumo.predictions.transfer import Brought, Transferred
+    from dagster_kumo.predictions.store.transfer import Brought, Transferred
 
 STEP_VALUE = "dagster-kumo/step_value"
 _FOLDER = ".steps"

@@ -17,10 +17,10 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import UTCDatetime
 from dagster_kumo.predictions.anchors import Extremes
 from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
-from dagster_kumo.predictions.store import Manifest, NewVersion, PartitionStore
+from dagster_kumo.predictions.store.store import Manifest, NewVersion, PartitionStore
 
 if TYPE_CHECKING:
-    from dagster_kumo.predictions.transfer import Transferred
+    from dagster_kumo.predictions.store.transfer import Transferred
 
 STATISTICS = "_statistics.json"
 """The file's name. What reads a folder of Parquet files leaves out names that begin so."""

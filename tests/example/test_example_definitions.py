@@ -15,7 +15,7 @@ from example_project.partitions import first_day, weekly
 from example_project.resources import StandInKumo, kumo_resource
 
 from dagster_kumo import KumoResource, Predictions
-from dagster_kumo.predictions.tables import as_predictions
+from dagster_kumo.predictions.store.tables import as_predictions
 
 PROJECT = Path(__file__).parents[2] / "example_project"
 

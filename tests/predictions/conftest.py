@@ -11,7 +11,7 @@ from upath import UPath
 
 from dagster_kumo import BatchPredictionJobResult, KumoClient, Predictions
 from dagster_kumo.local import LocalKumo
-from dagster_kumo.predictions.store import PartitionStore
+from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.scripted_server import Answer, ScriptedServer
 from tests.predictions.outputs import store_output
 

@@ -14,8 +14,8 @@ from upath import UPath
 from dagster_kumo import Predictions
 from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.predictions.store import NewVersion, PartitionStore, StoredFileEntry
-from dagster_kumo.predictions.transfer import Transferred, transfer
+from dagster_kumo.predictions.store.store import NewVersion, PartitionStore, StoredFileEntry
+from dagster_kumo.predictions.store.transfer import Transferred, transfer
 
 
 def parquet_bytes(table: pa.Table, **options: Any) -> bytes:

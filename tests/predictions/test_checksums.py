@@ -14,7 +14,7 @@ from dagster_kumo import KumoClient, KumoDataError, Predictions
 from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import Addresses
-from dagster_kumo.predictions.store import PartitionStore
+from dagster_kumo.predictions.store.store import PartitionStore
 from tests.predictions.outputs import parquet_bytes, store_output
 
 # Without compression a changed value is Parquet as before, so that nothing else would notice.

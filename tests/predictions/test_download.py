@@ -16,7 +16,7 @@ from dagster_kumo import KumoClient, KumoConnectionError, KumoDataError, Predict
 from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.remote.download import CHUNK_BYTES, RemoteFile
 from dagster_kumo.predictions.remote.output_urls import Addresses
-from dagster_kumo.predictions.store import PartitionStore
+from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.raw_server import RawServer, be_silent, drip
 from tests.predictions.outputs import parquet_bytes, store_output, write_files
 

@@ -15,7 +15,7 @@ from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.locations import files_at
 from dagster_kumo.predictions.remote.output_urls import Addresses
-from dagster_kumo.predictions.store import PartitionStore
+from dagster_kumo.predictions.store.store import PartitionStore
 from tests.predictions.outputs import parquet_bytes, store_output
 
 

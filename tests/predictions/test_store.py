@@ -20,7 +20,7 @@ from upath import UPath
 
 from dagster_kumo import KumoDataError
 from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.predictions.store import PartitionStore
+from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.scripted_server import Answer
 from tests.predictions.outputs import put_files, store_output, write_version
 
@@ -423,7 +423,7 @@ SCRIPT = textwrap.dedent(
     from pathlib import Path
     import numpy, pandas, pyarrow.parquet  # once, or each of the forked processes would
     from upath import UPath
-    from dagster_kumo.predictions.store import PartitionStore
+    from dagster_kumo.predictions.store.store import PartitionStore
     from tests.predictions.outputs import write_version
 
     root = Path(sys.argv[1])

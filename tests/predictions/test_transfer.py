@@ -18,9 +18,9 @@ from dagster_kumo import KumoClient, KumoDataError
 from dagster_kumo.predictions.files import FetchedFile, LiveFile
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import Addresses
-from dagster_kumo.predictions.store import PartitionStore
-from dagster_kumo.predictions.tables import as_predictions
-from dagster_kumo.predictions.transfer import transfer
+from dagster_kumo.predictions.store.store import PartitionStore
+from dagster_kumo.predictions.store.tables import as_predictions
+from dagster_kumo.predictions.store.transfer import transfer
 from tests.predictions.outputs import parquet_bytes, store_output, write_files
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
@@ -226,7 +226,7 @@ MEASURE = textwrap.dedent(
     from tests.predictions.outputs import store_output
     from dagster_kumo import Predictions
     from dagster_kumo.predictions.files import StoredFile
-    from dagster_kumo.predictions.store import PartitionStore
+    from dagster_kumo.predictions.store.store import PartitionStore
 
     file, store = map(Path, sys.argv[1:])
     tracemalloc.start()

@@ -15,7 +15,7 @@ from tests.support import day
 _LOADED = [
     "tests.scale.definitions",
     "dagster._core.storage.sqlite_storage",
-    "dagster_kumo.predictions.transfer",
+    "dagster_kumo.predictions.store.transfer",
     "pyarrow.parquet",
 ]
 IN_PROCESS: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}

@@ -25,8 +25,8 @@ from dagster_kumo.predictions.anchors import Extremes, anchor_extremes, widest
 from dagster_kumo.predictions.files import PartitionFile, open_parquet
 from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, OutputSummary
-from dagster_kumo.predictions.store import NewVersion, StoredFileEntry
-from dagster_kumo.predictions.tables import TableFile
+from dagster_kumo.predictions.store.store import NewVersion, StoredFileEntry
+from dagster_kumo.predictions.store.tables import TableFile
 
 FINISHING = 2  # threads beyond those that fetch
 BATCH_VALUES = 1_000_000  # of all columns of a batch

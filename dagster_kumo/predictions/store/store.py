@@ -30,7 +30,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, UTCDatetime
 from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Predictions, Provenance
-from dagster_kumo.predictions.storage_errors import explained
+from dagster_kumo.predictions.store.storage_errors import explained
 
 MANIFEST = "manifest.json"
 FORMAT = 1
