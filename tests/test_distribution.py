@@ -20,7 +20,7 @@ from dagster_kumo.io_manager.distribution import (
     distribution_as_text,
 )
 from dagster_kumo.local import LocalKumo
-from dagster_kumo.predictions.statistics import OutputSummary
+from dagster_kumo.predictions.statistics.summary import OutputSummary
 from tests.support import DAYS, PREDICTIONS, PURCHASE, day, metadata_of, purchase_assets, resources
 
 random = np.random.default_rng(5)

@@ -16,16 +16,16 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.partitions.anchor_time import said_time
-from dagster_kumo.predictions.distinct import distinct_rows
-from dagster_kumo.predictions.drift import compared_columns, psi
 from dagster_kumo.predictions.predictions import Predictions
-from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, ENTITY
-from dagster_kumo.predictions.store.store import Manifest, PartitionStore
-from dagster_kumo.predictions.stored_statistics import (
+from dagster_kumo.predictions.statistics.distinct import distinct_rows
+from dagster_kumo.predictions.statistics.drift import compared_columns, psi
+from dagster_kumo.predictions.statistics.stored_statistics import (
     StoredColumn,
     StoredStatistics,
     kept_statistics,
 )
+from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, ENTITY
+from dagster_kumo.predictions.store.store import Manifest, PartitionStore
 
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
 ALLOWED = "allowed"

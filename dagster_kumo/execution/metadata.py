@@ -20,8 +20,8 @@ from dagster_kumo.predictions.predictions import Provenance
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
-    from dagster_kumo.predictions.stored_statistics import StoredStatistics
+    from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+    from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
 """On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which Dagit can show."""
@@ -158,7 +158,7 @@ def statistics_metadata(summary: OutputSummary) -> dict[str, Any]:
 
 def drift_metadata(before: StoredStatistics, now: StoredStatistics) -> dict[str, Any]:
     """How far scores and classes have moved from one output to the next, as numbers that Dagit plots."""
-    from dagster_kumo.predictions.drift import compared_columns, mean_shift, psi
+    from dagster_kumo.predictions.statistics.drift import compared_columns, mean_shift, psi
 
     entries: dict[str, Any] = {}
     for name in compared_columns(now):

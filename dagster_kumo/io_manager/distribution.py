@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.statistics import CLASS_COLUMNS, SCORE_COLUMNS
+from dagster_kumo.predictions.statistics.summary import CLASS_COLUMNS, SCORE_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
+    from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 TEXT_BINS = 32

@@ -176,7 +176,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         output: Predictions,
         transferred: "Transferred",
     ) -> Predictions:
-        from dagster_kumo.predictions.stored_statistics import keep_statistics
+        from dagster_kumo.predictions.statistics.stored_statistics import keep_statistics
 
         self._check_rows(context, output, transferred)
         _check_anchor(output, transferred)

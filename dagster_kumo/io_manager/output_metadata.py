@@ -21,7 +21,7 @@ from dagster_kumo.execution.partitions.previous import partition_before
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions, Provenance
-    from dagster_kumo.predictions.statistics import OutputSummary
+    from dagster_kumo.predictions.statistics.summary import OutputSummary
     from dagster_kumo.predictions.store.store import PartitionStore
     from dagster_kumo.predictions.store.transfer import Transferred
 
@@ -94,7 +94,10 @@ def _drift(
     store_of: Callable[[str], PartitionStore],
 ) -> dict[str, Any]:
     """How far the scores have moved from the partition before, where that is stored with statistics."""
-    from dagster_kumo.predictions.stored_statistics import StoredStatistics, kept_statistics
+    from dagster_kumo.predictions.statistics.stored_statistics import (
+        StoredStatistics,
+        kept_statistics,
+    )
 
     before = partition_before(context.asset_partitions_def, partition_key, _instance())
     earlier = kept_statistics(store_of(before)) if before is not None else None

@@ -12,8 +12,8 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import Predictions
-from dagster_kumo.predictions.distinct import _hashes, distinct_rows
 from dagster_kumo.predictions.files import StoredFile
+from dagster_kumo.predictions.statistics.distinct import _hashes, distinct_rows
 
 random = np.random.default_rng(3)
 NUMBERS = random.integers(-3000, 3000, 5000)

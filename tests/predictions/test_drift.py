@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from dagster_kumo.predictions.drift import compared_columns, mean_shift, psi
-from dagster_kumo.predictions.statistics import OutputSummary
-from dagster_kumo.predictions.stored_statistics import MAX_CLASSES, StoredStatistics
+from dagster_kumo.predictions.statistics.drift import compared_columns, mean_shift, psi
+from dagster_kumo.predictions.statistics.stored_statistics import MAX_CLASSES, StoredStatistics
+from dagster_kumo.predictions.statistics.summary import OutputSummary
 
 random = np.random.default_rng(11)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_kumo.predictions.statistics import QUANTILES, ColumnSummary, OutputSummary
+from dagster_kumo.predictions.statistics.summary import QUANTILES, ColumnSummary, OutputSummary
 
 RANK_TOLERANCE = 0.01
 """A quantile lies where at most this share of the rows would have to change places."""

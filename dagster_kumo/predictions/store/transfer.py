@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.anchors import Extremes, anchor_extremes, widest
 from dagster_kumo.predictions.files import PartitionFile, open_parquet
 from dagster_kumo.predictions.predictions import BATCH_ROWS
-from dagster_kumo.predictions.statistics import ANCHOR_TIMESTAMP, OutputSummary
+from dagster_kumo.predictions.statistics.anchors import Extremes, anchor_extremes, widest
+from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, OutputSummary
 from dagster_kumo.predictions.store.store import NewVersion, StoredFileEntry
 from dagster_kumo.predictions.store.tables import TableFile
 

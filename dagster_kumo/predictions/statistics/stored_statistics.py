@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import UTCDatetime
-from dagster_kumo.predictions.anchors import Extremes
-from dagster_kumo.predictions.statistics import ColumnSummary, OutputSummary
+from dagster_kumo.predictions.statistics.anchors import Extremes
+from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
 from dagster_kumo.predictions.store.store import Manifest, NewVersion, PartitionStore
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dagster_kumo.predictions.statistics import CLASS_COLUMNS, SCORE_COLUMNS
-from dagster_kumo.predictions.stored_statistics import StoredColumn, StoredStatistics
+from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
+from dagster_kumo.predictions.statistics.summary import CLASS_COLUMNS, SCORE_COLUMNS
 
 BINS = 10
 LEAST_SHARE = 1e-4  # of a bin that is empty: its share stands in a logarithm
