@@ -229,8 +229,8 @@ class Predictions:
         columns: Sequence[str] | None,
     ) -> Iterator[T]:
         """What `read` makes of the files, one after the other; the next ones are fetched meanwhile."""
-        from dagster_kumo.predictions.ahead import fetched
         from dagster_kumo.predictions.files import open_parquet
+        from dagster_kumo.predictions.prefetch import fetched
 
         # Closed here: an interrupt's traceback would keep it, and its threads, alive for a while.
         with closing(fetched(self._files, columns)) as files:

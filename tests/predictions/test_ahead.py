@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from dagster_kumo import KumoClient, KumoConnectionError, Predictions
-from dagster_kumo.predictions.ahead import READY, STREAMS
 from dagster_kumo.predictions.files import LiveFile
+from dagster_kumo.predictions.prefetch import READY, STREAMS
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import Addresses
 from dagster_kumo.predictions.store.store import PartitionStore
