@@ -6,8 +6,8 @@ import json
 from html import escape
 
 from dagster_kumo.local.folder import API_KEY
-from dagster_kumo.local.jobs import Job
-from dagster_kumo.local.service import Service
+from dagster_kumo.local.service.jobs import Job
+from dagster_kumo.local.service.service import Service
 
 _NOTE = (
     "This is the local stand-in of dagster-kumo, <b>not Kumo</b>. Its predictions come from a small "

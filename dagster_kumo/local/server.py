@@ -15,14 +15,14 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from dagster_kumo.local import pages
-from dagster_kumo.local.catalog import Catalog, check_group
-from dagster_kumo.local.exports import Exports
 from dagster_kumo.local.folder import API_KEY
-from dagster_kumo.local.predictions import PredictionJobs
-from dagster_kumo.local.service import ApiError, Call, Service
-from dagster_kumo.local.sources import SourceTables
-from dagster_kumo.local.tables import PredictionTables
-from dagster_kumo.local.training import TrainingJobs
+from dagster_kumo.local.service.catalog import Catalog, check_group
+from dagster_kumo.local.service.exports import Exports
+from dagster_kumo.local.service.prediction_jobs import PredictionJobs
+from dagster_kumo.local.service.prediction_tables import PredictionTables
+from dagster_kumo.local.service.service import ApiError, Call, Service
+from dagster_kumo.local.service.source_tables import SourceTables
+from dagster_kumo.local.service.training_jobs import TrainingJobs
 
 Answer = Callable[[Call], Any]
 

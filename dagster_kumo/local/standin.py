@@ -232,10 +232,10 @@ class _Running:
         # The web server is loaded here, so that importing this package stays cheap.
         import uvicorn
 
-        from dagster_kumo.local.files import FileServer
-        from dagster_kumo.local.jobs import JobRunner, JobStore
         from dagster_kumo.local.server import Application
-        from dagster_kumo.local.service import Service
+        from dagster_kumo.local.service.files import FileServer
+        from dagster_kumo.local.service.jobs import JobRunner, JobStore
+        from dagster_kumo.local.service.service import Service
         from dagster_kumo.local.wire import Connection, Recorder, Wire
 
         self.folder = DataFolder(data)

@@ -12,8 +12,8 @@ import json
 from typing import Any
 
 from dagster_kumo.local.folder import read_json, write_json
-from dagster_kumo.local.jobs import now
-from dagster_kumo.local.service import ApiError, Call, Service, validation
+from dagster_kumo.local.service.jobs import now
+from dagster_kumo.local.service.service import ApiError, Call, Service, validation
 from dagster_kumo.local.tasks import QUERIES, Query, graph_of
 
 GROUPS = {"group-analytics": "Analytics", "group-marketing": "Marketing"}

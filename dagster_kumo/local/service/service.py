@@ -10,10 +10,10 @@ from typing import Any
 
 from dagster_kumo.local.data import NUM_DAYS, Calendar
 from dagster_kumo.local.faults import Faults
-from dagster_kumo.local.files import FileServer
 from dagster_kumo.local.folder import DataFolder
-from dagster_kumo.local.jobs import Job, JobFailed, JobRunner, JobStore, Kind, Stage
 from dagster_kumo.local.models import Model, load_model
+from dagster_kumo.local.service.files import FileServer
+from dagster_kumo.local.service.jobs import Job, JobFailed, JobRunner, JobStore, Kind, Stage
 from dagster_kumo.local.tasks import Query, Split
 
 # How far past the end of the data an anchor may lie.

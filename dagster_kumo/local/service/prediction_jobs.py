@@ -11,11 +11,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from dagster_kumo.local.exports import Exports, bucket_folder
-from dagster_kumo.local.jobs import Job, JobFailed, Stage, now
 from dagster_kumo.local.models import entities_at, features_at
-from dagster_kumo.local.outputs import embeddings_table, parts, predictions_table, write_parts
-from dagster_kumo.local.service import (
+from dagster_kumo.local.service.exports import Exports, bucket_folder
+from dagster_kumo.local.service.jobs import Job, JobFailed, Stage, now
+from dagster_kumo.local.service.outputs import (
+    embeddings_table,
+    parts,
+    predictions_table,
+    write_parts,
+)
+from dagster_kumo.local.service.prediction_tables import PredictionTables, read_custom_table
+from dagster_kumo.local.service.service import (
     ApiError,
     Call,
     Service,
@@ -24,8 +30,7 @@ from dagster_kumo.local.service import (
     tag_errors,
     validation,
 )
-from dagster_kumo.local.tables import PredictionTables, read_custom_table
-from dagster_kumo.local.training import TrainingJobs
+from dagster_kumo.local.service.training_jobs import TrainingJobs
 
 _BATCH = 512
 _OPTIONS: dict[str, Any] = {

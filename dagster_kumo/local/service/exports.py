@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dagster_kumo.local.jobs import Job, JobFailed, Stage
-from dagster_kumo.local.outputs import parts
-from dagster_kumo.local.service import ApiError, Call, Service, problem
+from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
+from dagster_kumo.local.service.outputs import parts
+from dagster_kumo.local.service.service import ApiError, Call, Service, problem
 
 if TYPE_CHECKING:
     import duckdb

@@ -1,0 +1,1 @@
+"""What answers: jobs, files, tables and exports of the stand-in."""
