@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-NEEDED = {"dagster_kumo/py.typed", "dagster_kumo/local/cdnow.parquet"}
+NEEDED = {"dagster_kumo/py.typed", "dagster_kumo/local/model/cdnow.parquet"}
 EXTRAS_ONLY = (
     "starlette",
     "sklearn",

@@ -40,7 +40,7 @@ def local(
             "Install them with: pip install 'dagster-kumo[local]'"
         )
     from dagster_kumo.local import LocalKumo
-    from dagster_kumo.local.tasks import TRAINING_JOBS
+    from dagster_kumo.local.model.tasks import TRAINING_JOBS
 
     ended = threading.Event()
 

@@ -2,7 +2,7 @@
 
 It speaks Kumo's job API over HTTP: prediction jobs that queue, run and end; presigned, expiring
 file urls; prediction tables, training jobs with measured holdout metrics, tags, exports. Its
-predictions come from a small model fitted on real transactions (see `dagster_kumo.local.data`) and
+predictions come from a small model fitted on real transactions (see `dagster_kumo.local.model.data`) and
 change with the anchor time, honestly: nothing later than the anchor is used.
 
 - `LocalKumo`: in this process, for tests, with faults on demand.
@@ -12,11 +12,11 @@ change with the anchor time, honestly: nothing later than the anchor is used.
 
 Training jobs: `trainingjob-cdnow-purchase` (will the customer buy in the next 30 days),
 `trainingjob-cdnow-spend` (how much), `trainingjob-cdnow-band` (how often); more in
-`dagster_kumo.local.tasks`. It needs the extra `local`: `pip install 'dagster-kumo[local]'`.
+`dagster_kumo.local.model.tasks`. It needs the extra `local`: `pip install 'dagster-kumo[local]'`.
 """
 
-from dagster_kumo.local.data import load_transactions
 from dagster_kumo.local.faults import Fault, Faults
+from dagster_kumo.local.model.data import load_transactions
 from dagster_kumo.local.shared import SharedKumo
 from dagster_kumo.local.standin import LocalKumo
 

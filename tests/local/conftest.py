@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from dagster_kumo.local import LocalKumo
-from dagster_kumo.local.data import Calendar
 from dagster_kumo.local.folder import DataFolder
+from dagster_kumo.local.model.data import Calendar
 
 PURCHASE = "trainingjob-cdnow-purchase"
 LOCAL_BOTH = [

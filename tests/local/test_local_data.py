@@ -12,9 +12,9 @@ import pytest
 
 from dagster_kumo.local import load_transactions
 from dagster_kumo.local import models as m
-from dagster_kumo.local.data import FIRST_DAY, NUM_DAYS, Calendar, Purchases, purchases
 from dagster_kumo.local.folder import DataFolder
-from dagster_kumo.local.tasks import CURRENT, EARLIER
+from dagster_kumo.local.model.data import FIRST_DAY, NUM_DAYS, Calendar, Purchases, purchases
+from dagster_kumo.local.model.tasks import CURRENT, EARLIER
 
 
 def test_the_whole_data_set_is_there():

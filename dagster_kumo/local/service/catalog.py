@@ -12,9 +12,9 @@ import json
 from typing import Any
 
 from dagster_kumo.local.folder import read_json, write_json
+from dagster_kumo.local.model.tasks import QUERIES, Query, graph_of
 from dagster_kumo.local.service.jobs import now
 from dagster_kumo.local.service.service import ApiError, Call, Service, validation
-from dagster_kumo.local.tasks import QUERIES, Query, graph_of
 
 GROUPS = {"group-analytics": "Analytics", "group-marketing": "Marketing"}
 PROJECTS = {

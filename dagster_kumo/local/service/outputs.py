@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dagster_kumo.local.models import Model
-from dagster_kumo.local.tasks import BANDS
+from dagster_kumo.local.model.model import Model
+from dagster_kumo.local.model.tasks import BANDS
 
 if TYPE_CHECKING:
     import pyarrow as pa

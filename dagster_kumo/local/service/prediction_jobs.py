@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from dagster_kumo.local.models import entities_at, features_at
+from dagster_kumo.local.model.model import entities_at, features_at
 from dagster_kumo.local.service.exports import Exports, bucket_folder
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage, now
 from dagster_kumo.local.service.outputs import (

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from dagster_kumo.local.models import entities_at
+from dagster_kumo.local.model.model import entities_at
+from dagster_kumo.local.model.tasks import CURRENT, QUERIES
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
 from dagster_kumo.local.service.outputs import entities_table, parts, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, parse_time, problem
-from dagster_kumo.local.tasks import CURRENT, QUERIES
 
 # Stands for a value that is left to the server.
 _MISSING = "???"

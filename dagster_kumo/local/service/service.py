@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from dagster_kumo.local.data import NUM_DAYS, Calendar
 from dagster_kumo.local.faults import Faults
 from dagster_kumo.local.folder import DataFolder
-from dagster_kumo.local.models import Model, load_model
+from dagster_kumo.local.model.data import NUM_DAYS, Calendar
+from dagster_kumo.local.model.model import Model, load_model
+from dagster_kumo.local.model.tasks import Query, Split
 from dagster_kumo.local.service.files import FileServer
 from dagster_kumo.local.service.jobs import Job, JobFailed, JobRunner, JobStore, Kind, Stage
-from dagster_kumo.local.tasks import Query, Split
 
 # How far past the end of the data an anchor may lie.
 _DAYS_PAST_THE_END = 35

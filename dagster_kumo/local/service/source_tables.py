@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dagster_kumo.local.data import load_transactions
+from dagster_kumo.local.model.data import load_transactions
+from dagster_kumo.local.model.tasks import BAND, graph_of
 from dagster_kumo.local.service.service import ApiError, Call, Service
-from dagster_kumo.local.tasks import BAND, graph_of
 
 _MOST_SAMPLE_ROWS = 1000
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from dagster_kumo.local.models import entities_at, features_at, labels_after
+from dagster_kumo.local.model.model import entities_at, features_at, labels_after
+from dagster_kumo.local.model.tasks import CURRENT, EARLIER, QUERIES, TRAINING_JOBS, Query, Split
 from dagster_kumo.local.service.jobs import Job, Stage, now
 from dagster_kumo.local.service.outputs import anchor_column, table_of, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, problem
-from dagster_kumo.local.tasks import CURRENT, EARLIER, QUERIES, TRAINING_JOBS, Query, Split
 
 _SPLITS = {split.cutoff: split for split in (CURRENT, EARLIER)}
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dagster_kumo.local.data import purchases
-from dagster_kumo.local.tasks import BANDS, HORIZON_DAYS, Split
+from dagster_kumo.local.model.data import purchases
+from dagster_kumo.local.model.tasks import BANDS, HORIZON_DAYS, Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""What predicts: the data, the tasks and the models of the stand-in."""
