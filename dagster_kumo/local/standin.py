@@ -19,7 +19,7 @@ from dagster_kumo.local.folder import API_KEY, DataFolder, write_json
 from dagster_kumo.local.shared import SharedKumo, find, find_or_start, serving_lock
 
 if TYPE_CHECKING:
-    from dagster_kumo.local.wire import RecordedRequest, Recorder
+    from dagster_kumo.local.http.wire import RecordedRequest, Recorder
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 15.0
@@ -232,11 +232,11 @@ class _Running:
         # The web server is loaded here, so that importing this package stays cheap.
         import uvicorn
 
-        from dagster_kumo.local.server import Application
+        from dagster_kumo.local.http.server import Application
+        from dagster_kumo.local.http.wire import Connection, Recorder, Wire
         from dagster_kumo.local.service.files import FileServer
         from dagster_kumo.local.service.jobs import JobRunner, JobStore
         from dagster_kumo.local.service.service import Service
-        from dagster_kumo.local.wire import Connection, Recorder, Wire
 
         self.folder = DataFolder(data)
         self._lock = serving_lock(self.folder.path)

@@ -19,7 +19,7 @@ from dagster_kumo import (
 from dagster_kumo.api.connectors import prediction_output
 from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
-from dagster_kumo.local.wire import RecordedRequest
+from dagster_kumo.local.http.wire import RecordedRequest
 from tests.contract.differences import comparable
 from tests.contract.sdk import Sdk, SdkError, version_of
 

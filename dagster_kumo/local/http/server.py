@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from dagster_kumo.local import pages
 from dagster_kumo.local.folder import API_KEY
+from dagster_kumo.local.http import pages
 from dagster_kumo.local.service.catalog import Catalog, check_group
 from dagster_kumo.local.service.exports import Exports
 from dagster_kumo.local.service.prediction_jobs import PredictionJobs
