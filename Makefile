@@ -55,7 +55,7 @@ test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a
 	@command -v java >/dev/null || { \
 		echo "Installing Java, which Spark runs on ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
-	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/scale
+	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/system/scale
 
 # ROWS="oldest newest" runs only those.
 compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK
@@ -65,7 +65,7 @@ e2e: $(VENV)/.dev ## drive the web UI in a real browser
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
 		echo "Installing Chromium ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
-	@$(BIN)/python -m pytest -m e2e tests/e2e
+	@$(BIN)/python -m pytest -m e2e tests/system/e2e
 
 lint: $(VENV)/.dev ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

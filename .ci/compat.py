@@ -35,14 +35,14 @@ TEST_TOOLS = (
 )
 OLDEST_SDK = "1.2.4"  # the oldest with the same API
 LEFT_OUT = {
-    "tests/contract": "needs the SDK: held against the newest by `make test`, the oldest by the row `sdk`",
+    "tests/system/contract": "needs the SDK: held against the newest by `make test`, the oldest by the row `sdk`",
     "tests/local/test_local_sdk.py": "needs the SDK: runs in `make test`",
     "tests/api/test_connectors.py": "needs the SDK: runs in `make test`",
-    "tests/test_prediction_tables.py": "needs the SDK's models: runs in `make test`",
+    "tests/execution/test_prediction_tables.py": "needs the SDK's models: runs in `make test`",
     "tests/local/test_local_models_parse.py": "needs the SDK's models: runs in `make test`",
-    "tests/e2e": "needs a browser: runs in `make e2e`",
-    "tests/scale": "needs Spark and Dask: runs in `make test-scale`",
-    "tests/test_audit.py": "looks at the versions that `make audit` does",
+    "tests/system/e2e": "needs a browser: runs in `make e2e`",
+    "tests/system/scale": "needs Spark and Dask: runs in `make test-scale`",
+    "tests/system/test_audit.py": "looks at the versions that `make audit` does",
 }
 
 
@@ -193,7 +193,7 @@ def main() -> None:
         outcome = run_tests(
             sys.executable,
             environment / "report.xml",
-            "tests/contract",
+            "tests/system/contract",
             KUMO_SDK_PYTHON=str(sdk_python),
         )
         table.append(("sdk", found["python"], *(found.get(name, "") for name in SHOWN), outcome))

@@ -22,7 +22,6 @@ from dagster_kumo import (
     build_kumo_export_asset,
 )
 from dagster_kumo.local import LocalKumo
-from tests.runs.gate import gate_before
 from tests.support import (
     EMBEDDINGS,
     PREDICTIONS,
@@ -35,6 +34,7 @@ from tests.support import (
     resources,
     wait_until,
 )
+from tests.system.runs.gate import gate_before
 
 
 def test_an_output_can_be_materialized_alone(

@@ -12,8 +12,8 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_kumo import KumoBatchPredictionComponent, KumoIOManager, KumoResource
 from tests.components.sandbox import batch_prediction, keys, project, refusal
-from tests.other_server import OtherServer
 from tests.support import files_below
+from tests.system.other_server import OtherServer
 
 DAILY = "partitions_def: {type: daily, start_date: 2026-01-01}\n"
 

@@ -12,7 +12,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_kumo import KumoBatchPredictionComponent, KumoWorkspaceComponent
 from tests.components.sandbox import keys, project
-from tests.other_server import OtherServer, training_job
+from tests.system.other_server import OtherServer, training_job
 
 PAGE = (Path(__file__).parents[2] / "docs" / "components.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)

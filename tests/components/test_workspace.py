@@ -16,9 +16,9 @@ from dagster.components.testing.utils import DefsFolderSandbox
 from dagster_kumo import KumoError
 from dagster_kumo.execution.metadata import BATCH_PREDICTION
 from tests.components.sandbox import keys, workspace
-from tests.other_server import OtherServer
-from tests.other_server import training_job as any_training_job
 from tests.support import files_below
+from tests.system.other_server import OtherServer
+from tests.system.other_server import training_job as any_training_job
 
 CONNECTION = """\
 kumo:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dagster_kumo.local import load_transactions
-from dagster_kumo.local import models as m
 from dagster_kumo.local.folder import DataFolder
+from dagster_kumo.local.model import model as m
 from dagster_kumo.local.model.data import FIRST_DAY, NUM_DAYS, Calendar, Purchases, purchases
 from dagster_kumo.local.model.tasks import CURRENT, EARLIER
 

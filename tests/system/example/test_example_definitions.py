@@ -1,0 +1,154 @@
+"""The example's definitions, before anything runs."""
+
+import os
+import subprocess
+import sys
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+from example_project.definitions import defs
+from example_project.defs.drift import purchase_drift
+from example_project.partitions import first_day, weekly
+from example_project.resources import StandInKumo, kumo_resource
+
+from dagster_kumo import KumoResource, Predictions
+from dagster_kumo.predictions.store.tables import as_predictions
+
+PROJECT = Path(__file__).parents[3] / "example_project"
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return defs()
+
+
+def _upstream(definitions: dg.Definitions, key: str) -> set[str]:
+    graph = definitions.resolve_asset_graph()
+    parents = graph.get(dg.AssetKey(key.split("/"))).parent_keys
+    return {parent.to_user_string() for parent in parents}
+
+
+def test_dg_accepts_the_project_and_loading_it_starts_nothing(tmp_path: Path) -> None:
+    check = subprocess.run(
+        [Path(sys.executable).with_name("dg"), "check", "defs"],
+        cwd=PROJECT,
+        env={**os.environ, "EXAMPLE_DATA": str(tmp_path / "data"), "DAGSTER_HOME": str(tmp_path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert check.returncode == 0, check.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def test_everything_is_connected(definitions: dg.Definitions) -> None:
+    tables = {"customers", "purchases"}
+    assert _upstream(definitions, "customers") == {"purchases"}
+    assert _upstream(definitions, "purchase/model") == tables
+    for output in ("purchase/predictions", "purchase/embeddings"):
+        assert _upstream(definitions, output) == {"purchase/model", *tables}
+    assert _upstream(definitions, "purchase/predictions_in_snowflake") == {"purchase/predictions"}
+    assert _upstream(definitions, "call_list") == {
+        "purchase/predictions",
+        "spend/predictions",
+        "purchases",
+    }
+    assert _upstream(definitions, "purchase_drift") == {"purchase/predictions"}
+
+
+def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
+    for spec in definitions.resolve_all_asset_specs():
+        assert spec.description, spec.key
+        assert spec.owners, spec.key
+        assert spec.kinds, spec.key
+        assert spec.group_name in {"shop", "purchase", "spend", "sales"}, spec.key
+
+
+def test_the_job_makes_all_of_a_day(definitions: dg.Definitions) -> None:
+    job = definitions.resolve_job_def("daily_call_list")
+    made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert made == {
+        "purchases",
+        "customers",
+        "purchase/predictions",
+        "purchase/embeddings",
+        "purchase/predictions_in_snowflake",
+        "spend/predictions",
+        "call_list",
+    }
+
+
+@pytest.mark.parametrize("days_late", [0, 3])
+def test_the_schedule_asks_for_the_day_that_has_ended(
+    definitions: dg.Definitions, days_late: int
+) -> None:
+    """The time of the tick counts: a daemon that was down makes up for each day that it missed."""
+    schedule = definitions.resolve_schedule_def("every_morning")
+    ticked = datetime.now(timezone.utc).date() - timedelta(days=days_late)
+    six = datetime(ticked.year, ticked.month, ticked.day, 6, tzinfo=timezone.utc)
+    with dg.instance_for_test() as instance:
+        tick = schedule.evaluate_tick(
+            dg.build_schedule_context(
+                instance=instance,
+                scheduled_execution_time=six,
+                repository_def=definitions.get_repository_def(),
+            )
+        )
+    (request,) = tick.run_requests or []
+    assert request.partition_key == (ticked - timedelta(days=1)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("today", "first"),
+    [
+        (date(2027, 1, 1), date(2026, 8, 1)),
+        (date(2027, 5, 31), date(2026, 12, 1)),
+        (date(2027, 6, 1), date(2027, 1, 1)),
+        (date(2027, 12, 31), date(2027, 7, 1)),
+    ],
+)
+def test_the_partitions_begin_on_the_first_of_a_month(today: date, first: date) -> None:
+    assert first_day(today) == first
+    # Enough for Dagit's plots, and nothing that the stand-in refuses as too early.
+    assert timedelta(days=120) < today - first < timedelta(days=200)
+
+
+def test_weeks_begin_on_mondays_and_the_running_one_is_there() -> None:
+    weeks = [date.fromisoformat(week) for week in weekly.get_partition_keys()]
+    assert all(week.weekday() == 0 for week in weeks)
+    today = datetime.now(timezone.utc).date()
+    assert weeks[-1] <= today < weeks[-1] + timedelta(weeks=1)
+
+
+def test_kumo_itself_is_used_when_there_is_a_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUMO_API_KEY", "customer:secret")
+    assert type(kumo_resource(str(tmp_path))) is KumoResource
+    monkeypatch.delenv("KUMO_API_KEY")
+    assert type(kumo_resource(str(tmp_path))) is StandInKumo
+
+
+def _scores(*probabilities: float) -> Predictions:
+    return as_predictions(pd.DataFrame({"True_PROB": probabilities}))
+
+
+def test_drift_tells_a_calm_day_from_another_one() -> None:
+    calm, other = [0.01, 0.02, 0.03, 0.3] * 100, [0.01, 0.3, 0.6, 0.9] * 100
+    days = {"2026-03-02": calm, "2026-03-03": calm, "2026-03-05": other}
+    output = purchase_drift({day: _scores(*values) for day, values in days.items()})
+    table = output.value
+    assert table["day"].tolist() == list(days)
+    assert table["customers"].tolist() == [400, 400, 400]
+    assert table["likely"].tolist() == [0.25, 0.25, 0.75]
+    assert table["mean_probability"].tolist() == pytest.approx([0.09, 0.09, 0.4525])
+    assert table["drift"].iloc[:2].tolist() == [0, 0]
+    assert table["drift"].iloc[2] > 0.25
+
+
+def test_a_week_without_predictions_has_no_drift() -> None:
+    with pytest.raises(dg.Failure, match="No day of this week"):
+        purchase_drift({})

@@ -1,0 +1,126 @@
+"""Dagster's own web server on the definitions of these tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[3]
+LOCATION = "tests.system.runs.definitions"
+YAML = """
+telemetry: {enabled: false}
+run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}
+"""
+LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+RE_EXECUTE = """mutation($params: ReexecutionParams!) {
+    launchRunReexecution(reexecutionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) {
+    __typename ... on TerminateRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+
+class Webserver:
+    """A running web server; Dagster's default launcher runs what it is asked to launch."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Ask its GraphQL API."""
+        answer = requests.post(
+            f"{self._url}/graphql", json={"query": query, "variables": variables}, timeout=60
+        )
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+    def launch(
+        self,
+        job: str,
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        steps: Sequence[str] = (),
+    ) -> str:
+        """Launch a run, of some steps or all: its id."""
+        params: dict[str, Any] = {
+            "selector": {
+                "repositoryLocationName": LOCATION,
+                "repositoryName": "__repository__",
+                "jobName": f"make_{job}",
+            },
+            "runConfigData": config,
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        }
+        if steps:
+            params["stepKeys"] = list(steps)
+        return self._run_id(self.ask(LAUNCH, params=params)["launchRun"])
+
+    def re_execute(self, run_id: str) -> str:
+        """Launch what a run has left undone: the id of the new run."""
+        params = {"parentRunId": run_id, "strategy": "FROM_FAILURE"}
+        return self._run_id(self.ask(RE_EXECUTE, params=params)["launchRunReexecution"])
+
+    def terminate(self, run_id: str) -> None:
+        """What the button does."""
+        self._run_id(self.ask(TERMINATE, id=run_id)["terminateRun"])
+
+    def is_up(self) -> bool:
+        """Whether it answers, with the code location loaded."""
+        query = """{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries {
+            entries { loadStatus } } } repositoriesOrError { ... on RepositoryConnection {
+            nodes { name } } ... on PythonError { message } } }"""
+        try:
+            answer = self.ask(query)
+        except requests.RequestException:
+            return False
+        entries = answer["locationStatusesOrError"]["entries"]
+        if not entries or any(entry["loadStatus"] != "LOADED" for entry in entries):
+            return False
+        assert answer["repositoriesOrError"].get("nodes"), answer
+        return True
+
+    def _run_id(self, answer: dict[str, Any]) -> str:
+        assert "run" in answer, answer
+        return answer["run"]["runId"]
+
+
+@contextmanager
+def webserver(home: Path, environment: Mapping[str, str]) -> Iterator[Webserver]:
+    """Serve the instance in a folder, for a while."""
+    (home / "dagster.yaml").write_text(YAML)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "dagster-webserver"), "-m", LOCATION]
+    with (home / "webserver.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "-h", "127.0.0.1", "-p", str(port)],
+            cwd=ROOT,
+            env={**os.environ, **environment, "DAGSTER_HOME": str(home)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Started from a background job, SIGINT would be ignored, and nothing could stop it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    try:
+        server = Webserver(f"http://127.0.0.1:{port}")
+        wait_until(lambda: server.is_up() or process.poll() is not None)
+        assert process.poll() is None, (home / "webserver.log").read_text()
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)

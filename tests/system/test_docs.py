@@ -1,0 +1,287 @@
+"""The pages say what is: their code runs, their commands and links are there, and nothing is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import dagster_kumo
+from dagster_kumo.local import LocalKumo
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    ROOT / "example_project" / "README.md",
+    *(ROOT / name for name in ("CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
+START = DOCS / "index.md"
+TESTING = DOCS / "guides" / "testing.md"
+LANGUAGES = {"python", "bash", "yaml", "text", "sql", "toml"}
+PURCHASE = "trainingjob-cdnow-purchase"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+def having(language: str) -> Any:
+    pages = [page for page in PAGES if blocks(page, language)]
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@pytest.fixture
+def _account(kumo: LocalKumo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment as a reader of the pages has it, with a folder to work in."""
+    monkeypatch.setenv("KUMO_API_KEY", kumo.api_key)
+    monkeypatch.setenv("KUMO_API_ENDPOINT", kumo.url)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(page: Path, **instead: str) -> dict[str, Any]:
+    """Run the Python of a page, from its first block to its last, and return its names."""
+    names: dict[str, Any] = {"__name__": page.stem}
+    for number, code in enumerate(blocks(page, "python")):
+        if code.startswith("# The official SDK"):
+            continue  # tests/system/contract/test_guide.py runs it
+        for placeholder, value in {"trainingjob-...": PURCHASE, **instead}.items():
+            code = code.replace(placeholder, value)
+        # No `from __future__ import annotations` of this module: Dagster looks at annotations as objects.
+        exec(compile(code, f"{page.name}[{number}]", "exec", dont_inherit=True), names)
+    return names
+
+
+@having("python")
+@pytest.mark.usefixtures("_account")
+def test_the_python_of_a_page_runs(page: Path, done_job_id: str) -> None:
+    names = run(page, **{"bp-job-...": done_job_id})
+    defs = names.get("defs")
+    if isinstance(defs, dg.Definitions):
+        dg.Definitions.validate_loadable(defs)
+        defs.resolve_asset_graph()
+
+
+def test_the_readme_names_the_assets_that_its_definitions_make() -> None:
+    (said,) = re.findall(
+        r"^That makes (.*?),\nconnected", README.read_text(), re.DOTALL | re.MULTILINE
+    )
+    names: dict[str, Any] = {}
+    exec(compile(blocks(README, "python")[0], README.name, "exec", dont_inherit=True), names)
+    keys = names["defs"].resolve_asset_graph().get_all_asset_keys()
+    assert set(re.findall(r"`(\S+)`", said)) == {
+        key.to_user_string() for key in keys if key.path[0] not in ("customers", "orders")
+    }
+
+
+@pytest.mark.usefixtures("_account")
+def test_the_start_page_leads_to_a_materialization_whose_metadata_are_explained() -> None:
+    defs = run(START)["defs"]
+    repository = defs.get_repository_def()
+    newest = repository.assets_defs_by_key[
+        dg.AssetKey(["likely_to_buy"])
+    ].partitions_def.get_last_partition_key()
+    made = defs.resolve_implicit_global_asset_job_def().execute_in_process(partition_key=newest)
+    assert made.success
+
+    (event,) = made.asset_materializations_for_node("purchase")
+    page = (DOCS / "reference" / "metadata.md").read_text()
+    explained = set(re.findall(r"`(dagster[-a-z]*/[^`]+)`", page))
+    found = {
+        re.sub(r"(dagster-kumo)/[A-Za-z_]+/", r"\1/<column>/", entry) for entry in event.metadata
+    }
+    assert "dagster-kumo/statistics" in found
+    assert found <= explained
+    assert "Stored 23,570 rows" in START.read_text()
+    assert event.metadata["dagster/row_count"].value == 23_570
+
+
+def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text("\n\n".join(blocks(TESTING, "python")))
+    # Apart from the session that this runs in: its settings, its timer and its workers.
+    apart = ["-c", os.devnull, f"--rootdir={tmp_path}", "-q"]
+    plugins = [f"-pno:{name}" for name in ("cacheprovider", "timeout", "xdist")]
+    assert pytest.main([str(tmp_path), *apart, *plugins]) == pytest.ExitCode.OK
+
+
+def test_the_yaml_of_the_pages_loads() -> None:
+    for block in (block for page in PAGES for block in blocks(page, "yaml")):
+        for document in yaml.safe_load_all(block):
+            assert document
+            if isinstance(document, dict) and str(document.get("type", "")).startswith(
+                "dagster_kumo."
+            ):
+                module, _, name = document["type"].rpartition(".")
+                assert hasattr(import_module(module), name), document["type"]
+
+
+@having("bash")
+def test_the_commands_of_a_page_are_there(page: Path) -> None:
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                words = words[1:]
+            if words:
+                _check_command(words)
+
+
+def _check_command(words: list[str]) -> None:
+    program, *arguments = words
+    if program == "pip":
+        for argument in arguments[1:]:
+            if re.match(r"(dagster-kumo|\.)\[", argument):
+                extras = Requirement(argument.replace(".[", "dagster-kumo[", 1)).extras
+                assert extras <= set(_extras()), argument
+    elif program == "make":
+        assert set(arguments) <= _make_targets(), arguments
+    elif program in _COMMANDS:
+        command: click.Command = _COMMANDS[program]()
+        while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+            assert arguments[0] in command.commands, f"{program} has no {arguments[0]}"
+            command = command.commands[arguments.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+        assert given <= options | {"--help", "-h"}, f"{' '.join(words)} has no {given - options}"
+    else:
+        assert program in {"export", "cd", "mkdir", "git", "python", "uvx", "kubectl"}, (
+            f"How is {program!r} checked?"
+        )
+
+
+def _kumo_command() -> click.Command:
+    (script,) = entry_points(group="console_scripts", name="dagster-kumo")
+    return script.load()
+
+
+def _dagster_command() -> click.Command:
+    from dagster._cli import create_dagster_cli  # its entry point is a function that runs it
+
+    return create_dagster_cli()
+
+
+def _dg_command() -> click.Command:
+    from dagster_dg_cli.cli import create_dg_cli  # the same
+
+    return create_dg_cli()
+
+
+_COMMANDS = {
+    "dagster-kumo": cache(_kumo_command),
+    "dagster": cache(_dagster_command),
+    "dg": cache(_dg_command),
+}
+
+
+def _extras() -> list[str]:
+    section = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    return re.findall(r"^([a-z-]+) = \[", section.partition("\n[")[0], flags=re.MULTILINE)
+
+
+def _make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_has_code_that_is_checked_and_links_that_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    fences = re.findall(r"^ *```(.*)$", text, flags=re.MULTILINE)[::2]
+    assert set(fences) <= LANGUAGES | {""}
+    links = re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    )
+    for link in links:
+        path, _, _ = link.partition("#")
+        if path and "://" not in link:
+            target = (page.parent / path).resolve()
+            assert target.exists(), link
+            # What lies elsewhere in the repository is not in the site.
+            assert DOCS not in page.parents or DOCS in target.parents, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+    for file, function in re.findall(r"`(tests/\S+\.py)::(\w+)`", page.read_text()):
+        assert re.search(rf"^def {function}\(", (ROOT / file).read_text(), flags=re.MULTILINE)
+
+
+def test_every_guarantee_names_the_test_that_holds_it() -> None:
+    page = (DOCS / "guarantees.md").read_text().partition("## What is not guaranteed")[0]
+    rows = re.findall(r"^\| (?!---|what happens|promise)(.+) \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) >= 40
+    assert all("::test_" in tests for _, tests in rows)
+
+
+def test_every_page_has_its_place_in_the_menu() -> None:
+    def pages(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inner in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages(inner)
+
+    menu = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(menu) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    named = set(re.findall(r"^::: dagster_kumo\.(\S+)$", reference, flags=re.MULTILINE))
+    errors = set(dir(import_module("dagster_kumo.api.errors")))  # a page of its own, as a module
+    assert set(dagster_kumo.__all__) - {"__version__"} - errors <= named
+
+
+@pytest.mark.parametrize("name", ["KumoResource", "SnowflakeCredentials", "KumoIOManager"])
+def test_every_setting_is_in_the_reference_as_it_is_defined(name: str) -> None:
+    page = (DOCS / "reference" / "resources.md").read_text()
+    section = page.partition(f"\n::: dagster_kumo.{name}\n")[2].partition("\n::: ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", section, flags=re.MULTILINE)
+    fields = getattr(dagster_kumo, name).model_fields
+    assert [row[0] for row in rows] == list(fields)
+    for field, default, description in rows:
+        info = fields[field]
+        value = info.get_default(call_default_factory=True)
+        assert default == ("required" if info.is_required() else f"`{value!r}`")
+        assert info.description in (None, description)
+
+
+def test_every_module_is_on_the_map() -> None:
+    package = Path(dagster_kumo.__file__).parent
+    modules = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if path.name not in ("__init__.py", "version.py")
+    }
+    on_the_map = set(
+        re.findall(
+            r"^\| `([\w/]+\.py)` \|", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE
+        )
+    )
+    assert on_the_map == modules
+
+
+def test_examples_are_headed_as_the_reference_reads_them() -> None:
+    package = Path(dagster_kumo.__file__).parent
+    # `Example:` would be a box with the prompts as quotations; `Examples:` is code.
+    assert [
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"^ *Example:$", path.read_text(), flags=re.MULTILINE)
+    ] == []
