@@ -67,11 +67,12 @@ e2e: $(VENV)/.dev ## drive the web UI in a real browser
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 	@$(BIN)/python -m pytest -m e2e tests/system/e2e
 
-lint: $(VENV)/.dev ## ruff, pyright, import-linter
+lint: $(VENV)/.dev ## ruff, pyright, import-linter, deptry
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
 
 audit: $(VENV)/.dev ## look for dependencies that are known to be vulnerable
 	@$(BIN)/python .ci/audit.py

@@ -16,7 +16,7 @@ from dagster_kumo.api.connectors import (
     WriteMode,
 )
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.execution.adopted_job import fetched_job
+from dagster_kumo.execution.adopted_job import adopted_job
 from dagster_kumo.execution.export_run import ExportRun
 from dagster_kumo.execution.model_observation import observe_model, trained_model
 from dagster_kumo.execution.prediction_run import PredictionRun
@@ -24,6 +24,8 @@ from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.termination import CancelOnTermination
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
+
+DEFAULT_RESOURCE_KEY = "kumo"
 
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 
@@ -186,7 +188,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         Launches one job for each partition of the run, or attaches to the one that an earlier
         attempt launched, waits for it, and hands each selected output to the I/O manager as
         `Predictions`, which is read only there. With `prediction_table="generate"`, a job for each
-        table comes first. A run whose tag `dagster-kumo/fetch_job` names a job that is done delivers
+        table comes first. A run whose tag `dagster-kumo/deliver_job` names a job that is done delivers
         that one instead.
 
         Args:
@@ -203,11 +205,11 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """
         definition = RunDefinition(context)
         client = self.get_client()
-        fetched = fetched_job(context, client, definition)
-        trained = fetched.model if fetched else trained_model(client, definition.prediction)
+        adopted = adopted_job(context, client, definition)
+        trained = adopted.model if adopted else trained_model(client, definition.prediction)
         if model is not None:
             observe_model(context, client, trained, model)
-        yield from PredictionRun(context, self, definition, trained, fetched).results()
+        yield from PredictionRun(context, self, definition, trained, adopted).results()
 
     def export(
         self,

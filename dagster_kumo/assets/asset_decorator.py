@@ -21,11 +21,9 @@ from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.export_run import names_partition
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import check_anchor
+from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
-from dagster_kumo.resource import KumoResource
-
-DEFAULT_RESOURCE_KEY = "kumo"
-DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"
+from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 PredictedKind = Literal["prediction_table", "predictions", "embeddings"]
 

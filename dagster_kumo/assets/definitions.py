@@ -12,8 +12,6 @@ from typing_extensions import Unpack
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.asset_decorator import (
-    DEFAULT_IO_MANAGER_KEY,
-    DEFAULT_RESOURCE_KEY,
     AssetOptions,
     build_kumo_export_asset,
     completed_spec,
@@ -23,8 +21,9 @@ from dagster_kumo.assets.asset_decorator import (
 )
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
+from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
-from dagster_kumo.resource import KumoResource
+from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets.asset_decorator import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import window_of
 from dagster_kumo.execution.partitions.previous import partition_before
-from dagster_kumo.io_manager.io_manager import KumoIOManager
+from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY, KumoIOManager
 
 if TYPE_CHECKING:
     from dagster_kumo.checks.findings import Finding, StoredOutput

@@ -13,8 +13,6 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import BaseModel
 
 from dagster_kumo.assets.asset_decorator import (
-    DEFAULT_IO_MANAGER_KEY,
-    DEFAULT_RESOURCE_KEY,
     AssetOptions,
 )
 from dagster_kumo.assets.definitions import build_kumo_assets_definitions
@@ -27,9 +25,9 @@ from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRet
 from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
-from dagster_kumo.io_manager.io_manager import KumoIOManager
+from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY, KumoIOManager
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
-from dagster_kumo.resource import KumoResource
+from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 PREDICTION = Section(BatchPrediction)
 

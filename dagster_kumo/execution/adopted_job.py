@@ -25,12 +25,12 @@ from dagster_kumo.sensor.watched_assets import (
     seconds_of,
 )
 
-FETCH_JOB_TAG = "dagster-kumo/fetch_job"
+DELIVER_JOB_TAG = "dagster-kumo/deliver_job"
 """The tag of a run that names the prediction job whose result is to be delivered."""
 
 
 @dataclass(frozen=True)
-class FetchedJob:
+class AdoptedJob:
     """A job that is done, and that belongs to the assets and the partition of a run."""
 
     result: BatchPredictionJobResult
@@ -40,9 +40,9 @@ class FetchedJob:
     seconds: float
 
 
-def fetched_job(
+def adopted_job(
     context: dg.AssetExecutionContext, client: KumoClient, definition: RunDefinition
-) -> FetchedJob | None:
+) -> AdoptedJob | None:
     """The job that the run is to deliver; None for a run that launches its own.
 
     Raises:
@@ -51,13 +51,13 @@ def fetched_job(
         KumoModelError: it used another model than the assets'.
         KumoDataError: it predicted for another time than the partition's, or for other entities.
     """
-    job_id = context.run.tags.get(FETCH_JOB_TAG)
+    job_id = context.run.tags.get(DELIVER_JOB_TAG)
     if job_id is None:
         return None
     if definition.several_partitions or definition.makes_table:
         what = "several partitions" if definition.several_partitions else "a prediction table"
         raise ValueError(
-            f"The tag {FETCH_JOB_TAG} names one prediction job, {job_id}, but the run is for {what}.\n"
+            f"The tag {DELIVER_JOB_TAG} names one prediction job, {job_id}, but the run is for {what}.\n"
             "Materialize the predictions or embeddings of one partition, or leave the tag out."
         )
     result = BatchPredictionJobResult(job_id, client)
@@ -84,7 +84,7 @@ def fetched_job(
         )
     table_id = job.config.pred_table_job_id
     stated_by_table = job.config.prediction_time is None and table_id is not None
-    return FetchedJob(
+    return AdoptedJob(
         result,
         model,
         GeneratedTable(table_id, time) if stated_by_table and table_id is not None else None,

@@ -14,7 +14,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, TrainingJobResource
-from dagster_kumo.execution.adopted_job import FetchedJob
+from dagster_kumo.execution.adopted_job import AdoptedJob
 from dagster_kumo.execution.launch.base import Launch, PredictionLaunch, TableLaunch
 from dagster_kumo.execution.launch.identity import JOB_ID_METADATA
 from dagster_kumo.execution.metadata import job_metadata, table_metadata
@@ -59,7 +59,7 @@ class PredictionRun:
         kumo: the connection, and how long to wait.
         definition: what to make.
         model: the trained model that predicts.
-        fetched: a job that is done already, to be delivered instead of launching one.
+        adopted: a job that is done already, to be delivered instead of launching one.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class PredictionRun:
         kumo: KumoResource,
         definition: RunDefinition,
         model: TrainingJobResource,
-        fetched: FetchedJob | None = None,
+        adopted: AdoptedJob | None = None,
     ) -> None:
         self._context = context
         self._kumo = kumo
         self._client = kumo.get_client()
         self._definition = definition
         self._model = model
-        self._fetched = fetched
+        self._adopted = adopted
         self._jobs = RunJobs(context, kumo.cancel_on_termination)
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
@@ -86,9 +86,9 @@ class PredictionRun:
         definition = self._definition
         with self._jobs.ended_with_the_run():
             tables: dict[str | None, GeneratedTable] = {}
-            if self._fetched is not None:
-                if self._fetched.table is not None:
-                    tables[definition.partition_keys[0]] = self._fetched.table
+            if self._adopted is not None:
+                if self._adopted.table is not None:
+                    tables[definition.partition_keys[0]] = self._adopted.table
             elif definition.table is not None and definition.makes_table:
                 yield self._tables_made(definition.table, tables)
             elif definition.table is not None:
@@ -119,11 +119,11 @@ class PredictionRun:
         self, tables: Mapping[str | None, GeneratedTable]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         def predict(key: str | None) -> _Done:
-            if (fetched := self._fetched) is not None:
+            if (adopted := self._adopted) is not None:
                 self._context.log.info(
-                    f"Delivering prediction job {fetched.result.id}, which is done: the run's tag names it"
+                    f"Delivering prediction job {adopted.result.id}, which is done: the run's tag names it"
                 )
-                return _Done(fetched.result, fetched.seconds)
+                return _Done(adopted.result, adopted.seconds)
             started = time.monotonic()
             result = self._predict(key, tables.get(key))
             return _Done(result, time.monotonic() - started)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
     from dagster_kumo.predictions.store.transfer import Transferred
 
+DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"
+
 RowCountCheck = Literal["error", "warn", "off"]
 
 

@@ -51,7 +51,7 @@ def stored_metadata(
         "dagster/row_count": transferred.num_rows,
         "dagster/size_bytes": transferred.size_bytes,
         "dagster/column_schema": column_schema(transferred.schema),
-        f"{NAMESPACE}num_partitions": len(transferred.files),
+        f"{NAMESPACE}num_files": len(transferred.files),
     }
     tellers: dict[str, Callable[[], Mapping[str, Any]]] = {}
     summary = transferred.summary

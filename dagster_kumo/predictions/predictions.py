@@ -101,12 +101,12 @@ class Predictions:
         return [file.path for file in self._files]
 
     @property
-    def num_partitions(self) -> int:
+    def num_files(self) -> int:
         """The number of partition files."""
         return len(self._files)
 
     def __len__(self) -> int:
-        return self.num_partitions
+        return self.num_files
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -122,15 +122,15 @@ class Predictions:
         return self._num_rows
 
     def __iter__(self) -> Iterator[pa.Table]:
-        return self.iter_partitions()
+        return self.iter_tables()
 
-    def iter_partitions(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def iter_tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Each partition file as a `pyarrow.Table`, one after the other."""
         return self._read(lambda parquet, names: [parquet.read(columns=names)], columns)
 
-    def partition(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The partition file at `index` as a `pyarrow.Table`."""
-        return next(Predictions([self._files[index]]).iter_partitions(columns))
+        return next(Predictions([self._files[index]]).iter_tables(columns))
 
     def iter_batches(
         self, batch_size: int = BATCH_ROWS, columns: Sequence[str] | None = None
@@ -143,7 +143,7 @@ class Predictions:
 
     def iter_pandas(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Each partition file as a `pandas.DataFrame`."""
-        for table in self.iter_partitions(columns):
+        for table in self.iter_tables(columns):
             yield table.to_pandas()
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -151,7 +151,7 @@ class Predictions:
         import pyarrow as pa
 
         self._some_files()
-        tables = list(self.iter_partitions(columns))
+        tables = list(self.iter_tables(columns))
         with _fitting_together():
             return pa.concat_tables(tables, promote_options="default")
 
@@ -161,7 +161,7 @@ class Predictions:
 
         self._some_files()
         with _fitting_together():
-            return to_frame(self.iter_partitions(columns), len(self))
+            return to_frame(self.iter_tables(columns), len(self))
 
     def to_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Everything as a stream of record batches, for DuckDB and the like.

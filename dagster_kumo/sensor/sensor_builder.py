@@ -11,12 +11,11 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError
 from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
-from dagster_kumo.assets.asset_decorator import DEFAULT_RESOURCE_KEY
-from dagster_kumo.execution.adopted_job import FETCH_JOB_TAG
+from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import materialized_job_ids
 from dagster_kumo.execution.metadata import job_metadata
 from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.resource import KumoResource
+from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 from dagster_kumo.sensor.job_search import Cursor, JobSearch, Limit, TickOver
 from dagster_kumo.sensor.watched_assets import (
     ModelAssets,
@@ -44,7 +43,7 @@ def build_kumo_sensor(
     assets: Iterable[dg.AssetsDefinition | dg.AssetSpec],
     *,
     name: str = "kumo_jobs_sensor",
-    fetch: bool = False,
+    deliver: bool = False,
     lookback: timedelta = timedelta(days=1),
     max_calls_per_tick: int = DEFAULT_CALLS,
     resource_key: str = DEFAULT_RESOURCE_KEY,
@@ -56,13 +55,13 @@ def build_kumo_sensor(
     """Make a sensor that finds prediction jobs which were launched outside Dagster and are done.
 
     Each job of the assets' models shows up once: as a materialization of the partition that it
-    predicted for, or, with `fetch=True`, by a run that brings its data. What Dagster launched itself
+    predicted for, or, with `deliver=True`, by a run that brings its data. What Dagster launched itself
     is left alone, and so is a job that a materialization names already.
 
     Args:
         assets: what `build_kumo_assets_definitions` or `@kumo_assets` made, of one model or several.
         name: the sensor's name.
-        fetch: whether to request a run that brings the data of each job to the I/O manager. Without,
+        deliver: whether to request a run that brings the data of each job to the I/O manager. Without,
             the materialization is recorded and the data stay with Kumo.
         lookback: how far back the first tick looks, by when jobs were launched.
         max_calls_per_tick: how many calls to Kumo's API a tick makes at most, 10 or more; the next
@@ -99,7 +98,7 @@ def build_kumo_sensor(
         limit = Limit(max_calls_per_tick, TICK_SECONDS)
         client = kumo.get_client().for_one_tick(CALL_SECONDS, limit)
         search = JobSearch(client, _cursor(context, lookback), context.log.warning)
-        tick = _Tick(context, client, known, fetch=fetch)
+        tick = _Tick(context, client, known, deliver=deliver)
         cursor = search.run(tick.look)
         said = tick.said
         if search.error is not None:
@@ -120,11 +119,11 @@ def build_kumo_sensor(
     return dg.SensorDefinition(
         name=name,
         evaluation_fn=evaluate,
-        asset_selection=dg.AssetSelection.assets(*keys) if fetch else None,
+        asset_selection=dg.AssetSelection.assets(*keys) if deliver else None,
         required_resource_keys={resource_key},
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        description=description or _description(keys, fetch=fetch),
+        description=description or _description(keys, deliver=deliver),
         tags=tags,
     )
 
@@ -138,12 +137,12 @@ class _Tick:
         client: KumoClient,
         known: Sequence[ModelAssets],
         *,
-        fetch: bool,
+        deliver: bool,
     ) -> None:
         self._context = context
         self._client = client
         self._known = known
-        self._fetch = fetch
+        self._deliver = deliver
         self._recorded = cache(self._job_ids)
         self._tags_of_model = cache(self._model_tags)
         self.run_requests: list[dg.RunRequest] = []
@@ -165,7 +164,7 @@ class _Tick:
         # All of it, or nothing: an error on the way lets the next tick look at the job again.
         found = [(assets, *self._place(assets, job)) for assets in meant]
         for assets, outputs, partition_key, time in found:
-            if outputs and self._fetch:
+            if outputs and self._deliver:
                 self.run_requests.append(_run_request(job, assets, outputs, partition_key))
             elif outputs:
                 self.materializations += self._materialized(
@@ -276,7 +275,7 @@ def _run_request(
         run_key=f"{job.job_id} {keys[0].to_user_string()}",
         asset_selection=keys,
         partition_key=partition_key,
-        tags={FETCH_JOB_TAG: job.job_id},
+        tags={DELIVER_JOB_TAG: job.job_id},
     )
 
 
@@ -292,7 +291,7 @@ def _cursor(context: dg.SensorEvaluationContext, lookback: timedelta) -> Cursor:
     return Cursor(datetime.now(timezone.utc) - lookback)
 
 
-def _description(keys: Sequence[dg.AssetKey], *, fetch: bool) -> str:
+def _description(keys: Sequence[dg.AssetKey], *, deliver: bool) -> str:
     names = ", ".join(key.to_user_string() for key in keys)
-    does = "Fetches the data of" if fetch else "Records"
+    does = "Delivers the data of" if deliver else "Records"
     return f"{does} prediction jobs that were launched outside Dagster: {names}."

@@ -22,12 +22,12 @@ def served(kumo, done_job_id) -> list[pa.Table]:
 
 
 def test_an_output_is_a_sequence_of_partitions(output, served):
-    assert len(output) == output.num_partitions == len(served) == 3
-    assert list(output) == list(output.iter_partitions()) == served
-    assert [output.partition(i) for i in range(3)] == served
-    assert output.partition(-1) == served[-1]
+    assert len(output) == output.num_files == len(served) == 3
+    assert list(output) == list(output.iter_tables()) == served
+    assert [output.table(i) for i in range(3)] == served
+    assert output.table(-1) == served[-1]
     with pytest.raises(IndexError):
-        output.partition(3)
+        output.table(3)
 
 
 def test_what_is_known_of_an_output(output, done_job_id, served):
@@ -63,11 +63,11 @@ def test_columns_come_as_they_are_asked_for(output, served, columns):
     whole = pa.concat_tables(served).select(columns)
     assert output.to_arrow(columns) == whole
     assert output.to_reader(columns).read_all() == whole
-    assert output.partition(0, columns) == served[0].select(columns)
+    assert output.table(0, columns) == served[0].select(columns)
     assert pa.Table.from_batches(output.iter_batches(columns=columns)) == whole
     assert [list(frame.columns) for frame in output.iter_pandas(columns)] == [columns] * 3
     assert list(output.to_pandas(columns).columns) == columns
-    assert next(output.iter_partitions(columns)).column_names == columns
+    assert next(output.iter_tables(columns)).column_names == columns
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_columns_come_as_they_are_asked_for(output, served, columns):
         lambda output, columns: output.to_arrow(columns),
         lambda output, columns: output.to_pandas(columns),
         lambda output, columns: output.to_reader(columns).read_all(),
-        lambda output, columns: output.partition(0, columns),
+        lambda output, columns: output.table(0, columns),
         lambda output, columns: list(output.iter_batches(columns=columns)),
         lambda output, columns: list(output.iter_pandas(columns)),
     ],
@@ -221,7 +221,7 @@ def bad_file(request, tmp_path) -> Predictions:
     [
         Predictions.to_arrow,
         Predictions.to_pandas,
-        lambda output: output.partition(0),
+        lambda output: output.table(0),
         lambda output: list(output.iter_batches()),
         lambda output: output.to_reader().read_all(),
         lambda output: output.to_arrow(["x"]),

@@ -34,7 +34,7 @@ from tests.support import (
     resources,
 )
 
-FETCH_JOB = "dagster-kumo/fetch_job"
+DELIVER_JOB = "dagster-kumo/deliver_job"
 BOTH = [kept_by_kumo(output_type) for output_type in OUTPUT_TYPES]
 
 
@@ -366,7 +366,7 @@ def test_a_fault_amid_a_tick_loses_no_job(kumo: LocalKumo, instance: dg.DagsterI
 # Fetching
 
 
-def fetch(
+def deliver(
     watch: Watch, tmp_path: Path, partition_key: str | None, job_id: str, **options: Any
 ) -> dg.ExecuteInProcessResult:
     """A run as the sensor requests it."""
@@ -375,7 +375,7 @@ def fetch(
         instance=watch.instance,
         resources=resources(watch.kumo, tmp_path),
         partition_key=partition_key,
-        tags={FETCH_JOB: job_id},
+        tags={DELIVER_JOB: job_id},
         raise_on_error=False,
         **options,
     )
@@ -385,7 +385,7 @@ def test_a_run_can_be_requested_that_brings_the_data(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     assets = purchase_assets(outputs=("predictions", "embeddings"))
-    watch = Watch(kumo, instance, [assets], fetch=True)
+    watch = Watch(kumo, instance, [assets], deliver=True)
     before_all = watch.cursor
     job_id = watch.launch(prediction_time=at(5))
     launched = len(kumo.jobs)
@@ -394,7 +394,7 @@ def test_a_run_can_be_requested_that_brings_the_data(
     assert request.partition_key == day(6)
     assert request.asset_selection == [PREDICTIONS]  # the job has no embeddings
     assert request.run_key.startswith(job_id)
-    run = fetch(watch, tmp_path, request.partition_key, job_id, selection=[PREDICTIONS])
+    run = deliver(watch, tmp_path, request.partition_key, job_id, selection=[PREDICTIONS])
 
     assert run.success
     assert len(kumo.jobs) == launched
@@ -406,18 +406,18 @@ def test_a_run_can_be_requested_that_brings_the_data(
     assert watch.tick().run_requests == []
 
 
-def test_assets_that_generate_their_table_fetch_a_job_with_its_own(
+def test_assets_that_generate_their_table_deliver_a_job_with_its_own(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     generating = BatchPrediction(training_job_id=PURCHASE, prediction_table="generate")
-    watch = Watch(kumo, instance, [purchase_assets(prediction=generating)], fetch=True)
+    watch = Watch(kumo, instance, [purchase_assets(prediction=generating)], deliver=True)
     kumo.faults.ignore_prediction_time()
     table = watch.client.create_prediction_table_job(
         "pquery-cdnow-purchase", {"anchor_time": int(at(5).timestamp()) * 10**9}
     )
     job_id = watch.launch(pred_table_job_id=table)
     (request,) = watch.tick().run_requests
-    run = fetch(watch, tmp_path, request.partition_key, job_id, selection=[PREDICTIONS])
+    run = deliver(watch, tmp_path, request.partition_key, job_id, selection=[PREDICTIONS])
     metadata = metadata_of(run, PREDICTIONS)
     assert metadata["dagster-kumo/prediction_table_job_id"] == table
     assert metadata["dagster-kumo/prediction_time"] == at(5).timestamp()
@@ -446,7 +446,7 @@ def test_a_job_that_is_not_the_partitions_is_not_delivered(
         table.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"ENTITY": range(1, 11)}).to_parquet(table / "part.parquet")
     job_id = watch.launch(**request_fields)
-    run = fetch(watch, tmp_path, day(6), job_id)
+    run = deliver(watch, tmp_path, day(6), job_id)
     found, said = error_of(run)
     assert found == error
     assert words in said
@@ -460,7 +460,7 @@ def test_a_job_that_is_not_done_is_not_delivered(
     kumo.faults.fail_job("A column is missing.")
     job_id = watch.launch(prediction_time=at(5), wait=False)
     BatchPredictionJob(job_id, watch.client).wait(poll_interval=0.02)
-    found, said = error_of(fetch(watch, tmp_path, day(6), job_id))
+    found, said = error_of(deliver(watch, tmp_path, day(6), job_id))
     assert found == "KumoJobFailedError"
     assert "A column is missing." in said
 

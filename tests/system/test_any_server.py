@@ -115,7 +115,7 @@ def test_a_materialization_carries_all_metadata(
         "dagster-kumo/training_job_id": "trainingjob-1",
         "dagster-kumo/prediction_time": anchor.timestamp(),
         "dagster-kumo/num_entities_predicted": 2 * ROWS_PER_FILE,
-        "dagster-kumo/num_partitions": 2,
+        "dagster-kumo/num_files": 2,
         "dagster-kumo/True_PROB/mean": pytest.approx(mean, rel=1e-5),
         "dagster-kumo/True_PROB/null_fraction": 0.0,
     }

@@ -195,7 +195,7 @@ def _jobs(days: list[Day]) -> Table:
             day.value(PREDICTIONS, "dagster-kumo/job_id"),
             f"{day.value(PREDICTIONS, 'dagster-kumo/num_entities_predicted'):,}",
             f"{day.value(PREDICTIONS, 'dagster/row_count'):,}",
-            str(day.value(PREDICTIONS, "dagster-kumo/num_partitions")),
+            str(day.value(PREDICTIONS, "dagster-kumo/num_files")),
         )
     return table
 

@@ -86,11 +86,11 @@ def test_a_file_in_a_bucket_is_read(result, server):
 
 
 def test_a_new_listing_sees_new_files(result):
-    assert result.predictions().num_partitions == 2
+    assert result.predictions().num_files == 2
     (address,) = result.predictions_urls()
     other = s3fs.S3FileSystem(skip_instance_cache=True)
     other.pipe_file(f"{address}/part-2.parquet", parquet_bytes(pa.table({"ENTITY": [1]})))
-    assert result.predictions().num_partitions == 3
+    assert result.predictions().num_files == 3
 
 
 def test_a_file_that_changes_its_length_is_a_data_error(result, bucket, tmp_path: Path):

@@ -70,7 +70,7 @@ def test_a_file_is_read(result, server):
 
 
 def test_directories_below_are_read_too(result, workspace):
-    extra = parquet_bytes(result.predictions().partition(0))
+    extra = parquet_bytes(result.predictions().table(0))
     workspace.files[f"{VOLUME}/{result.id}/predictions/later/part-0.parquet"] = extra
     paths = result.predictions().paths
     assert paths[0].endswith("predictions/later/part-0.parquet")
@@ -82,7 +82,7 @@ def test_a_transfer_that_breaks_goes_on_where_it_broke(result, workspace):
     workspace.files[f"{VOLUME}/{result.id}/predictions/part-0.parquet"] = parquet_bytes(table)
     predictions = result.predictions()
     workspace.break_after = 150_000
-    assert predictions.partition(0).num_rows == 200_000
+    assert predictions.table(0).num_rows == 200_000
     assert workspace.break_after is None
 
 

@@ -1,4 +1,4 @@
-"""Two models watched by two sensors that are switched on: one records, the other fetches."""
+"""Two models watched by two sensors that are switched on: one records, the other delivers."""
 
 import os
 
@@ -17,19 +17,21 @@ prediction = BatchPrediction(training_job_id=PURCHASE)
 recorded = build_kumo_assets_definitions(
     name="recorded", prediction=prediction, partitions_def=DAYS
 )
-fetched = build_kumo_assets_definitions(name="fetched", prediction=prediction, partitions_def=DAYS)
+delivered = build_kumo_assets_definitions(
+    name="delivered", prediction=prediction, partitions_def=DAYS
+)
 
 defs = dg.Definitions(
-    assets=[*recorded, *fetched],
+    assets=[*recorded, *delivered],
     sensors=[
         build_kumo_sensor(
             assets,
             name=name,
-            fetch=fetch,
+            deliver=deliver,
             minimum_interval_seconds=5,
             default_status=dg.DefaultSensorStatus.RUNNING,
         )
-        for name, assets, fetch in (("records", recorded, False), ("fetches", fetched, True))
+        for name, assets, deliver in (("records", recorded, False), ("delivers", delivered, True))
     ],
     resources={
         "kumo": KumoResource(),

@@ -67,13 +67,13 @@ def test_a_job_shows_up_once_however_often_the_daemon_is_killed(tmp_path: Path) 
 
         first = launch(5)
         with daemon(tmp_path, kumo):
-            wait_until(lambda: shown("recorded") == shown("fetched") == [first])
+            wait_until(lambda: shown("recorded") == shown("delivered") == [first])
         second = launch(4)
         with daemon(tmp_path, kumo):
-            wait_until(lambda: shown("recorded") == shown("fetched") == [first, second])
+            wait_until(lambda: shown("recorded") == shown("delivered") == [first, second])
             kumo.clear_requests()
             wait_until(lambda: len(kumo.requests) > 8)  # a few ticks more
-            assert shown("recorded") == shown("fetched") == [first, second]
+            assert shown("recorded") == shown("delivered") == [first, second]
         assert len(kumo.jobs) == 2
-        assert len(list((tmp_path / "store/fetched").rglob("*.parquet"))) == 2
+        assert len(list((tmp_path / "store/delivered").rglob("*.parquet"))) == 2
         assert not (tmp_path / "store/recorded").exists()

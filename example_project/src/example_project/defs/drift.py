@@ -41,7 +41,7 @@ def purchase_drift(predictions: dict[str, Predictions]) -> dg.Output[pd.DataFram
     for day, scores in predictions.items():
         counts, total = np.zeros(len(EDGES) - 1), 0.0
         # File by file: however many customers there are, one file is in memory.
-        for part in scores.iter_partitions(columns=["True_PROB"]):
+        for part in scores.iter_tables(columns=["True_PROB"]):
             probabilities = part["True_PROB"].to_numpy()
             counts += np.histogram(probabilities, EDGES)[0]
             total += probabilities.sum(dtype=float)

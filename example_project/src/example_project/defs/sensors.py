@@ -1,4 +1,4 @@
-"""Predictions that somebody launched in Kumo's own UI, or from a notebook: each is fetched into its day."""
+"""Predictions that somebody launched in Kumo's own UI, or from a notebook: each is delivered to its day."""
 
 import dagster as dg
 
@@ -9,7 +9,7 @@ from example_project.defs import models
 @dg.definitions
 def sensors() -> dg.Definitions:
     # Switched on under "Automation".
-    fetch_jobs_from_outside = build_kumo_sensor(
-        [*models.purchase, *models.spend], name="fetch_jobs_from_outside", fetch=True
+    deliver_jobs_from_outside = build_kumo_sensor(
+        [*models.purchase, *models.spend], name="deliver_jobs_from_outside", deliver=True
     )
-    return dg.Definitions(sensors=[fetch_jobs_from_outside])
+    return dg.Definitions(sensors=[deliver_jobs_from_outside])
