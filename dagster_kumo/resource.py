@@ -18,11 +18,12 @@ from dagster_kumo.api.connectors import (
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
 from dagster_kumo.execution.export_run import ExportRun
-from dagster_kumo.execution.model_observation import observe_model, trained_model
+from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
 from dagster_kumo.execution.selection import RunDefinition
-from dagster_kumo.execution.termination import CancelOnTermination
+from dagster_kumo.execution.settings import CancelOnTermination, RunSettings
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
+from dagster_kumo.jobs.trained_model import trained_model
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
 
 DEFAULT_RESOURCE_KEY = "kumo"
@@ -209,7 +210,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         trained = adopted.model if adopted else trained_model(client, definition.prediction)
         if model is not None:
             observe_model(context, client, trained, model)
-        yield from PredictionRun(context, self, definition, trained, adopted).results()
+        yield from PredictionRun(context, self._settings(), definition, trained, adopted).results()
 
     def export(
         self,
@@ -241,7 +242,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """
         export = ExportRun(
             context,
-            self,
+            self._settings(),
             predictions=predictions,
             connector=connector,
             table_name=table_name,
@@ -250,3 +251,12 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             metadata_fields=metadata_fields,
         )
         yield from export.results()
+
+    def _settings(self) -> RunSettings:
+        return RunSettings(
+            client=self.get_client(),
+            poll_interval=self.poll_interval,
+            poll_timeout=self.poll_timeout,
+            max_concurrent_jobs=self.max_concurrent_jobs,
+            cancel_on_termination=self.cancel_on_termination,
+        )

@@ -21,8 +21,8 @@ from dagster_kumo.cli.asking import (
     status_option,
     tags_option,
 )
-from dagster_kumo.execution.launch.base import ASSET_TAG, PARTITION_TAG
-from dagster_kumo.sensor.watched_assets import model_of, predicted_for, seconds_of
+from dagster_kumo.jobs.job_matching import model_of, predicted_for, seconds_of
+from dagster_kumo.jobs.tags import ASSET_TAG, PARTITION_TAG
 
 
 @click.group()

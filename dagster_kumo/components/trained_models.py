@@ -14,7 +14,7 @@ from pydantic import Field
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoModelError
 from dagster_kumo.api.records import DONE
-from dagster_kumo.execution.model_observation import training_jobs_with_tags
+from dagster_kumo.jobs.trained_model import training_jobs_with_tags
 
 LOOKED_AT = 1000
 """How many training jobs are looked at, the newest ones."""

@@ -17,7 +17,7 @@ from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_t
 from dagster_kumo.execution.prediction_tables import GeneratedTable
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
-from dagster_kumo.sensor.watched_assets import (
+from dagster_kumo.jobs.job_matching import (
     check_entities,
     is_meant,
     model_of,

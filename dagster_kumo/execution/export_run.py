@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -23,11 +23,9 @@ from dagster_kumo.execution.metadata import export_metadata, target_entry
 from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce
 from dagster_kumo.execution.partitions.outputs import materialize_each
 from dagster_kumo.execution.progress_log import ProgressLog
+from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.export import ArtifactExportJob
-
-if TYPE_CHECKING:
-    from dagster_kumo.resource import KumoResource
 
 PARTITION_KEY = "{partition_key}"
 """In a table's name, the partition of the asset. (`{PARTITION}` is Kumo's own: a part's name.)"""
@@ -57,7 +55,7 @@ class ExportRun:
     def __init__(
         self,
         context: dg.AssetExecutionContext,
-        kumo: KumoResource,
+        settings: RunSettings,
         *,
         predictions: dg.AssetKey,
         connector: Connector,
@@ -67,9 +65,9 @@ class ExportRun:
         metadata_fields: Sequence[MetadataField],
     ) -> None:
         self._context = context
-        self._kumo = kumo
-        self._client = kumo.get_client()
-        self._jobs = RunJobs(context, kumo.cancel_on_termination)
+        self._settings = settings
+        self._client = settings.client
+        self._jobs = RunJobs(context, settings.cancel_on_termination)
         self._predictions = predictions
         self._connector = connector
         self._table_name = table_name
@@ -89,7 +87,7 @@ class ExportRun:
                 version = dg.DataVersion(metadata[JOB_ID_METADATA])
                 yield dg.MaterializeResult(metadata=metadata, data_version=version)
             else:
-                at_once = self._kumo.max_concurrent_jobs
+                at_once = self._settings.max_concurrent_jobs
                 done = AtOnce(context.partition_keys, self._export, at_once=at_once)
                 yield materialize_each(context, context.asset_key, done, dict)
 
@@ -111,8 +109,8 @@ class ExportRun:
             brief = len(self._context.partition_keys) > 1 if partition_key else False
             log = ProgressLog(self._context, f"Export job {export_id}", brief=brief)
             ArtifactExportJob(export_id, self._client).result(
-                poll_interval=self._kumo.poll_interval,
-                timeout=self._kumo.poll_timeout,
+                poll_interval=self._settings.poll_interval,
+                timeout=self._settings.poll_timeout,
                 on_look=self._jobs.looking(log),
             )
         return export_metadata(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -34,13 +34,11 @@ from dagster_kumo.execution.prediction_tables import (
 )
 from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.selection import RunDefinition
+from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
-
-if TYPE_CHECKING:
-    from dagster_kumo.resource import KumoResource
 
 T = TypeVar("T")
 
@@ -56,7 +54,7 @@ class PredictionRun:
 
     Args:
         context: the context of the assets.
-        kumo: the connection, and how long to wait.
+        settings: the connection, and how long to wait.
         definition: what to make.
         model: the trained model that predicts.
         adopted: a job that is done already, to be delivered instead of launching one.
@@ -65,18 +63,18 @@ class PredictionRun:
     def __init__(
         self,
         context: dg.AssetExecutionContext,
-        kumo: KumoResource,
+        settings: RunSettings,
         definition: RunDefinition,
         model: TrainingJobResource,
         adopted: AdoptedJob | None = None,
     ) -> None:
         self._context = context
-        self._kumo = kumo
-        self._client = kumo.get_client()
+        self._settings = settings
+        self._client = settings.client
         self._definition = definition
         self._model = model
         self._adopted = adopted
-        self._jobs = RunJobs(context, kumo.cancel_on_termination)
+        self._jobs = RunJobs(context, settings.cancel_on_termination)
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Make what is selected, all partitions, and yield it asset by asset.
@@ -160,7 +158,7 @@ class PredictionRun:
                 yield dg.MaterializeResult(asset_key=asset_key, value=value)
 
     def _at_once(self, keys: Sequence[str], make: Callable[[str], T]) -> AtOnce[T]:
-        return AtOnce(keys, make, at_once=self._kumo.max_concurrent_jobs)
+        return AtOnce(keys, make, at_once=self._settings.max_concurrent_jobs)
 
     # Jobs
 
@@ -178,8 +176,8 @@ class PredictionRun:
         )
         with self._launched(launch, _for(anchor_time)) as job_id:
             PredictionTableJob(job_id, self._client).result(
-                poll_interval=self._kumo.poll_interval,
-                timeout=self._kumo.poll_timeout,
+                poll_interval=self._settings.poll_interval,
+                timeout=self._settings.poll_timeout,
                 on_look=self._jobs.looking(self._log(f"Prediction table job {job_id}")),
             )
         return checked_table(self._client, job_id, anchor_time)
@@ -217,8 +215,8 @@ class PredictionRun:
         with self._launched(launch, about) as job_id:
             log = self._log(f"Prediction job {job_id}")
             result = BatchPredictionJob(job_id, self._client).result(
-                poll_interval=self._kumo.poll_interval,
-                timeout=self._kumo.poll_timeout,
+                poll_interval=self._settings.poll_interval,
+                timeout=self._settings.poll_timeout,
                 on_look=log,
                 on_progress=log.on_progress,
             )

@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import JobStatusReport
 from dagster_kumo.execution.launch.identity import status_of_run
+from dagster_kumo.execution.settings import CancelOnTermination
 
 if TYPE_CHECKING:
     from dagster_kumo.execution.launch.base import Launch
 
 OnLook = Callable[[JobStatusReport], None]
-CancelOnTermination = Literal["user", "always", "never"]
 
 
 class RunJobs:

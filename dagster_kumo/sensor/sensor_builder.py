@@ -14,11 +14,7 @@ from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputTyp
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import materialized_job_ids
 from dagster_kumo.execution.metadata import job_metadata
-from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
-from dagster_kumo.sensor.job_search import Cursor, JobSearch, Limit, TickOver
-from dagster_kumo.sensor.watched_assets import (
-    ModelAssets,
+from dagster_kumo.jobs.job_matching import (
     check_entities,
     is_launched_by_dagster,
     is_meant,
@@ -27,6 +23,10 @@ from dagster_kumo.sensor.watched_assets import (
     predicted_for,
     seconds_of,
 )
+from dagster_kumo.predictions.predictions import Provenance
+from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+from dagster_kumo.sensor.job_search import Cursor, JobSearch, Limit, TickOver
+from dagster_kumo.sensor.watched_assets import ModelAssets
 
 DEFAULT_CALLS = 50
 FEWEST_CALLS = 10  # a few go to groups and lists before any job is looked at

@@ -36,12 +36,13 @@ from dagster_kumo.execution.launch.identity import (
 )
 from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
-
-LAUNCH_KEY_TAG = "dagster.launch_key"
-RUN_ID_TAG = "dagster.run_id"
-ASSET_TAG = "dagster.asset"
-PARTITION_TAG = "dagster.partition"
-CODE_LOCATION_TAG = "dagster.code_location"
+from dagster_kumo.jobs.tags import (
+    ASSET_TAG,
+    CODE_LOCATION_TAG,
+    LAUNCH_KEY_TAG,
+    PARTITION_TAG,
+    RUN_ID_TAG,
+)
 
 # Seconds that a terminated run waits for the answer to a launch. What ends processes grants them
 # half a minute as a rule.

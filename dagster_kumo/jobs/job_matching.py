@@ -1,0 +1,92 @@
+"""Whether a prediction job fits a definition: its model, its entities, its anchor time and its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoAPIError, KumoDataError
+from dagster_kumo.api.records import BatchPredictionJobResource, OutputType
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.tags import LAUNCH_KEY_TAG, RUN_ID_TAG
+
+
+def is_launched_by_dagster(job: BatchPredictionJobResource) -> bool:
+    """Whether a run launched the job, of this Dagster or of another one."""
+    return LAUNCH_KEY_TAG in job.tags or RUN_ID_TAG in job.tags
+
+
+def model_of(job: BatchPredictionJobResource) -> str:
+    """The training job whose model a prediction job used."""
+    return job.config.model_training_job_id or job.tags.get("model_id", "")
+
+
+def is_meant(prediction: BatchPrediction, training_job_id: str, tags: Mapping[str, str]) -> bool:
+    """Whether a definition means a model, by its id or by its tags.
+
+    By tags it means the newest one that carries them; a job may well have used the newest of its day.
+    """
+    if prediction.training_job_id:
+        return prediction.training_job_id == training_job_id
+    wanted = prediction.training_job_tags or {}
+    return all(tags.get(key) == value for key, value in wanted.items())
+
+
+def check_entities(job: BatchPredictionJobResource, prediction: BatchPrediction) -> None:
+    """Refuse a job whose entities are others than those that the definition asks for.
+
+    Raises:
+        KumoDataError: the job took them from another table.
+    """
+    other_path = job.config.pred_table_path != prediction.prediction_table_path
+    table = prediction.prediction_table_job_id
+    if other_path or (table is not None and job.config.pred_table_job_id != table):
+        raise KumoDataError("it predicted for the entities of another prediction table")
+
+
+def predicted_for(client: KumoClient, job: BatchPredictionJobResource) -> datetime | None:
+    """The anchor time of a job: the one that it was asked for, or else that of its prediction table.
+
+    None where neither is known.
+    """
+    config = job.config
+    if config.prediction_time is not None or config.pred_table_job_id is None:
+        return config.prediction_time
+    try:
+        return client.get_prediction_table_anchor_time(config.pred_table_job_id)
+    except KumoAPIError as error:
+        if error.status_code != 404:
+            raise
+        return None
+
+
+def outputs_of(
+    client: KumoClient, job: BatchPredictionJobResource, wanted: Sequence[OutputType]
+) -> list[OutputType]:
+    """Those of the wanted outputs that a job has. That it was asked for embeddings does not mean that
+    the server has kept them, so Kumo is asked."""
+    named = {str(output.get("artifact_type", "")).lower() for output in job.config.outputs}
+    has: list[OutputType] = [
+        output_type for output_type in wanted if output_type in (named or {"predictions"})
+    ]
+    if "embeddings" in has and not _has_embeddings(client, job.job_id):
+        has.remove("embeddings")
+    return has
+
+
+def _has_embeddings(client: KumoClient, job_id: str) -> bool:
+    try:
+        return bool(client.get_output_urls(job_id, "embeddings"))
+    except KumoAPIError as error:
+        if error.status_code != 404:  # a server older than the call
+            raise
+        return False
+
+
+def seconds_of(job: BatchPredictionJobResource) -> float | None:
+    """How long a job took; None where the server does not say."""
+    report = job.job_status_report
+    if report.start_time is None or report.end_time is None:
+        return None
+    return (report.end_time - report.start_time).total_seconds()

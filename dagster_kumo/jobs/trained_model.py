@@ -1,0 +1,78 @@
+"""The trained model that predicts: found by the id or the tags of its training job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+
+from dagster_kumo.api.client import LIST_LIMIT, KumoClient
+from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.records import DONE, TrainingJobResource
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
+
+_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
+
+
+def trained_model(client: KumoClient, prediction: BatchPrediction) -> TrainingJobResource:
+    """The training job whose model predicts, checked to be done before anything is launched.
+
+    Raises:
+        KumoModelError: there is none as asked for; says which there are.
+    """
+    if prediction.training_job_id:
+        return _by_id(client, prediction.training_job_id)
+    return _newest(client, prediction.training_job_tags or {})
+
+
+def _by_id(client: KumoClient, job_id: str) -> TrainingJobResource:
+    try:
+        job = client.get_training_job(job_id)
+    except KumoAPIError as error:
+        if error.status_code != 404:
+            raise
+        raise KumoModelError(
+            f"There is no training job {job_id} in this deployment: {error.detail}\n"
+            "Check the id in Kumo, or name the model by training_job_tags."
+        ) from None
+    if job.job_status_report.status != DONE:
+        raise KumoModelError(
+            f"Training job {job.job_id} is {job.job_status_report.status}, so there is no model "
+            "to predict with. Wait until it is DONE, or name another one."
+        )
+    return job
+
+
+def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:
+    # Only those that are DONE are asked for, since a list is cut off at its limit.
+    for job in training_jobs_with_tags(client, tags, status=DONE):
+        if job.job_status_report.status == DONE:
+            return job
+    there = ", ".join(
+        f"{job.job_id} ({job.job_status_report.status})"
+        for job in training_jobs_with_tags(client, tags)
+    )
+    wanted = ", ".join(f"{key}={value}" for key, value in tags.items())
+    raise KumoModelError(
+        f"No training job with the tags {wanted} is DONE; there are: {there or 'none'}.\n"
+        "Tag a trained model in Kumo, or name one by training_job_id."
+    )
+
+
+def training_jobs_with_tags(
+    client: KumoClient,
+    tags: Mapping[str, str],
+    *,
+    status: str | None = None,
+    limit: int = LIST_LIMIT,
+) -> Sequence[TrainingJobResource]:
+    """The training jobs with these tags, newest first.
+
+    Tags and order are looked at again: a server may ignore a filter that it does not know, and
+    nothing but habit says in which order it lists.
+    """
+    found = [
+        job
+        for job in client.list_training_jobs(tags, status=status, limit=limit)
+        if all(job.tags.get(key) == value for key, value in tags.items())
+    ]
+    return sorted(found, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
