@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
 from dagster_kumo.execution.partitions.anchor_time import INSTEAD_OF_INLINE, said_time
 from dagster_kumo.execution.partitions.outputs import store_each
 from dagster_kumo.io_manager.input_types import Annotation
@@ -72,12 +73,11 @@ class KumoIOManager(dg.ConfigurableIOManager):
             "EnvVar: Dagster keeps what is written out in code, with the definitions of each job."
         ),
     )
-    max_parallel_downloads: int = Field(
-        default=4, ge=1, description="How many files are moved at the same time."
+    max_parallel_downloads: Annotated[int, Field(ge=1), FROM_ENVIRONMENT] = Field(
+        default=4, description="How many files are moved at the same time."
     )
-    preview_rows: int = Field(
+    preview_rows: Annotated[int, Field(ge=0), FROM_ENVIRONMENT] = Field(
         default=0,
-        ge=0,
         description=(
             "How many rows the metadata shows. None by default: rows in an event log are data in one more place."
         ),
@@ -96,9 +96,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
             "them ('error'), store them with a warning ('warn'), or nothing ('off')."
         ),
     )
-    grace_period: float = Field(
+    grace_period: Annotated[float, Field(ge=0), NOT_FROM_ENVIRONMENT] = Field(
         default=3600.0,
-        ge=0,
         description="Seconds for which a version that is no longer in force is kept for its readers.",
     )
     kumo: dg.ResourceDependency[KumoResource | None] = None  # pyright: ignore[reportAssignmentType] - the form in which Dagster takes an optional resource
