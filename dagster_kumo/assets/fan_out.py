@@ -19,8 +19,8 @@ from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.io_manager.step_values import (
     STEP_VALUE,
-    BroughtFile,
-    BroughtOutput,
+    FinishedFile,
+    FinishedOutput,
     OutputPlan,
     PlannedFile,
     remove_step_values,
@@ -93,11 +93,11 @@ def build_fanned_out_assets(
 
     @dg.op(
         name=f"{name}__transfer",
-        out=dg.Out(BroughtFile, io_manager_key=io_manager_key, metadata=_KEPT),
+        out=dg.Out(FinishedFile, io_manager_key=io_manager_key, metadata=_KEPT),
         required_resource_keys=resources,
         **options,
     )
-    def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> BroughtFile:
+    def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> FinishedFile:
         from dagster_kumo.predictions.store.transfer import transfer_one
 
         kumo: KumoResource = getattr(context.resources, resource_key)
@@ -112,13 +112,13 @@ def build_fanned_out_assets(
                 streams=store.max_parallel_downloads,
                 summarise=store.summarised,
             )
-        return BroughtFile(plan, file.index, brought)
+        return FinishedFile(plan, file.index, brought)
 
     @dg.op(
         name=f"{name}__store",
         out={
             output_type: dg.Out(
-                BroughtOutput, io_manager_key=io_manager_key, is_required=len(by_type) == 1
+                FinishedOutput, io_manager_key=io_manager_key, is_required=len(by_type) == 1
             )
             for output_type in by_type
         },
@@ -126,12 +126,12 @@ def build_fanned_out_assets(
         **options,
     )
     def store(
-        context: dg.AssetExecutionContext, files: list[BroughtFile]
+        context: dg.AssetExecutionContext, files: list[FinishedFile]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         for output_type, spec in by_type.items():
             brought = [file for file in files if file.plan.provenance.output_type == output_type]
             if spec.key in context.selected_asset_keys:
-                plan, output = _brought_output(brought)
+                plan, output = _finished_output(brought)
                 yield dg.MaterializeResult(
                     asset_key=spec.key,
                     metadata=plan.metadata,
@@ -249,11 +249,11 @@ def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> "PartitionFi
     return files[names.index(name) if names.count(name) == 1 else index]
 
 
-def _brought_output(files: Sequence[BroughtFile]) -> tuple[OutputPlan, BroughtOutput]:
+def _finished_output(files: Sequence[FinishedFile]) -> tuple[OutputPlan, FinishedOutput]:
     from dagster_kumo.predictions.store.transfer import together
 
     in_order = sorted(files, key=lambda file: file.index)
     plan = in_order[0].plan
-    brought = [file.brought for file in in_order]
+    brought = [file.file for file in in_order]
     transferred = together(brought, names=plan.names, seconds=time.time() - plan.begun)
-    return plan, BroughtOutput(plan, transferred)
+    return plan, FinishedOutput(plan, transferred)

@@ -1,11 +1,11 @@
-"""How stored outputs are handed to an input: the input's annotation decides.
+"""What an input gets of a stored output: its annotation decides.
 
     annotation                         what the asset gets
-    Predictions, none, Any             the stored partition files, read one at a time
+    Predictions, none, Any             the stored Parquet files, read one at a time
     BatchPredictionJobResult           the result of the job behind them
     pandas.DataFrame, pyarrow.Table    everything in memory
     pyarrow.dataset.Dataset,
-    pyarrow.RecordBatchReader          everything, read as one goes
+    pyarrow.RecordBatchReader          everything, read step by step
     polars.DataFrame, .LazyFrame       the same, with polars installed
     duckdb.DuckDBPyRelation            a relation over the files, read when it is queried
     dask.dataframe.DataFrame,
@@ -13,94 +13,236 @@
     dict[str, <one of these>]          one for each Dagster partition
     <one of these> | None              None when nothing is stored
 
-Libraries are recognised by the name of the annotated class: whoever annotates with it has imported
-it, and nobody else pays for it.
+`Annotation.parse` takes an annotation apart; `input_type` finds the class below that loads its kind.
+To add a kind of input, write one class and add it to `INPUT_TYPES`.
 """
 
 from __future__ import annotations
 
 import glob
 import types
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any, ClassVar, Union, get_args, get_origin
 
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.predictions.predictions import Predictions
 
 Columns = Sequence[str] | None
-Load = Callable[[Predictions, Columns], Any]
 
 
-def _as_predictions(stored: Predictions, columns: Columns) -> Predictions:  # noqa: ARG001 - read with columns= later
-    return stored
+@dataclass(frozen=True)
+class Annotation:
+    """An input's annotation, taken apart.
+
+    Attributes:
+        kind: the class that is loaded; Any when none is named.
+        by_partition: whether it is a dictionary by Dagster partition.
+        optional: whether None may stand for the input.
+        optional_values: whether None may stand for a partition in the dictionary.
+    """
+
+    kind: Any
+    by_partition: bool = False
+    optional: bool = False
+    optional_values: bool = False
+
+    @classmethod
+    def parse(cls, annotation: Any) -> Annotation:
+        """Take an annotation apart, as Dagster passes it to the I/O manager.
+
+        >>> Annotation.parse(dict[str, Predictions | None]).optional_values
+        True
+        """
+        kind, optional = _without_none(annotation)
+        if get_origin(kind) not in (dict, Mapping) and kind not in (dict, Mapping):
+            return cls(kind, optional=optional)
+        arguments = get_args(kind)
+        kind, optional_values = _without_none(arguments[1] if len(arguments) == 2 else Any)
+        return cls(kind, True, optional, optional_values)
+
+    @property
+    def skips_missing(self) -> bool:
+        """Whether partitions that are not stored are left out."""
+        return self.optional or self.optional_values
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the annotation names no class."""
+        return self.kind in (Any, None, type(None))
+
+    @property
+    def is_job_result(self) -> bool:
+        """Whether the job behind the output is wanted, and not its rows."""
+        return self.kind is BatchPredictionJobResult
 
 
-def _as_pandas(stored: Predictions, columns: Columns) -> Any:
-    return stored.to_pandas(columns)
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        others = [a for a in get_args(annotation) if a is not type(None)]
+        if len(others) == 1 and len(others) < len(get_args(annotation)):
+            return others[0], True
+    return annotation, False
 
 
-def _as_arrow(stored: Predictions, columns: Columns) -> Any:
-    return stored.to_arrow(columns)
+class InputType(ABC):
+    """A kind of input, and how it is loaded."""
 
+    name: ClassVar[str]
+    """The class that an input is annotated with, by the name that users import."""
 
-def _as_reader(stored: Predictions, columns: Columns) -> Any:
-    return stored.to_reader(columns)
+    def match(self, kind: Any) -> bool:
+        """Whether `kind` is this class.
 
-
-def _as_dataset(stored: Predictions, columns: Columns) -> Any:
-    import pyarrow as pa
-
-    dataset = stored.to_dataset()
-    if columns is None:
-        return dataset
-    return dataset.replace_schema(pa.schema([dataset.schema.field(name) for name in columns]))
-
-
-def _as_polars(stored: Predictions, columns: Columns) -> Any:
-    import polars as pl
-
-    return pl.from_arrow(stored.to_arrow(columns))
-
-
-def _as_lazy_polars(stored: Predictions, columns: Columns) -> Any:
-    import polars as pl
-
-    paths = _local_paths(stored)
-    if paths is not None:
-        lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
-    else:
-        lazy = pl.scan_pyarrow_dataset(stored.to_dataset())
-    return lazy if columns is None else lazy.select(list(columns))
-
-
-def _as_relation(stored: Predictions, columns: Columns) -> Any:
-    import duckdb
-
-    # A database of its own for each relation, which keeps it open: nobody else's tables are in the way.
-    connection = duckdb.connect()
-    paths = _local_paths(stored)
-    if paths is not None:
-        relation = connection.read_parquet(
-            [glob.escape(path) for path in paths], union_by_name=True, hive_partitioning=False
+        It is recognized by its name: whoever annotates with it has imported its library, and nobody
+        else waits for that import. `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and
+        `pyarrow._dataset.Dataset` is `pyarrow.dataset.Dataset`.
+        """
+        package, _, class_name = self.name.rpartition(".")
+        home = str(getattr(kind, "__module__", "")).replace("_", "")
+        return getattr(kind, "__qualname__", "") == class_name and f"{home}.".startswith(
+            f"{package}."
         )
-    else:
-        relation = connection.from_arrow(stored.to_dataset())
-    if columns is None:
-        return relation
-    return relation.select(*(duckdb.ColumnExpression(name) for name in columns))
+
+    @abstractmethod
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        """Load what is stored; of all columns, or of those that are named."""
 
 
-def _as_dask(stored: Predictions, columns: Columns) -> Any:
-    from dagster_kumo.predictions.engines import to_dask
+class StoredPredictions(InputType):
+    name = "Predictions"
 
-    return to_dask(stored, columns)
+    def match(self, kind: Any) -> bool:
+        return kind in (Predictions, Any, None, type(None))
+
+    def load(self, stored: Predictions, columns: Columns) -> Predictions:  # noqa: ARG002 - its methods take columns=
+        return stored
 
 
-def _as_spark(stored: Predictions, columns: Columns) -> Any:
-    from dagster_kumo.predictions.engines import to_spark
+class PandasFrame(InputType):
+    name = "pandas.DataFrame"
 
-    return to_spark(stored, columns)
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        return stored.to_pandas(columns)
+
+
+class ArrowTable(InputType):
+    name = "pyarrow.Table"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        return stored.to_arrow(columns)
+
+
+class ArrowReader(InputType):
+    name = "pyarrow.RecordBatchReader"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        return stored.to_reader(columns)
+
+
+class ArrowDataset(InputType):
+    name = "pyarrow.dataset.Dataset"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        import pyarrow as pa
+
+        dataset = stored.to_dataset()
+        if columns is None:
+            return dataset
+        return dataset.replace_schema(pa.schema([dataset.schema.field(name) for name in columns]))
+
+
+class PolarsFrame(InputType):
+    name = "polars.DataFrame"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        import polars as pl
+
+        return pl.from_arrow(stored.to_arrow(columns))
+
+
+class PolarsLazyFrame(InputType):
+    name = "polars.LazyFrame"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        import polars as pl
+
+        paths = _local_paths(stored)
+        if paths is not None:
+            lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+        else:
+            lazy = pl.scan_pyarrow_dataset(stored.to_dataset())
+        return lazy if columns is None else lazy.select(list(columns))
+
+
+class DuckDBRelation(InputType):
+    name = "duckdb.DuckDBPyRelation"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        import duckdb
+
+        # DuckDB's default connection: relations of several inputs can be joined, and duckdb.sql()
+        # finds them by the names of Python's variables.
+        paths = _local_paths(stored)
+        if paths is not None:
+            relation = duckdb.read_parquet(
+                [glob.escape(path) for path in paths], union_by_name=True, hive_partitioning=False
+            )
+        else:
+            relation = duckdb.from_arrow(stored.to_dataset())
+        if columns is None:
+            return relation
+        return relation.select(*(duckdb.ColumnExpression(name) for name in columns))
+
+
+class DaskFrame(InputType):
+    name = "dask.dataframe.DataFrame"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        from dagster_kumo.predictions.engines import to_dask
+
+        return to_dask(stored, columns)
+
+
+class SparkFrame(InputType):
+    name = "pyspark.sql.DataFrame"
+
+    def load(self, stored: Predictions, columns: Columns) -> Any:
+        from dagster_kumo.predictions.engines import to_spark
+
+        return to_spark(stored, columns)
+
+
+INPUT_TYPES: Sequence[InputType] = [
+    StoredPredictions(),
+    PandasFrame(),
+    ArrowTable(),
+    ArrowReader(),
+    ArrowDataset(),
+    PolarsFrame(),
+    PolarsLazyFrame(),
+    DuckDBRelation(),
+    DaskFrame(),
+    SparkFrame(),
+]
+
+
+def input_type(kind: Any) -> InputType:
+    """The kind of input that `kind` asks for.
+
+    Raises:
+        TypeError: it is none that can be loaded.
+    """
+    for one in INPUT_TYPES:
+        if one.match(kind):
+            return one
+    asked = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
+    raise TypeError(
+        f"KumoIOManager cannot load an input annotated with {asked.removeprefix('builtins.')}. "
+        f"Annotate it with one of {', '.join(one.name for one in INPUT_TYPES)}, "
+        "BatchPredictionJobResult, or dict[str, ...] of one of them."
+    )
 
 
 def _local_paths(stored: Predictions) -> list[str] | None:
@@ -110,89 +252,3 @@ def _local_paths(stored: Predictions) -> list[str] | None:
     if stored.files and all(isinstance(f, StoredFile) and f.is_local for f in stored.files):
         return stored.paths
     return None
-
-
-LOADS: Mapping[str, Load] = {
-    "dagster_kumo.predictions.predictions.Predictions": _as_predictions,
-    "pandas.DataFrame": _as_pandas,
-    "pyarrow.Table": _as_arrow,
-    "pyarrow.RecordBatchReader": _as_reader,
-    "pyarrow.dataset.Dataset": _as_dataset,
-    "polars.DataFrame": _as_polars,
-    "polars.LazyFrame": _as_lazy_polars,
-    "duckdb.DuckDBPyRelation": _as_relation,
-    "dask.dataframe.DataFrame": _as_dask,
-    "pyspark.sql.DataFrame": _as_spark,
-}
-# Where a library defines the class that it exports under the name above.
-_HOMES = {
-    "pandas.core.frame.DataFrame": "pandas.DataFrame",
-    "pyarrow.lib.Table": "pyarrow.Table",
-    "pyarrow.lib.RecordBatchReader": "pyarrow.RecordBatchReader",
-    "pyarrow._dataset.Dataset": "pyarrow.dataset.Dataset",
-    "polars.dataframe.frame.DataFrame": "polars.DataFrame",
-    "polars.lazyframe.frame.LazyFrame": "polars.LazyFrame",
-    "_duckdb.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
-    "duckdb._relation.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
-    "duckdb.duckdb.DuckDBPyRelation": "duckdb.DuckDBPyRelation",
-    "dask.dataframe.dask_expr._collection.DataFrame": "dask.dataframe.DataFrame",
-    "pyspark.sql.dataframe.DataFrame": "pyspark.sql.DataFrame",
-    "pyspark.sql.classic.dataframe.DataFrame": "pyspark.sql.DataFrame",
-    "pyspark.sql.connect.dataframe.DataFrame": "pyspark.sql.DataFrame",
-}
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """An input's annotation, taken apart.
-
-    Attributes:
-        kind: the class that is loaded.
-        by_partition: whether it is a dictionary by Dagster partition.
-        optional: whether None stands for what is not stored.
-    """
-
-    kind: Any
-    by_partition: bool
-    optional: bool
-
-    @classmethod
-    def parse(cls, annotation: Any) -> Annotation:
-        """Take an annotation apart, as Dagster passes it to the I/O manager."""
-        inner, optional = _without_none(annotation)
-        by_partition = get_origin(inner) in (dict, Mapping) or inner is dict
-        if by_partition:
-            arguments = get_args(inner)
-            inner = arguments[1] if len(arguments) == 2 else Any
-        return cls(inner, by_partition, optional)
-
-    @property
-    def is_job_result(self) -> bool:
-        """Whether the job behind the output is wanted, and not its rows."""
-        return self.kind is BatchPredictionJobResult
-
-    def load(self, stored: Predictions, columns: Columns) -> Any:
-        """Hand out what is stored as this annotation asks.
-
-        Raises:
-            TypeError: nothing is known of loading such a class.
-        """
-        if self.kind in (Any, None, type(None)):
-            return stored
-        home = f"{getattr(self.kind, '__module__', '')}.{getattr(self.kind, '__qualname__', '')}"
-        load = LOADS.get(_HOMES.get(home, home))
-        if load is None:
-            raise TypeError(
-                f"KumoIOManager cannot load an input annotated with {home.removeprefix('builtins.')}. "
-                f"Annotate it with one of {', '.join(n.rpartition('.')[2] if n.startswith('dagster') else n for n in LOADS)}, "
-                "BatchPredictionJobResult, or dict[str, ...] of one of them."
-            )
-        return load(stored, columns)
-
-
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        others = [a for a in get_args(annotation) if a is not type(None)]
-        if len(others) == 1 and len(others) < len(get_args(annotation)):
-            return others[0], True
-    return annotation, False

@@ -2,28 +2,29 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
-from dagster_kumo.execution.partitions.anchor_time import INSTEAD_OF_INLINE, said_time
+from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.partitions.outputs import store_each
-from dagster_kumo.io_manager.input_types import Annotation
-from dagster_kumo.io_manager.output_metadata import stored_metadata
+from dagster_kumo.io_manager.base_path import check_usable, store_root
+from dagster_kumo.io_manager.input_types import Annotation, input_type
+from dagster_kumo.io_manager.output_metadata import output_metadata
+from dagster_kumo.io_manager.partition_order import in_order
 from dagster_kumo.io_manager.step_values import (
-    BroughtOutput,
+    FinishedOutput,
     is_step_value,
     read_step_value,
     write_step_value,
 )
+from dagster_kumo.io_manager.validation import RowCountCheck, validate
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.store.transfer import Transferred
 
 DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"
-
-RowCountCheck = Literal["error", "warn", "off"]
 
 
 class KumoIOManager(dg.ConfigurableIOManager):
@@ -104,27 +103,48 @@ class KumoIOManager(dg.ConfigurableIOManager):
     """The connection, for inputs annotated with `BatchPredictionJobResult`; None takes the one that
     the environment describes."""
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
+        """Refuse a store that cannot be, before any job is launched.
+
+        Raises:
+            ValueError: nothing can be stored at `base_path` with these `storage_options`.
+        """
+        try:
+            check_usable(self.root(), self.base_path, self.storage_options)
+        except ValueError as error:
+            raise ValueError(f"{error}\nNo prediction job was launched.") from None
+
     # Writing
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Store an output: of each partition one new version.
 
         Raises:
+            TypeError: it is nothing that can be stored.
             KumoDataError: a file is not what it should be.
             KumoPartitionsError: some partitions failed, in a run over several.
         """
         if is_step_value(context):
             write_step_value(self.root(), context, obj)
             return
-        keys = list(context.asset_partition_keys) if _is_partitioned(context) else [None]
-        if len(keys) == 1:
-            context.add_output_metadata(self._store_partition(context, keys[0], obj))
-            return
-        if not isinstance(obj, Mapping) or len(obj) != len(keys) or not all(k in obj for k in keys):
+        if obj is None:
+            raise TypeError(_nothing_returned(context))
+        keys = _partition_keys(context)
+        by_partition = isinstance(obj, Mapping) and keys != [None]
+        if by_partition and (len(obj) != len(keys) or not all(key in obj for key in keys)):
             raise KumoDataError(
-                f"{context.asset_key.to_user_string()} is made for {len(keys)} partitions in one run, so its "
-                "value must be a dictionary by partition key. Return one, or give the asset "
-                "BackfillPolicy.multi_run()."
+                f"This run is for the partitions {_listed(keys)} of {_name(context)}, but its value has "
+                f"{_listed(list(obj)) or 'none'}. "
+                "Return a dictionary with a value for each partition of the run."
+            )
+        if len(keys) == 1:
+            value = obj[keys[0]] if by_partition else obj
+            context.add_output_metadata(self._store_partition(context, keys[0], value))
+            return
+        if not by_partition:
+            raise KumoDataError(
+                f"{_name(context)} is made for {len(keys)} partitions in one run, so its value must be a "
+                "dictionary by partition key. Return one, or give the asset BackfillPolicy.multi_run()."
             )
         store_each(context, obj, partial(self._store_partition, context))
 
@@ -135,10 +155,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
         from dagster_kumo.predictions.store.transfer import transfer
 
         store = self._store(context, key)
-        if isinstance(obj, BroughtOutput):
+        if isinstance(obj, FinishedOutput):
             output, transferred = obj.output, obj.transferred
             with store.shared_version(obj.plan.version) as version:
-                stored = self._committed(context, version, output, transferred)
+                stored = self._validate_and_commit(context, version, output, transferred)
         else:
             output = as_predictions(obj)
             with store.new_version() as version:
@@ -148,14 +168,14 @@ class KumoIOManager(dg.ConfigurableIOManager):
                     max_parallel=self.max_parallel_downloads,
                     summarise=self.summarised,
                 )
-                stored = self._committed(context, version, output, transferred)
+                stored = self._validate_and_commit(context, version, output, transferred)
         rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
         files = len(transferred.files)
         context.log.info(
             f"Stored {transferred.num_rows:,} rows in {files} file{'s' * (files != 1)} "
             f"({transferred.size_bytes / 1e6:,.1f} MB at {rate:,.0f} MB/s) in {store.directory}"
         )
-        return stored_metadata(
+        return output_metadata(
             context,
             stored,
             transferred,
@@ -170,7 +190,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         """Whether there are statistics, or of which columns."""
         return self.statistics and (self.statistics_columns is None or self.statistics_columns)
 
-    def _committed(
+    def _validate_and_commit(
         self,
         context: dg.OutputContext,
         version: "NewVersion",
@@ -179,30 +199,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
     ) -> Predictions:
         from dagster_kumo.predictions.statistics.stored_statistics import keep_statistics
 
-        self._check_rows(context, output, transferred)
-        _check_anchor(output, transferred)
-        keep_statistics(version, transferred, warn=context.log.warning)
+        warn = context.log.warning
+        validate(output, transferred, row_count_check=self.row_count_check, warn=warn)
+        keep_statistics(version, transferred, warn=warn)
         return version.commit(transferred.files, output.provenance)
-
-    def _check_rows(
-        self, context: dg.OutputContext, output: Predictions, transferred: "Transferred"
-    ) -> None:
-        """Fewer rows than entities mean that some have no prediction. More are normal: of a
-        multiclass model there is one for each entity and class. Embeddings are only counted."""
-        expected = output.provenance.num_entities if output.provenance else None
-        if expected is None or output.output_type != "predictions" or self.row_count_check == "off":
-            return
-        if transferred.num_rows < expected:
-            message = (
-                f"Prediction job {output.job_id} says that it predicted for {expected:,} entities, but its "
-                f"files hold {transferred.num_rows:,} rows."
-            )
-            if self.row_count_check == "error":
-                raise KumoDataError(
-                    f"{message} They are not stored, and what was stored before stays in force.\n"
-                    "Materialize again, or set row_count_check='warn' to store them all the same."
-                )
-            context.log.warning(message)
 
     # Reading
 
@@ -210,46 +210,48 @@ class KumoIOManager(dg.ConfigurableIOManager):
         """Load an input as its annotation asks.
 
         Raises:
-            FileNotFoundError: a partition is not stored.
+            FileNotFoundError: it is not stored, or one of its partitions is not.
+            TypeError: the annotation, or the input's metadata, is none that can be followed.
         """
         if context.upstream_output is not None and is_step_value(context.upstream_output):
             return read_step_value(self.root(), context.upstream_output)
-        annotation = Annotation.parse(context.dagster_type.typing_type)
+        annotation = _annotation(context)
         metadata = context.definition_metadata or {}
-        columns: Sequence[str] | None = metadata.get("columns")
-        if _is_partitioned(context):
-            keys: list[str | None] = list(context.asset_partition_keys)
-        else:
-            keys = [None]
-        skip_missing = annotation.optional or bool(metadata.get("allow_missing_partitions"))
-        found = self._found(context, keys, skip_missing=skip_missing)
-        if annotation.by_partition:
-            return {key: self._load(annotation, [one], columns) for key, one in found.items()}
-        if not found and (annotation.optional or keys != [None]):
-            if annotation.optional:
-                return None
-            raise FileNotFoundError(
-                f"None of the {len(keys)} partitions of {_name(context)} is stored."
+        columns = _columns(metadata)
+        keys = _partition_keys(context)
+        if annotation.by_partition and keys == [None] and not _has_partitions_def(context):
+            raise TypeError(
+                f"{_name(context)} has no partitions, so there is no dictionary by partition. "
+                "Annotate the input with what the dictionary would hold."
             )
-        return self._load(annotation, list(found.values()), columns)
+        found = self._found(context, keys)
+        missing = [key for key in keys if key not in found]
+        allowed = annotation.skips_missing or (
+            keys != [None] and bool(metadata.get("allow_missing_partitions"))
+        )
+        if missing and not allowed:
+            raise FileNotFoundError(_not_stored(context, missing))
+        if annotation.by_partition:
+            loaded = {key: self._load(annotation, [one], columns) for key, one in found.items()}
+            return {key: loaded.get(key) for key in keys} if annotation.optional_values else loaded
+        if found:
+            return self._load(annotation, list(found.values()), columns)
+        if annotation.optional or annotation.is_open:
+            return None
+        raise FileNotFoundError(
+            f"No partition of {_name(context)} is stored that the input asks for.\n{_OR_NONE}"
+        )
 
     def _found(
-        self, context: dg.InputContext, keys: list[str | None], *, skip_missing: bool
+        self, context: dg.InputContext, keys: Sequence[str | None]
     ) -> dict[str | None, Predictions]:
+        """The partitions that are stored, in order."""
         found: dict[str | None, Predictions] = {}
-        missing: list[str | None] = []
         for key in keys:
             try:
                 found[key] = self._store(context, key).read()
             except FileNotFoundError:
-                missing.append(key)
-        if missing and not skip_missing:
-            which = f" {', '.join(map(str, missing[:5]))}" if missing != [None] else ""
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise FileNotFoundError(
-                f"{_name(context)} is not stored{' for' + which if which else ''}{more}. Materialize it first, "
-                'or write AssetIn(metadata={"allow_missing_partitions": True}) to go on without.'
-            )
+                continue
         return found
 
     def _load(
@@ -257,7 +259,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     ) -> Any:
         if annotation.is_job_result:
             return self._job_result(stored)
-        return annotation.load(_joined(stored), columns)
+        return input_type(annotation.kind).load(_joined(stored), columns)
 
     def _job_result(self, stored: list[Predictions]) -> BatchPredictionJobResult:
         if len(stored) != 1:
@@ -272,25 +274,17 @@ class KumoIOManager(dg.ConfigurableIOManager):
         kumo = self.kumo or KumoResource()
         return kumo.batch_prediction_job_result(stored[0].job_id)
 
-    # Places
+    # Where things are
+
+    def root(self) -> "UPath":
+        """The folder of the whole store."""
+        return store_root(self.base_path, self.storage_options)
 
     def partition_store(
         self, asset_key: dg.AssetKey, partition_key: str | None
     ) -> "PartitionStore":
         """Where a partition of an asset is stored."""
         return self._store_in(asset_key.path, asset_key.to_user_string(), partition_key)
-
-    def root(self) -> "UPath":
-        """The folder of the whole store."""
-        from upath import UPath
-
-        if urlsplit(self.base_path).password is not None:
-            # It would be shown in Dagster's UI and be a part of every path in the logs.
-            raise ValueError(
-                "base_path holds a password, which everybody would see.\n"
-                "Give it in storage_options, which are hidden."
-            )
-        return UPath(self.base_path, **_resolved(self.storage_options))
 
     def _store(
         self, context: dg.InputContext | dg.OutputContext, partition_key: str | None
@@ -315,26 +309,108 @@ class KumoIOManager(dg.ConfigurableIOManager):
         )
 
 
-def _is_partitioned(context: dg.InputContext | dg.OutputContext) -> bool:
-    return context.has_asset_key and context.has_asset_partitions
+# What a context says. One that a test has built says less than a run's.
 
 
-def _resolved(option: Any) -> Any:
-    """An option with the value of each `EnvVar` in it, which Dagster resolves in fields only."""
-    if isinstance(option, dg.EnvVar):
-        option = {"env": option.env_var_name}
-    if not isinstance(option, Mapping):
-        return option
-    options = cast(Mapping[str, Any], option)
-    if set(options) != {"env"}:
-        return {name: _resolved(value) for name, value in options.items()}
-    value = os.getenv(str(options["env"]))
-    if value is None:
-        raise ValueError(
-            f"storage_options name the environment variable {options['env']}, which is not set.\n"
-            "Set it where the run's process starts."
+def _partition_keys(context: dg.InputContext | dg.OutputContext) -> Sequence[str | None]:
+    """The partitions in the order of their definition; one None for what has no partitions."""
+    if not (context.has_asset_key and context.has_asset_partitions):
+        return [None]
+    keys = context.asset_partition_keys
+    if len(keys) > 1 and isinstance(context, dg.InputContext) and _has_partitions_def(context):
+        return in_order(keys, context.asset_partitions_def, _instance(context))
+    return list(keys)
+
+
+def _has_partitions_def(context: dg.InputContext) -> bool:
+    try:
+        _ = context.asset_partitions_def
+    except dg.DagsterInvariantViolationError:
+        return False
+    return True
+
+
+def _instance(context: dg.InputContext) -> dg.DagsterInstance | None:
+    try:
+        return context.instance
+    except dg.DagsterInvariantViolationError:
+        return None
+
+
+def _annotation(context: dg.InputContext) -> Annotation:
+    try:
+        return Annotation.parse(context.dagster_type.typing_type)
+    except dg.DagsterInvariantViolationError:
+        return Annotation(Any)
+
+
+def _columns(metadata: Mapping[str, Any]) -> list[str] | None:
+    columns = metadata.get("columns")
+    if isinstance(columns, str):
+        raise TypeError(
+            f'"columns" must be a list of names. Write AssetIn(metadata={{"columns": ["{columns}"]}}).'
         )
-    return value
+    return None if columns is None else list(columns)
+
+
+def _name(context: dg.InputContext | dg.OutputContext) -> str:
+    if context.has_asset_key:
+        return context.asset_key.to_user_string()
+    if isinstance(context, dg.InputContext) and not context.has_input_name:
+        return "/".join(context.get_identifier())
+    return context.name
+
+
+def _in_asset_check() -> bool:
+    try:
+        dg.AssetCheckExecutionContext.get()
+    except dg.DagsterInvariantViolationError:
+        return False
+    return True
+
+
+# What is said
+
+
+_OR_NONE = (
+    "Materialize it first, or annotate the input with `... | None`, which is None until then."
+)
+
+
+def _nothing_returned(context: dg.OutputContext) -> str:
+    if OUTPUT_TYPE in (context.definition_metadata or {}):
+        return (
+            f"The function of {_name(context)} returned None: the prediction has not run. "
+            "Write `yield from kumo.predict(context)`."
+        )
+    return (
+        f"{_name(context)} returned None, of which nothing can be stored. If it is meant to return nothing, "
+        "add the return type annotation `-> None`. Otherwise return Predictions, a DataFrame or an Arrow table."
+    )
+
+
+def _not_stored(context: dg.InputContext, missing: Sequence[str | None]) -> str:
+    name = _name(context)
+    if missing != [None]:
+        if _in_asset_check():
+            way_out = (
+                "give the check the asset's partitions, @asset_check(partitions_def=...): it then reads "
+                "the run's partition alone."
+            )
+        else:
+            way_out = 'write AssetIn(metadata={"allow_missing_partitions": True}) to go on without.'
+        return f"{name} is not stored for {_listed(missing)}. Materialize it first, or {way_out}"
+    if _has_partitions_def(context):
+        return (
+            f"{name} has partitions, and none was asked for. Name one, as in "
+            f'load_asset_value("{name}", partition_key=...).'
+        )
+    return f"{name} is not stored. {_OR_NONE}"
+
+
+def _listed(keys: Sequence[object]) -> str:
+    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+    return f"{', '.join(map(str, keys[:5]))}{more}"
 
 
 def _joined(stored: list[Predictions]) -> Predictions:
@@ -342,34 +418,3 @@ def _joined(stored: list[Predictions]) -> Predictions:
     if len(stored) == 1:
         return stored[0]
     return Predictions([file for one in stored for file in one.files])
-
-
-def _name(context: dg.InputContext | dg.OutputContext) -> str:
-    return context.asset_key.to_user_string() if context.has_asset_key else context.name
-
-
-def _check_anchor(output: Predictions, transferred: "Transferred") -> None:
-    """Refuse predictions for another time than the one that was asked, and those for nobody knows when.
-
-    A server that does not know `prediction_time` predicts for the latest time in its data. The data
-    says for when it is; more than the partition's own window apart is another partition's data.
-    Embeddings and queries that are not about time have no such column: of them the server must have
-    said that it heard.
-    """
-    provenance = output.provenance
-    if provenance is None or provenance.prediction_time is None or provenance.window is None:
-        return
-    asked = (
-        f"Prediction job {provenance.job_id} was asked to predict for "
-        f"{said_time(provenance.prediction_time)}, but"
-    )
-    refused = "It is not stored, and what was stored before stays in force."
-    way_out = "" if provenance.prediction_table_job_id else f"\n{INSTEAD_OF_INLINE}"
-    if transferred.anchors is None and provenance.time_stated_by is None:
-        raise KumoDataError(
-            f"{asked} neither the job nor its {provenance.output_type} say for when it did. "
-            f"{refused}{way_out}"
-        )
-    for found in transferred.anchors or ():
-        if abs(found - provenance.prediction_time) > provenance.window:
-            raise KumoDataError(f"{asked} its data is for {said_time(found)}. {refused}{way_out}")

@@ -1,6 +1,6 @@
-"""What passes between the steps of a fan-out, and how: through the store, which all of them reach.
+"""The values that the steps of a fan-out hand on, and how: through the store, which all steps reach.
 
-Nothing of it is a secret: urls are asked for anew by the step that fetches the file.
+None of them holds a secret: the step that fetches a file asks for its url anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FOLDER = ".steps"
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """An output whose files are brought one by one, into a version that is not in force yet."""
+    """An output whose files are transferred one by one, into a version that is not in force yet."""
 
     asset_key: dg.AssetKey
     partition_key: str | None
@@ -44,24 +44,24 @@ class OutputPlan:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One of the files."""
+    """A file that is to be transferred."""
 
     plan: OutputPlan
     index: int
 
 
 @dataclass(frozen=True)
-class BroughtFile:
-    """One of the files that lies in the version now."""
+class FinishedFile:
+    """A file that has been transferred into the version."""
 
     plan: OutputPlan
     index: int
-    brought: Brought
+    file: Brought
 
 
 @dataclass(frozen=True)
-class BroughtOutput:
-    """All files of an output, which wait in the version to be put in force."""
+class FinishedOutput:
+    """An output whose files are all in the version, which is to be put in force."""
 
     plan: OutputPlan
     transferred: Transferred
@@ -88,7 +88,7 @@ def read_step_value(root: UPath, context: dg.OutputContext) -> Any:
     """What a step has handed on.
 
     Raises:
-        FileNotFoundError: it is gone, since the run has come to its good end.
+        FileNotFoundError: it is gone, since the run has succeeded.
     """
     path = _path(root, context)
     try:
@@ -103,7 +103,7 @@ def read_step_value(root: UPath, context: dg.OutputContext) -> Any:
 
 
 def remove_step_values(root: UPath, run_ids: Collection[str | None], graph: str) -> None:
-    """Remove what the steps of a graph handed on in some runs, as far as it can be removed."""
+    """Remove what the steps of a graph handed on in some runs. What cannot be removed is left."""
     for run_id in {run_id for run_id in run_ids if run_id is not None}:
         folder = root / _FOLDER / folder_name(graph) / run_id
         with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import Predictions
-from dagster_kumo.io_manager.input_types import Annotation
+from dagster_kumo.io_manager.input_types import input_type
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
 
@@ -34,7 +34,7 @@ def stored(request, tmp_path) -> Predictions:
 
 @pytest.mark.parametrize("columns", [None, ["y"], ["y", "x"]], ids=str)
 def test_a_relation_is_queried_where_the_files_are(stored, columns):
-    relation = Annotation.parse(duckdb.DuckDBPyRelation).load(stored, columns)
+    relation = input_type(duckdb.DuckDBPyRelation).load(stored, columns)
     expected = WHOLE.select(columns or WHOLE.column_names)
     assert relation.columns == expected.column_names
     assert relation.order("y").fetchall() == [tuple(row.values()) for row in expected.to_pylist()]
@@ -43,7 +43,7 @@ def test_a_relation_is_queried_where_the_files_are(stored, columns):
 
 
 def test_two_relations_know_nothing_of_each_other(tmp_path):
-    load = Annotation.parse(duckdb.DuckDBPyRelation).load
+    load = input_type(duckdb.DuckDBPyRelation).load
     one, other = (
         load(write_files(tmp_path / n, TABLES[: i + 1]), None) for i, n in enumerate("ab")
     )
@@ -53,7 +53,7 @@ def test_two_relations_know_nothing_of_each_other(tmp_path):
 @pytest.mark.parametrize("annotation", [pl.DataFrame, pl.LazyFrame])
 @pytest.mark.parametrize("columns", [None, ["y"], ["y", "x"]], ids=str)
 def test_polars_frames(stored, annotation, columns):
-    frame = Annotation.parse(annotation).load(stored, columns)
+    frame = input_type(annotation).load(stored, columns)
     assert isinstance(frame, annotation)
     assert frame.lazy().collect().equals(pl.from_arrow(WHOLE.select(columns or ["x", "y"])))
 
@@ -67,11 +67,11 @@ def test_polars_users_do_not_pay_for_pandas(tmp_path, annotation):
         import polars as pl
         from upath import UPath
         from dagster_kumo import Predictions
-        from dagster_kumo.io_manager.input_types import Annotation
+        from dagster_kumo.io_manager.input_types import input_type
         from dagster_kumo.predictions.files import StoredFile
 
         files = [StoredFile(UPath(path)) for path in sorted(Path(sys.argv[1]).iterdir())]
-        frame = Annotation.parse(pl.{annotation}).load(Predictions(files), ["x"])
+        frame = input_type(pl.{annotation}).load(Predictions(files), ["x"])
         print(frame.lazy().collect()["x"].sum(), *({{"pandas", "pyarrow.dataset"}} & set(sys.modules)))
     """
     run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]

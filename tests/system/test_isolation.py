@@ -129,13 +129,13 @@ def test_an_asset_does_not_take_the_place_of_a_partition_of_another(tmp_path: Pa
 
 def test_a_password_in_base_path_is_refused_since_it_would_be_shown() -> None:
     manager = KumoIOManager(base_path="ftp://user:pa55@host/x")
-    run = dg.materialize(
-        [keyed(dg.AssetKey("a"), ["b"])],
-        partition_key="b",
-        resources={"kumo_io_manager": manager},
-        raise_on_error=False,
-    )
-    _, message = error_of(run)
+    with pytest.raises(dg.DagsterResourceFunctionError) as refused:
+        dg.materialize(
+            [keyed(dg.AssetKey("a"), ["b"])],
+            partition_key="b",
+            resources={"kumo_io_manager": manager},
+        )
+    message = str(refused.value.__cause__)
     assert "storage_options" in message
     assert "pa55" not in message
 

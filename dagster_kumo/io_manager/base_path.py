@@ -1,0 +1,128 @@
+"""The folder of the whole store: where `base_path` and `storage_options` lead, and whether that can be."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+_LOCAL = ("", "file", "local")
+_READ_ONLY = ("data", "github", "http", "https", "tar", "zip")
+
+
+def store_root(base_path: str, storage_options: Mapping[str, Any]) -> UPath:
+    """The folder of the whole store; `~` is the home folder of the user that Dagster runs as.
+
+    Raises:
+        ValueError: they lead nowhere, or hold a password where everybody would see it.
+    """
+    from upath import UPath
+
+    _check_form(base_path)
+    options = _resolved(storage_options)
+    try:
+        root = UPath(base_path, **options)
+        _ = root.fs  # imports what the scheme needs
+        if not root.protocol:
+            root = UPath(Path(base_path).expanduser().absolute())
+    except Exception as error:  # noqa: BLE001 - each file system has errors of its own
+        raise ValueError(_explained(base_path, options, error)) from None
+    if root.protocol in _READ_ONLY:
+        raise ValueError(f"base_path {base_path!r}: {root.protocol} is for reading only.")
+    return root
+
+
+def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]) -> None:
+    """Find out whether something can be stored below `root`, as far as one look tells.
+
+    Raises:
+        ValueError: nothing can: a file is in the way, there is no such bucket, or the options are not
+            those of the file system.
+    """
+    if root.protocol in _LOCAL:
+        path = Path(root.path)
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not there.is_dir():
+            raise ValueError(f"base_path {base_path!r}: {there} is a file. Choose a folder.")
+        return
+    try:
+        # As manifests are read: that needs no permission beyond those of the store itself.
+        root.fs.cat_file((root / "manifest.json").path)
+    except OSError as error:
+        # Anything else passes, or is told better when a file is really read or written.
+        if re.search(r"specified (bucket|container) does not exist", f"{error} {error.__cause__}"):
+            raise ValueError(
+                f"base_path {base_path!r}: there is no such bucket or container. Create it, or correct the name."
+            ) from None
+    except Exception as error:  # noqa: BLE001 - each file system has errors of its own
+        raise ValueError(_explained(base_path, _resolved(storage_options), error)) from None
+
+
+def _check_form(base_path: str) -> None:
+    if not base_path.strip():
+        raise ValueError(
+            "base_path is empty. Name the folder to store in: a path, or a url such as s3://bucket/folder."
+        )
+    if urlsplit(base_path).password is not None:
+        # It would be shown in Dagster's UI and be a part of every path in the logs.
+        raise ValueError(
+            "base_path holds a password, which everybody would see.\n"
+            "Give it in storage_options, which are hidden."
+        )
+    scheme, colon, rest = base_path.partition(":")
+    if not colon or len(scheme) < 2 or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
+        return
+    from fsspec import available_protocols
+
+    known = available_protocols()
+    if scheme not in known and scheme.lower() in known:
+        raise ValueError(
+            f"base_path {base_path!r}: write the scheme in small letters, {scheme.lower()}:{rest}"
+        )
+    if scheme in known and not rest.startswith("//"):
+        raise ValueError(
+            f"base_path {base_path!r}: two slashes follow the scheme. Write {scheme}://{rest.lstrip('/')}"
+            f"{', or the path without the scheme' if scheme in _LOCAL else ''}."
+        )
+
+
+def _resolved(option: Any) -> Any:
+    """An option with the value of each `EnvVar` in it, which Dagster resolves in fields only."""
+    if isinstance(option, dg.EnvVar):
+        option = {"env": option.env_var_name}
+    if not isinstance(option, Mapping):
+        return option
+    options = cast(Mapping[str, Any], option)
+    if set(options) != {"env"}:
+        return {name: _resolved(value) for name, value in options.items()}
+    value = os.getenv(str(options["env"]))
+    if value is None:
+        raise ValueError(
+            f"storage_options name the environment variable {options['env']}, which is not set.\n"
+            "Set it where the run's process starts."
+        )
+    return value
+
+
+def _explained(base_path: str, options: Mapping[str, Any], error: Exception) -> str:
+    """Why a place cannot be used, without what is secret in its options."""
+    why = f"{type(error).__name__}: {error}"
+    for secret in _texts(options):
+        why = why.replace(secret, "***")
+    return f"base_path {base_path!r} cannot be used with these storage_options. {why}"
+
+
+def _texts(option: Any) -> Iterator[str]:
+    if isinstance(option, Mapping):
+        for value in cast(Mapping[str, Any], option).values():
+            yield from _texts(value)
+    elif isinstance(option, str) and option:
+        yield option
