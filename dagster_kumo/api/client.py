@@ -127,16 +127,16 @@ class KumoClient:
 
     # Connection
 
-    def for_one_tick(self, request_timeout: float, before_call: Callable[[], None]) -> KumoClient:
-        """The same connection for a caller that has little time and comes again soon, as a sensor.
+    def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> KumoClient:
+        """The same connection for a caller that has little time and comes again soon, such as a sensor.
 
         Args:
-            request_timeout: seconds after which a request is given up; none is repeated.
-            before_call: called before each request; what it raises keeps the request from being sent.
+            timeout: seconds after which a request is given up. It is not sent again.
+            before_request: called before each request; what it raises keeps the request from being sent.
         """
-        hasty = copy.copy(self)
-        hasty._api = self._api.for_one_tick(request_timeout, before_call)
-        return hasty
+        limited = copy.copy(self)
+        limited._api = self._api.with_limits(timeout=timeout, before_request=before_request)
+        return limited
 
     def check(self) -> None:
         """Ask the server whether it accepts the key.

@@ -1,11 +1,9 @@
-"""HTTP as this project speaks it: retries, timeouts, and errors that name the cause and no secret."""
+"""HTTP requests with retries and timeouts; errors name the cause and never a secret."""
 
 from __future__ import annotations
 
 import copy
 import json
-import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -15,8 +13,6 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
-from urllib3 import HTTPResponse, Retry
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
 
 from dagster_kumo.api.errors import (
     KumoAPIError,
@@ -27,27 +23,14 @@ from dagster_kumo.api.errors import (
 )
 from dagster_kumo.api.logs import queries_hidden
 from dagster_kumo.api.rate_limit import RateLimit
+from dagster_kumo.api.retry import Failure, Retries, RetryPolicy, describe, should_retry
 from dagster_kumo.api.stalling import StallGuard
 
-if not hasattr(HTTPResponse, "read1"):  # requests itself is content with older ones
-    raise ImportError("dagster-kumo needs urllib3 2.2 or newer: pip install --upgrade urllib3")
-
-logger = logging.getLogger("dagster_kumo")
-
 CONNECT_TIMEOUT = 10.0  # seconds; a host that is there accepts a connection at once
-LONGEST_RETRY_AFTER = 3600.0  # seconds
 MAX_ANSWER_BYTES = 64 * 1024**2  # of JSON; honest answers, lists of jobs, are far smaller
 MAX_DETAIL_CHARS = 2_000  # of what the server says about an error
 
-BROKEN = (requests.RequestException, HTTPError)
-"""No answer, or one that is not HTTP. requests lets some of urllib3's own errors pass."""
-
 NOT_JSON = (ValueError, RecursionError)  # the latter for thousands of brackets
-
-
-def should_retry(status_code: int) -> bool:
-    """Whether the same request may well succeed a little later: 408, 429 and 5xx."""
-    return status_code in (408, 429) or 500 <= status_code < 600
 
 
 def is_http_url(text: str) -> bool:
@@ -57,16 +40,6 @@ def is_http_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-
-
-class _Patience(Retry):
-    """urllib3's rule, for servers that ask for a wait which nobody can read, or nobody would wait."""
-
-    def parse_retry_after(self, retry_after: str) -> float:
-        try:
-            return min(super().parse_retry_after(retry_after), LONGEST_RETRY_AFTER)
-        except (InvalidHeader, ValueError, OverflowError):
-            return 0.0  # then the usual backoff applies
 
 
 class NoAuth(AuthBase):
@@ -123,34 +96,23 @@ class Transport:
     ) -> None:
         self._auth = auth
         self._rate_limit = rate_limit
-        self._before_call: Callable[[], None] | None = None
+        self._before_request: Callable[[], None] | None = None
         self._timeout = (min(CONNECT_TIMEOUT, request_timeout), request_timeout)
-        self._max_retries = request_max_retries
+        self._policy = RetryPolicy.up_to(request_max_retries)
         self._verify = verify_ssl
         self._threads = threading.local()
 
-    def for_one_tick(self, request_timeout: float, before_call: Callable[[], None]) -> Transport:
-        """The same connection, but each request is sent once and soon given up.
+    def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> Transport:
+        """The same connection with a shorter timeout and without retries; see `KumoClient.with_limits`."""
+        limited = copy.copy(self)
+        limited._timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
+        limited._policy = RetryPolicy.up_to(0)
+        limited._before_request = before_request
+        return limited
 
-        `before_call` is called before each, and what it raises keeps the request from being sent.
-        """
-        hasty = copy.copy(self)
-        hasty._timeout = (min(CONNECT_TIMEOUT, request_timeout), request_timeout)
-        hasty._max_retries = 0
-        hasty._before_call = before_call
-        return hasty
-
-    def retries(self) -> Retry:
-        """How long to go on trying: exponential backoff with jitter, `Retry-After` obeyed."""
-        return _Patience(
-            total=self._max_retries,
-            backoff_factor=0.5,  # waits of 0, 1, 2, 4 ... seconds
-            backoff_max=60,
-            backoff_jitter=0.5,
-            allowed_methods=None,
-            status_forcelist=(),
-            raise_on_status=False,
-        )
+    def retries(self) -> Retries:
+        """The retries of one request."""
+        return Retries(self._policy)
 
     def call(
         self,
@@ -164,47 +126,57 @@ class Transport:
     ) -> Any:
         """Send a request and return the JSON that answers it.
 
-        With `repeat=False` the request is sent once, since it might not be harmless twice.
-        `recover` makes such a request repeatable: it is called before each repetition and after the
-        last attempt, looks whether the lost request was carried out after all, and returns what its
-        answer would have been, or None.
+        With `repeat=False` the request is sent once, because sending it twice could do harm.
+        `recover` makes such a request repeatable: it is called after each attempt without an answer,
+        looks whether the request was carried out after all, and returns what its answer would have
+        been, or None.
 
         Raises:
             KumoConnectionError: no answer.
             KumoAPIError: an answer that is an error, or no JSON.
         """
-        retry = self.retries() if repeat or recover else Retry(total=0)
-        if self._before_call is not None:
-            self._before_call()
-        while True:
-            response, content, cause = None, b"", None
-            if self._rate_limit is not None:
-                self._rate_limit.wait()
-            try:
-                with self._send(method, url, params=params, body=body) as response:
-                    content = self._read_limited(response, without_query(url))
-            except BROKEN as error:
-                response, cause = None, error
-            if response is not None and not should_retry(response.status_code):
-                break
-            attempts = len(retry.history) + 1
-            if is_lasting(cause):
-                retry = retry.new(total=0)
-            # Only status and headers are looked at, which urllib3 reads off the raw response.
-            raw = response.raw if response is not None else None
-            try:
-                retry = retry.increment(method, urlsplit(url).path, response=raw, error=cause)
-            except MaxRetryError:
-                retry = None
+        retries = self.retries() if repeat or recover else Retries(RetryPolicy.up_to(0))
+        try:
+            return retries.run(lambda: self._ask(method, url, params, body), recover=recover)
+        except Failure as failure:
+            if failure.response is None:
+                error = self.no_answer(method, url, failure)
             else:
-                logger.debug("%s %s: trying again", method, without_query(url))
-                retry.sleep(raw)
-            if recover is not None and (found := recover()) is not None:
-                return found
-            if retry is None and response is not None:
-                raise self._refused(method, url, response, content, attempts=attempts)
-            if retry is None:
-                raise self.no_answer(method, url, cause, attempts=attempts) from None
+                error = self._refused(
+                    method, url, failure.response, failure.content, attempts=failure.attempts
+                )
+            raise error from None
+
+    @contextmanager
+    def stream(
+        self, url: str, headers: Mapping[str, str]
+    ) -> Generator[requests.Response, None, None]:
+        """Open a GET whose body is read piece by piece; the caller looks at the status."""
+        with self._send("GET", url, headers={"Accept-Encoding": "identity", **headers}) as response:
+            yield response
+
+    def no_answer(self, method: str, url: str, failure: Failure) -> KumoConnectionError:
+        """The error that says that there was no answer, after how many attempts, and why."""
+        tries = "1 attempt" if failure.attempts == 1 else f"{failure.attempts} attempts"
+        return KumoConnectionError(
+            f"{method} {without_query(url)} got no answer after {tries}: {describe(failure.cause)}. "
+            f"Is {_origin(url)} reachable from this machine?"
+        )
+
+    def _ask(self, method: str, url: str, params: Mapping[str, str] | None, body: Any) -> Any:
+        """Send a request once: the JSON that answers it.
+
+        Raises:
+            Failure: a status that may be another one next time.
+        """
+        if self._before_request is not None:
+            self._before_request()
+        if self._rate_limit is not None:
+            self._rate_limit.wait()
+        with self._send(method, url, params=params, body=body) as response:
+            content = self._read_limited(response, without_query(url))
+        if should_retry(response.status_code):
+            raise Failure(response, content)
         if not 200 <= response.status_code < 300:
             raise self._refused(method, url, response, content)
         try:
@@ -216,24 +188,6 @@ class Transport:
                 status_code=response.status_code,
                 detail=self._hidden(content.decode("utf-8", "replace")),
             ) from None
-
-    @contextmanager
-    def stream(
-        self, url: str, headers: Mapping[str, str]
-    ) -> Generator[requests.Response, None, None]:
-        """Open a GET whose body is read piece by piece; the caller looks at the status."""
-        with self._send("GET", url, headers={"Accept-Encoding": "identity", **headers}) as response:
-            yield response
-
-    def no_answer(
-        self, method: str, url: str, cause: Exception | None, *, attempts: int
-    ) -> KumoConnectionError:
-        """The error that says that nobody answered, how often it was tried, and why."""
-        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return KumoConnectionError(
-            f"{method} {without_query(url)} got no answer after {tries}: {describe(cause)}. "
-            f"Is {_origin(url)} reachable from this machine?"
-        )
 
     def _send(
         self,
@@ -327,45 +281,6 @@ class Transport:
         if status == 422:
             return KumoValidationError(said, status_code=status, detail=detail)
         return KumoAPIError(said, status_code=status, detail=detail)
-
-
-def describe(cause: BaseException | None) -> str:
-    """The root of a broken connection in a few words, without the url that requests puts in.
-
-    requests wraps urllib3's errors, which wrap the operating system's: the innermost one that
-    says something is what a person needs.
-    """
-    if is_lasting(cause):
-        return "the TLS certificate was not accepted (verify_ssl takes the path of a CA bundle)"
-    if isinstance(cause, requests.exceptions.ProxyError):
-        return "the proxy did not answer (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)"
-    if isinstance(cause, requests.exceptions.ConnectTimeout):
-        return "connecting timed out"
-    if isinstance(cause, requests.exceptions.Timeout):
-        return "the answer did not come in time"
-    words = "the connection broke"
-    for inner in _chain(cause):
-        if isinstance(inner, OSError) and inner.strerror:
-            words = inner.strerror
-        if "timed out" in str(inner):
-            words = "the answer did not come in time"
-    return words
-
-
-def is_lasting(cause: BaseException | None) -> bool:
-    """Whether a connection broke for a reason that will be the same next time: a certificate."""
-    return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _chain(cause))
-
-
-def _chain(error: BaseException | None) -> Generator[BaseException, None, None]:
-    """An error and what it wraps, outermost first."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        wrapped = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-        following = wrapped if isinstance(wrapped, BaseException) else None
-        error = following or error.__cause__ or error.__context__
 
 
 def _detail(response: requests.Response, content: bytes) -> str:

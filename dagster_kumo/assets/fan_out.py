@@ -98,14 +98,14 @@ def build_fanned_out_assets(
         **options,
     )
     def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> FinishedFile:
-        from dagster_kumo.predictions.store.transfer import transfer_one
+        from dagster_kumo.predictions.store.transfer import transfer_file
 
         kumo: KumoResource = getattr(context.resources, resource_key)
         store = _store_of(context, io_manager_key)
         plan = file.plan
         versions = store.partition_store(plan.asset_key, plan.partition_key)
         with versions.shared_version(plan.version) as version:
-            brought = transfer_one(
+            brought = transfer_file(
                 _live_file(kumo, plan, file.index),
                 file.index,
                 version,
@@ -250,10 +250,10 @@ def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> "PartitionFi
 
 
 def _finished_output(files: Sequence[FinishedFile]) -> tuple[OutputPlan, FinishedOutput]:
-    from dagster_kumo.predictions.store.transfer import together
+    from dagster_kumo.predictions.store.transfer import merge_files
 
     in_order = sorted(files, key=lambda file: file.index)
     plan = in_order[0].plan
     brought = [file.file for file in in_order]
-    transferred = together(brought, names=plan.names, seconds=time.time() - plan.begun)
+    transferred = merge_files(brought, names=plan.names, seconds=time.time() - plan.begun)
     return plan, FinishedOutput(plan, transferred)

@@ -19,12 +19,9 @@ from dagster_kumo.execution.partitions.anchor_time import said_time
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.predictions.statistics.distinct import distinct_rows
 from dagster_kumo.predictions.statistics.drift import compared_columns, psi
-from dagster_kumo.predictions.statistics.stored_statistics import (
-    StoredColumn,
-    StoredStatistics,
-    kept_statistics,
-)
+from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
 from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, ENTITY
+from dagster_kumo.predictions.store.statistics_file import read_statistics
 from dagster_kumo.predictions.store.store import Manifest, PartitionStore
 
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
@@ -83,7 +80,7 @@ class StoredOutput:
     @cached_property
     def statistics(self) -> StoredStatistics:
         """What is known without reading rows."""
-        found = kept_statistics(self._store, self.manifest)
+        found = read_statistics(self._store, self.manifest)
         if found is None:
             raise NotTold(
                 "No statistics are kept beside the files.\nMaterialize again; with "

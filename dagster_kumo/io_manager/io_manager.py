@@ -197,11 +197,11 @@ class KumoIOManager(dg.ConfigurableIOManager):
         output: Predictions,
         transferred: "Transferred",
     ) -> Predictions:
-        from dagster_kumo.predictions.statistics.stored_statistics import keep_statistics
+        from dagster_kumo.predictions.store.statistics_file import write_statistics
 
         warn = context.log.warning
         validate(output, transferred, row_count_check=self.row_count_check, warn=warn)
-        keep_statistics(version, transferred, warn=warn)
+        write_statistics(version, transferred, warn=warn)
         return version.commit(transferred.files, output.provenance)
 
     # Reading

@@ -208,13 +208,11 @@ def _drift(
     Empty where that partition is not stored with statistics.
     """
     from dagster_kumo.predictions.statistics.drift import compared_columns, mean_shift, psi
-    from dagster_kumo.predictions.statistics.stored_statistics import (
-        StoredStatistics,
-        kept_statistics,
-    )
+    from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+    from dagster_kumo.predictions.store.statistics_file import read_statistics
 
     before = partition_before(context.asset_partitions_def, partition_key, _instance())
-    earlier = kept_statistics(store_of(before)) if before is not None else None
+    earlier = read_statistics(store_of(before)) if before is not None else None
     if earlier is None:
         return {}
     now = StoredStatistics.of(summary)

@@ -19,7 +19,7 @@ from dagster_kumo.predictions.store.folder_names import folder_name
 if TYPE_CHECKING:
     from upath import UPath
 
-    from dagster_kumo.predictions.store.transfer import Brought, Transferred
+    from dagster_kumo.predictions.store.transfer import TransferredFile, Transferred
 
 STEP_VALUE = "dagster-kumo/step_value"
 _FOLDER = ".steps"
@@ -56,7 +56,7 @@ class FinishedFile:
 
     plan: OutputPlan
     index: int
-    file: Brought
+    file: TransferredFile
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions, Provenance
@@ -27,5 +27,5 @@ def read_files(
     from dagster_kumo.predictions.predictions import Predictions
     from dagster_kumo.predictions.remote.locations import files_at
 
-    addresses = Addresses(urls, what=what)
+    addresses = OutputUrls(urls, what=what)
     return Predictions(files_at(addresses, client.files, client.snowflake), provenance=provenance)

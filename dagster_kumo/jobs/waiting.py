@@ -27,14 +27,14 @@ LONGEST_FRACTION = 0.2  # of the time waited: no estimate is trusted further tha
 JITTER = 0.2  # of a pause, so that jobs which were launched together are not looked at together
 
 
-class Pace:
+class PollSchedule:
     """When to look at a job again, and when to ask how far it is.
 
     All times are seconds since the wait began. Without an estimate, a pause is a fraction of the time
     waited. With one it is half of what is left, within bounds, and ends when the job is to end.
 
     Examples:
-        >>> pace = Pace(poll_interval=120)
+        >>> pace = PollSchedule(poll_interval=120)
         >>> 10 <= pace.pause(waited=100) <= 12
         True
         >>> pace.hear(waited=100, remaining=80)
@@ -87,7 +87,7 @@ def wait_for_end(
         KumoTimeoutError: `timeout` seconds are over. The job goes on.
     """
     started = time.monotonic()
-    pace = Pace(poll_interval)
+    pace = PollSchedule(poll_interval)
     warned: set[str] = set()
     while True:
         report = look()

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.remote.column_ranges import FOOTER_GUESS_BYTES, Tail, fetch_parts
-from dagster_kumo.predictions.remote.download import RemoteFile
+from dagster_kumo.predictions.column_ranges import FOOTER_GUESS_BYTES, Tail, fetch_columns
 
 
 def never() -> bool:
@@ -107,7 +106,7 @@ class StoredFile:
             if columns is None:
                 self.save(to, stopped=stopped)
             else:
-                fetch_parts(self, to, columns, streams=streams, stopped=stopped)
+                fetch_columns(self, to, columns, streams=streams, stopped=stopped)
         except OSError as error:
             raise not_parquet(self.name, error) from None
         return to
@@ -124,62 +123,6 @@ class StoredFile:
 
     def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - fsspec copies in one call
         self.upath.fs.get_file(self.upath.path, str(to))
-
-
-@dataclass(frozen=True)
-class LiveFile:
-    """A file that is still with Kumo."""
-
-    remote: RemoteFile
-
-    @property
-    def name(self) -> str:
-        return self.remote.name
-
-    @property
-    def path(self) -> str:
-        return self.remote.addresses.get(self.remote.index)
-
-    def fetch_to(
-        self,
-        to: Path,
-        columns: Sequence[str] | None = None,
-        *,
-        streams: int = 1,
-        stopped: Callable[[], bool] = never,
-    ) -> Path:
-        if columns is None:
-            self.save(to, streams=streams, stopped=stopped)
-        else:
-            fetch_parts(_Ranges(self.remote), to, columns, streams=streams, stopped=stopped)
-        return to
-
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002
-        self.remote.download(to, stopped=stopped)
-
-
-class _Ranges:
-    """A remote file by ranges, all of the object that the first one was of.
-
-    Presigned urls are made for GET alone, so the length comes with the first range and not by HEAD.
-    """
-
-    def __init__(self, remote: RemoteFile) -> None:
-        self._remote = remote
-        self._length: int | None = None
-        self._etag: str | None = None
-        self.name = remote.name
-
-    def read_tail(self) -> Tail:
-        part = self._remote.read_range(None, FOOTER_GUESS_BYTES)
-        self._length, self._etag = part.whole_length, part.etag
-        return Tail(part.content, part.whole_length)
-
-    def read(self, start: int, end: int) -> bytes:
-        part = self._remote.read_range(start, end - start, etag=self._etag)
-        if part.whole_length != self._length:
-            raise KumoDataError(f"{self.name} changed while it was read. Open the result again.")
-        return part.content
 
 
 @dataclass(frozen=True)

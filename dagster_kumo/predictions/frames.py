@@ -29,11 +29,11 @@ def to_frame(tables: Iterable[pa.Table], count: int) -> pd.DataFrame:
         pyarrow.ArrowException: the tables do not fit together.
     """
     tables = iter(tables)
-    growing: _Growing | None = None
+    growing: FrameBuilder | None = None
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="kumo-frame") as copiers:
         for table in tables:
             if growing is None:
-                growing = _Growing(table, count, copiers)
+                growing = FrameBuilder(table, count, copiers)
             if not growing.takes(table):
                 whole = [growing.so_far(), table, *tables]
                 return pa.concat_tables(whole, promote_options="default").to_pandas()
@@ -42,7 +42,7 @@ def to_frame(tables: Iterable[pa.Table], count: int) -> pd.DataFrame:
         return growing.frame()
 
 
-class _Growing:
+class FrameBuilder:
     """A frame that grows: numbers and times without nulls as numpy arrays, other columns as Arrow's."""
 
     def __init__(self, first: pa.Table, count: int, copiers: ThreadPoolExecutor) -> None:

@@ -96,7 +96,7 @@ def build_kumo_sensor(
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         kumo: KumoResource = getattr(context.resources, resource_key)
         limit = Limit(max_calls_per_tick, TICK_SECONDS)
-        client = kumo.get_client().for_one_tick(CALL_SECONDS, limit)
+        client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=limit)
         search = JobSearch(client, _cursor(context, lookback), context.log.warning)
         tick = _Tick(context, client, known, deliver=deliver)
         cursor = search.run(tick.look)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from dagster_kumo import KumoClient, KumoError
 from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from tests.api.raw_server import RawServer
 from tests.api.scripted_server import Answer, ScriptedServer
 
@@ -130,7 +130,7 @@ def test_every_call_of_the_client_is_among_them():
     public = {
         name for name, value in vars(KumoClient).items() if callable(value) and name[0] != "_"
     }
-    assert public - asked == {"public_url", "for_one_tick"}  # these two ask nothing
+    assert public - asked == {"public_url", "with_limits"}  # these two ask nothing
 
 
 # What is made of them #####################################################################
@@ -348,8 +348,8 @@ def test_what_is_hardly_http_for_a_file(hardly_http, tmp_path, head):
     says["all"] = said_by(head)
     client = KumoClient(server.url, KEY, request_max_retries=0)
     url = f"{server.origin}/part-0.parquet?X-Amz-Signature=s1g"
-    remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, client.files)
-    hold(lambda _: remote.download(tmp_path / "part"), client)
+    remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, client.files)
+    hold(lambda _: remote.save(tmp_path / "part"), client)
     hold(lambda _: remote.read_range(0, 2).content.decode("latin-1"), client)
 
 
@@ -358,7 +358,7 @@ def test_headers_that_cannot_be_read_put_no_signature_into_the_log(hardly_http, 
     server, says = hardly_http
     says["all"] = said_by((LINES[0], [b"no colon", b"Content-Length: 2"], b"ab"))
     url = f"{server.origin}/part-0.parquet?X-Amz-Signature=s1g"
-    remote = RemoteFile(Addresses(lambda: [url], what="x"), 0, KumoClient(server.url, KEY).files)
-    hold(lambda _: remote.download(tmp_path / "part"), KumoClient(server.url, KEY))
+    remote = RemoteFile(OutputUrls(lambda: [url], what="x"), 0, KumoClient(server.url, KEY).files)
+    hold(lambda _: remote.save(tmp_path / "part"), KumoClient(server.url, KEY))
     assert "part-0.parquet" in caplog.text
     assert "s1g" not in caplog.text

@@ -8,7 +8,7 @@ import pytest
 
 from dagster_kumo import KumoClient, KumoConnectionError
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from tests.api.forward_proxy import ForwardProxy
 from tests.api.scripted_server import Answer
 
@@ -71,7 +71,7 @@ def test_files_go_through_the_proxy_without_the_key(proxy, port, monkeypatch, tm
     monkeypatch.setenv("HTTP_PROXY", proxy.origin)
     url = f"http://bucket.test:{port}/part-0.parquet?X-Amz-Signature=s1g"
     files = KumoClient(f"http://kumo.test:{port}/api", KEY).files
-    RemoteFile(Addresses(lambda: [url], what="The output"), 0, files).download(tmp_path / "part")
+    RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files).save(tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == b"[]"
     assert proxy.lines == [f"GET {url}"]
     assert b"s3cr3t" not in b"".join(proxy.requests)

@@ -10,7 +10,7 @@ import pytest
 
 from dagster_kumo import BatchPredictionJob, KumoClient
 from dagster_kumo.api.records import BatchPredictionRequest, JobProgress
-from dagster_kumo.jobs.waiting import POLL_INTERVAL, Pace
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, PollSchedule
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import Answer, Request
 
@@ -31,7 +31,7 @@ def simulated(
     length: float, estimate: Estimate, poll_interval: float = POLL_INTERVAL
 ) -> tuple[list[float], list[float]]:
     """When a job of so many seconds is looked at, and when it is asked how far it is."""
-    pace, looks, asked = Pace(poll_interval), [0.0], []
+    pace, looks, asked = PollSchedule(poll_interval), [0.0], []
     while (now := looks[-1]) < length:
         if pace.asks(now):
             asked.append(now)

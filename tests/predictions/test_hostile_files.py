@@ -11,10 +11,9 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoDataError, Predictions
-from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.locations import files_at
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
 from tests.predictions.outputs import parquet_bytes, store_output
 
@@ -42,7 +41,7 @@ def test_a_pickle_in_a_file_is_not_opened(server, serve_file, tmp_path, where):
     )
     url = serve_file(parquet_bytes(pa.table({"ENTITY": [1, 2]}, schema=schema)))
     files = KumoClient(server.url, "acme:s3cr3t").files
-    output = Predictions([LiveFile(RemoteFile(Addresses(lambda: [url], what="It"), 0, files))])
+    output = Predictions([RemoteFile(OutputUrls(lambda: [url], what="It"), 0, files)])
     stored, _ = store_output(output, PartitionStore(UPath(tmp_path / "store")))
     for read in (output, stored):
         assert read.to_arrow()["ENTITY"].to_pylist() == [1, 2]
@@ -75,7 +74,7 @@ def test_a_pickle_in_a_file_is_not_opened(server, serve_file, tmp_path, where):
 )
 def test_places_that_no_output_lies_at_are_refused(client, address):
     with pytest.raises(KumoDataError) as caught:
-        files_at(Addresses(lambda: [address], what="The output"), client.files, None)
+        files_at(OutputUrls(lambda: [address], what="The output"), client.files, None)
     assert "s1g" not in str(caught.value)
 
 
@@ -87,7 +86,7 @@ def test_a_renewed_address_may_not_lead_to_this_machine(server, serve_file, tmp_
         return answer
 
     listings = [[serve_file(b"", expired)], ["file:///etc/passwd"]]
-    addresses = Addresses(lambda: listings.pop(0), what="The output")
+    addresses = OutputUrls(lambda: listings.pop(0), what="The output")
     remote = RemoteFile(addresses, 0, KumoClient(server.url, "acme:s3cr3t").files)
     with pytest.raises(KumoDataError, match="lies elsewhere"):
-        remote.download(tmp_path / "part")
+        remote.save(tmp_path / "part")

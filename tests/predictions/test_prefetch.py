@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 
 from dagster_kumo import KumoClient, KumoConnectionError, Predictions
-from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.prefetch import READY, STREAMS
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.scripted_server import Answer
 from tests.predictions.outputs import parquet_bytes, store_output
@@ -44,8 +43,8 @@ def live(server):
         server.answer_by(answer)
         urls = [f"{server.origin}/{number}" for number in range(files)]
         transport = KumoClient(server.url, "acme:s3cr3t", request_max_retries=0).files
-        addresses = Addresses(lambda: urls, what="The output")
-        return Predictions([LiveFile(RemoteFile(addresses, i, transport)) for i in range(files)])
+        addresses = OutputUrls(lambda: urls, what="The output")
+        return Predictions([RemoteFile(addresses, i, transport) for i in range(files)])
 
     return live
 
@@ -157,8 +156,8 @@ def wide(server, serve_file):
 
     url = serve_file(content, note)
     transport = KumoClient(server.url, "acme:s3cr3t").files
-    remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, transport)
-    return Predictions([LiveFile(remote)]), sent
+    remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, transport)
+    return Predictions([remote]), sent
 
 
 COLUMN_BYTES = 20_000 * 8
@@ -189,14 +188,14 @@ def test_a_column_of_lists_is_fetched_with_its_elements(server, serve_file):
     table = pa.table({"e": [1, 2], "v": [[1.0], [2.0, 3.0]], "v.x": [5, 6]})
     url = serve_file(parquet_bytes(table))
     transport = KumoClient(server.url, "acme:s3cr3t").files
-    remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, transport)
-    assert Predictions([LiveFile(remote)]).to_arrow(["v"]) == table.select(["v"])
+    remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, transport)
+    assert Predictions([remote]).to_arrow(["v"]) == table.select(["v"])
 
 
 def test_a_footer_longer_than_the_first_guess_is_fetched_whole(server, serve_file):
     table = pa.table({f"{'long' * 40}{i}": [i] for i in range(500)})
     url = serve_file(parquet_bytes(table))
     transport = KumoClient(server.url, "acme:s3cr3t").files
-    remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, transport)
+    remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, transport)
     name = table.column_names[250]
-    assert Predictions([LiveFile(remote)]).to_arrow([name]) == table.select([name])
+    assert Predictions([remote]).to_arrow([name]) == table.select([name])

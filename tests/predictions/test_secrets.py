@@ -9,10 +9,9 @@ import traceback
 import pytest
 
 from dagster_kumo import BatchPredictionJobResult, KumoClient, KumoError
-from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from tests.api.scripted_server import Answer
 
 FILES = r"^/files/"
@@ -82,9 +81,9 @@ def test_a_host_of_files_that_cannot_be_reached(kumo, client, everything_logged,
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"{origin.format(closed=closed.getsockname()[1])}/part?X-Amz-Signature=1"
-        remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, client.files)
+        remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, client.files)
         with pytest.raises(KumoError) as caught:
-            Predictions([LiveFile(remote)]).to_arrow()
+            Predictions([remote]).to_arrow()
     assert_secrets_kept(kumo, caught.value, everything_logged.text)
 
 

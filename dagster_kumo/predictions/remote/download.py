@@ -1,31 +1,35 @@
-"""Fetch one file of a live output: resume what was cut, ask anew for a url that expired."""
+"""Fetch one file of a live output: resume a transfer that was cut, renew a url that expired."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import requests
-from urllib3 import Retry
-from urllib3.exceptions import MaxRetryError
 
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_query
-from dagster_kumo.api.transport import BROKEN, Transport, is_lasting, should_retry
+from dagster_kumo.api.retry import Failure, should_retry
+from dagster_kumo.api.transport import Transport
+from dagster_kumo.predictions.column_ranges import FOOTER_GUESS_BYTES, Tail, fetch_columns
+from dagster_kumo.predictions.files import never
 from dagster_kumo.predictions.remote.checksums import Checksum
-from dagster_kumo.predictions.remote.output_urls import Addresses, file_name
+from dagster_kumo.predictions.remote.output_urls import OutputUrls, file_name
 
 CHUNK_BYTES = 256 * 1024  # read at most at once; a quarter of it takes a fifth more CPU time
-PROGRESS_BYTES = 16 * 1024  # for less than this no trouble is forgiven
-MAX_PART_BYTES = 64 * 1024**2  # of a file that is read in parts; each part is held in memory
+PROGRESS_BYTES = 16 * 1024  # less than this does not count as progress
+MAX_RANGE_BYTES = 64 * 1024**2  # of a file that is read by ranges; each range is held in memory
 MAX_RENEWALS_WITHOUT_PROGRESS = 2  # a fresh url that is refused too will not get better
 MAX_RESTARTS = 2  # of a file that changed while it was read, or came damaged
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
+
+T = TypeVar("T")
 
 
 class _Changed(Exception):
@@ -36,30 +40,48 @@ class _Damaged(Exception):
     """The whole file came, with another checksum of this kind than the server told."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RemoteFile:
-    """One file of a live output, by its place in the list of urls."""
+    """One file of a live output, by its place in the list of urls: a `PartitionFile`."""
 
-    addresses: Addresses
+    urls: OutputUrls
     index: int
     transport: Transport
 
     @property
     def name(self) -> str:
         """The file's name in the service, for messages."""
-        return file_name(self.addresses.get(self.index))
+        return file_name(self.path)
 
-    def download(self, to: Path, *, stopped: Callable[[], bool] = lambda: False) -> int:
-        """Fetch the file to a local path with bounded memory: its length in bytes.
+    @property
+    def path(self) -> str:
+        return self.urls.get(self.index)
 
-        A cut or stalled transfer goes on where it broke; an expired url is asked for again; an object
-        that changed on the way, or has not the checksum that the server tells, is fetched from its
-        beginning. `stopped` is asked after each piece and ends the transfer.
+    def fetch_to(
+        self,
+        to: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        streams: int = 1,
+        stopped: Callable[[], bool] = never,
+    ) -> Path:
+        if columns is None:
+            self.save(to, stopped=stopped)
+        else:
+            fetch_columns(_Ranges(self), to, columns, streams=streams, stopped=stopped)
+        return to
+
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - one connection a file
+        """Fetch the file to a local path with bounded memory.
+
+        A transfer that was cut or stalled is resumed; an expired url is asked for again; a file that
+        changed meanwhile, or does not have the checksum that the server names, is fetched from its
+        beginning. `stopped` is asked after each chunk and ends the transfer.
 
         Raises:
-            KumoConnectionError: the transfer broke again and again without getting further.
-            KumoDataError: the server does not give the file, gives another length or checksum than it
-                said, or the disk has no room for it.
+            KumoConnectionError: the transfer broke again and again without progress.
+            KumoDataError: the server does not give the file, or gives another length or checksum than it
+                named; or the disk has no room for it.
         """
         why = ""
         for _ in range(1 + MAX_RESTARTS):
@@ -70,62 +92,100 @@ class RemoteFile:
                     why = "changed each time while it was read. Is something still writing this output?"
                 except _Damaged as damaged:
                     why = (
-                        f"came each time with another {damaged} checksum than the server told.\n"
+                        f"came each time with another {damaged} checksum than the server named.\n"
                         "Does a proxy change what it passes on, or is the file damaged in its storage?"
                     )
         raise KumoDataError(f"{self.name}, fetched {1 + MAX_RESTARTS} times, {why}")
 
-    def read_range(self, start: int | None, length: int, *, etag: str | None = None) -> Part:
+    def read_range(self, start: int | None, length: int, *, etag: str | None = None) -> FileRange:
         """`length` bytes from `start`, or the last `length` bytes when `start` is None.
 
         Raises:
-            KumoDataError: the server gives no parts, or the file has another ETag than `etag`.
+            KumoDataError: the server does not serve ranges, or the file's ETag is not `etag`.
         """
         return _RangeRequest(self, start, length, etag).run()
 
 
+class _Ranges:
+    """A remote file by ranges, which all must be of the same object.
+
+    Presigned urls are made for GET alone, so the length comes with the first range and not by HEAD.
+    """
+
+    def __init__(self, remote: RemoteFile) -> None:
+        self._remote = remote
+        self._length: int | None = None
+        self._etag: str | None = None
+        self.name = remote.name
+
+    def read_tail(self) -> Tail:
+        last = self._remote.read_range(None, FOOTER_GUESS_BYTES)
+        self._length, self._etag = last.file_length, last.etag
+        return Tail(last.content, last.file_length)
+
+    def read(self, start: int, end: int) -> bytes:
+        found = self._remote.read_range(start, end - start, etag=self._etag)
+        if found.file_length != self._length:
+            raise KumoDataError(f"{self.name} changed while it was read. Open the result again.")
+        return found.content
+
+
 @dataclass(frozen=True)
-class Part:
-    """A piece of a file, with what is known of the whole."""
+class FileRange:
+    """Some bytes of a file, and the length and ETag of the whole."""
 
     content: bytes
-    whole_length: int
+    file_length: int
     etag: str | None
 
 
 class _Requests:
-    """Repeats a GET of one file until it got further or there is no sense in going on."""
+    """The requests for one file: repeated as long as they get further, by a fresh url when one expired."""
 
     def __init__(self, remote: RemoteFile) -> None:
         self._remote = remote
-        self._url = remote.addresses.get(remote.index)
+        self._url = remote.path
         self._renewals = 0
-        self._retry = remote.transport.retries()
+        self._retries = remote.transport.retries()
+
+    def repeat(self, attempt: Callable[[], T]) -> T:
+        """What `attempt` returns once it succeeds."""
+        try:
+            return self._retries.run(attempt)
+        except Failure as failure:
+            if failure.response is None:
+                raise self._remote.transport.no_answer("GET", self._url, failure) from None
+            raise KumoConnectionError(
+                f"{without_query(self._url)} answered {failure.response.status_code} "
+                f"{failure.attempts} times in a row."
+            ) from None
 
     def progressed(self) -> None:
-        """Bytes came: whatever went wrong before is forgiven."""
+        """Bytes came: forgive what went wrong before."""
         self._renewals = 0
-        self._retry = self._remote.transport.retries()
+        self._retries.progressed()
 
-    def broke(self, cause: Exception | None, response: requests.Response | None = None) -> None:
-        """Wait before the next attempt, or raise when there were too many."""
-        raw = response.raw if response is not None else None
-        attempts = len(self._retry.history) + 1
-        if is_lasting(cause):
-            self._retry = self._retry.new(total=0)
-        try:
-            self._retry: Retry = self._retry.increment("GET", "/", response=raw, error=cause)
-        except MaxRetryError:
-            if response is not None:
-                raise KumoConnectionError(
-                    f"{without_query(self._url)} answered {response.status_code} {attempts} times in a row."
-                ) from None
-            raise self._remote.transport.no_answer(
-                "GET", self._url, cause, attempts=attempts
-            ) from None
-        self._retry.sleep(raw)
+    @contextmanager
+    def open(self, headers: Mapping[str, str]) -> Generator[requests.Response, None, None]:
+        """The answer to a GET, which has the bytes that were asked for.
 
-    def refused(self, response: requests.Response) -> None:
+        Raises:
+            Failure: a status that may be another one next time.
+            _Changed: the file is not the one that `headers` ask for.
+            KumoDataError: the file is not there, also by a fresh url.
+        """
+        while True:
+            with self._remote.transport.stream(self._url, headers) as response:
+                if response.status_code in (200, 206):
+                    yield response
+                    return
+                if response.status_code in (412, 416):
+                    raise _Changed
+                if should_retry(response.status_code):
+                    raise Failure(response)
+                self._renew_url(response)
+
+    def _renew_url(self, response: requests.Response) -> None:
         """A 4xx: the url has expired, or the file is not there."""
         if self._renewals >= MAX_RENEWALS_WITHOUT_PROGRESS:
             raise KumoDataError(
@@ -133,19 +193,7 @@ class _Requests:
                 "The file may have been removed: Kumo keeps the outputs of a job for a limited time."
             )
         self._renewals += 1
-        self._url = self._remote.addresses.renewed(self._remote.index, self._url)
-
-    def acceptable(self, response: requests.Response) -> bool:
-        """Whether the answer has the bytes; if not, what follows from it has been done."""
-        if response.status_code in (200, 206):
-            return True
-        if response.status_code in (412, 416):
-            raise _Changed
-        if should_retry(response.status_code):
-            self.broke(None, response)
-        else:
-            self.refused(response)
-        return False
+        self._url = self._remote.urls.renewed(self._remote.index, self._url)
 
 
 class _Transfer(_Requests):
@@ -161,18 +209,16 @@ class _Transfer(_Requests):
         self._length: int | None = None
         self._checksum = Checksum({})
 
-    def run(self) -> int:
-        while self._length is None or self._offset < self._length:
-            try:
-                with self._remote.transport.stream(self._url, self._headers()) as response:
-                    if self.acceptable(response):
-                        self._note(response)
-                        self._receive(response)
-            except BROKEN as error:
-                self.broke(error)
+    def run(self) -> None:
+        self.repeat(self._receive_rest)
         if not self._checksum.matches:
             raise _Damaged(self._checksum.kind)
-        return self._offset
+
+    def _receive_rest(self) -> None:
+        while self._length is None or self._offset < self._length:
+            with self.open(self._headers()) as response:
+                self._note(response)
+                self._receive(response)
 
     def _headers(self) -> dict[str, str]:
         if not self._offset:
@@ -229,7 +275,7 @@ class _Transfer(_Requests):
             if self._stopped():
                 raise KumoDataError(f"The transfer of {self._remote.name} was stopped.")
         if self._offset < self._length:  # ended early, though the connection did not complain
-            self.broke(requests.ConnectionError("the transfer ended early"))
+            raise requests.ConnectionError("the transfer ended early")
 
 
 class _RangeRequest(_Requests):
@@ -243,23 +289,22 @@ class _RangeRequest(_Requests):
         self._wanted = length
         self._etag = etag
 
-    def run(self) -> Part:
-        if self._wanted > MAX_PART_BYTES:
+    def run(self) -> FileRange:
+        if self._wanted > MAX_RANGE_BYTES:
             raise KumoDataError(
                 f"{self._remote.name} would be read in a part of {self._wanted} bytes, which the footer of "
                 "no honest file needs. Is it damaged?"
             )
-        while True:
-            try:
-                with self._remote.transport.stream(self._url, self._headers()) as response:
-                    if self.acceptable(response):
-                        return self._part(response)
-            except BROKEN as error:
-                self.broke(error)
-            except _Changed:
-                raise KumoDataError(
-                    f"{self._remote.name} changed while it was read, or is empty. Open the result again."
-                ) from None
+        try:
+            return self.repeat(self._ask)
+        except _Changed:
+            raise KumoDataError(
+                f"{self._remote.name} changed while it was read, or is empty. Open the result again."
+            ) from None
+
+    def _ask(self) -> FileRange:
+        with self.open(self._headers()) as response:
+            return self._range(response)
 
     def _headers(self) -> dict[str, str]:
         if self._start is None:
@@ -270,7 +315,7 @@ class _RangeRequest(_Requests):
             headers["If-Match"] = self._etag
         return headers
 
-    def _part(self, response: requests.Response) -> Part:
+    def _range(self, response: requests.Response) -> FileRange:
         start, length = _place(response)
         if response.status_code != 206 or length is None:
             raise KumoDataError(
@@ -287,7 +332,7 @@ class _RangeRequest(_Requests):
                 raise KumoDataError(
                     f"{self._remote.name} came with more bytes than were asked for."
                 )
-        return Part(bytes(content), length, _strong_etag(response))
+        return FileRange(bytes(content), length, _strong_etag(response))
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dagster_kumo.api.errors import KumoDataError, without_query
 from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.api.transport import Transport, is_http_url
-from dagster_kumo.predictions.files import LiveFile, PartitionFile
+from dagster_kumo.predictions.files import PartitionFile
 from dagster_kumo.predictions.remote.bucket import open_bucket
 from dagster_kumo.predictions.remote.databricks_volume import open_volume
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.remote.snowflake_stage import open_stage
 
 # What an address begins with, and what lists the files there.
@@ -30,7 +30,7 @@ OPENERS: dict[str, Callable[[str, SnowflakeAccount | None], Sequence[PartitionFi
 
 
 def files_at(
-    addresses: Addresses, transport: Transport, snowflake: SnowflakeAccount | None
+    addresses: OutputUrls, transport: Transport, snowflake: SnowflakeAccount | None
 ) -> list[PartitionFile]:
     """The files at `addresses`, in the server's order, those of a directory by their names.
 
@@ -40,7 +40,7 @@ def files_at(
     files: list[PartitionFile] = []
     for index, address in enumerate(addresses.all()):
         if is_http_url(address):
-            files.append(LiveFile(RemoteFile(addresses, index, transport)))
+            files.append(RemoteFile(addresses, index, transport))
         else:
             files += _opener(address, addresses.what)(address, snowflake)
     return files

@@ -10,7 +10,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.transport import is_http_url
 
 
-class Addresses:
+class OutputUrls:
     """The addresses of an output's files, fetched when first needed and anew when one has expired.
 
     Safe to share between threads: many readers that find their url expired at once cause one call.

@@ -9,13 +9,13 @@ import pyarrow as pa
 from dagster_kumo.api.records import in_utc
 from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, extremes_of, present
 
-Extremes = tuple[datetime, datetime]
+TimeRange = tuple[datetime, datetime]
 
 # An integer is unix time; its size tells the unit, since the years in question lie close together.
 _UNITS = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (float("inf"), 1_000_000_000))
 
 
-def anchor_extremes(batch: pa.RecordBatch) -> Extremes | None:
+def anchor_range(batch: pa.RecordBatch) -> TimeRange | None:
     """The earliest and the latest anchor time among some rows; None when they name none."""
     if ANCHOR_TIMESTAMP not in batch.schema.names:
         return None
@@ -23,7 +23,7 @@ def anchor_extremes(batch: pa.RecordBatch) -> Extremes | None:
     return (low, high) if low is not None and high is not None else None
 
 
-def widest(one: Extremes | None, other: Extremes | None) -> Extremes | None:
+def merge_ranges(one: TimeRange | None, other: TimeRange | None) -> TimeRange | None:
     """The earliest and the latest of both."""
     if one is None or other is None:
         return one or other

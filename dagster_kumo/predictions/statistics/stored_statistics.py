@@ -1,29 +1,20 @@
-"""Statistics that are kept beside the files of a version: small, and enough to compare two versions.
+"""The statistics of an output as they are stored: small, and enough to compare two outputs.
 
-They lie in the version's own folder and come into force with it. A few kilobytes stand for any number
-of rows: what asks how the scores are spread, or how many are missing, reads them and not the rows.
+They lie beside the files of a version. A few kilobytes stand for any number of rows: a check that asks
+how the scores are distributed, or how many are missing, reads them instead of the rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import UTCDatetime
-from dagster_kumo.predictions.statistics.anchors import Extremes
+from dagster_kumo.predictions.statistics.anchors import TimeRange
 from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
-from dagster_kumo.predictions.store.store import Manifest, NewVersion, PartitionStore
 
-if TYPE_CHECKING:
-    from dagster_kumo.predictions.store.transfer import Transferred
-
-STATISTICS = "_statistics.json"
-"""The file's name. What reads a folder of Parquet files leaves out names that begin so."""
 MAX_CLASSES = 100
 MAX_OUTLINES = 30
 POINTS = np.linspace(0.0, 1.0, 201)
@@ -86,7 +77,7 @@ class StoredStatistics(BaseModel):
     columns: dict[str, StoredColumn] = Field(default_factory=dict[str, StoredColumn])
 
     @classmethod
-    def of(cls, summary: OutputSummary, anchors: Extremes | None = None) -> StoredStatistics:
+    def of(cls, summary: OutputSummary, anchors: TimeRange | None = None) -> StoredStatistics:
         """What is to be kept of an output."""
         return cls(
             num_rows=summary.num_rows,
@@ -96,48 +87,3 @@ class StoredStatistics(BaseModel):
                 for index, (name, column) in enumerate(summary.columns.items())
             },
         )
-
-
-def keep_statistics(
-    version: NewVersion, transferred: Transferred, *, warn: Callable[[str], None]
-) -> None:
-    """Put the statistics of an output, if it has any, into its version, which is not committed yet.
-
-    When none can be made, `warn` is told why.
-    """
-    if transferred.summary is None:
-        return
-    try:
-        statistics = StoredStatistics.of(transferred.summary, transferred.anchors)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
-        warn(f"No statistics are kept beside the files: {error}")
-        return
-    scratch = version.scratch / f"{STATISTICS}.partial"
-    scratch.write_text(statistics.model_dump_json(exclude_none=True))
-    version.put(scratch, STATISTICS)
-
-
-def kept_statistics(
-    store: PartitionStore, manifest: Manifest | None = None
-) -> StoredStatistics | None:
-    """The statistics of the version in force, or of the one that a manifest names.
-
-    None where nothing is stored, and where no statistics were kept.
-
-    Raises:
-        KumoDataError: what lies there are no statistics.
-    """
-    manifest = manifest or store.manifest()
-    if manifest is None:
-        return None
-    path = store.directory / manifest.version / STATISTICS
-    try:
-        content: Any = path.fs.cat_file(path.path)
-    except FileNotFoundError:
-        return None
-    try:
-        return StoredStatistics.model_validate_json(content)
-    except ValidationError:
-        raise KumoDataError(
-            f"{path} holds no statistics of dagster-kumo.\nMaterialize again to have them written anew."
-        ) from None

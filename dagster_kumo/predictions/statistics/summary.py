@@ -1,26 +1,23 @@
 """Statistics of an output in one pass and bounded memory, mergeable between files.
 
-Counts, means and deviations merge exactly. Quantiles do not: each batch is condensed to about a
-thousand of its values, each standing for a number of rows, and the condensed batches are joined and
-condensed again when there are many.
-
-Condensing is where the time goes. A t-digest of Arrow's takes 55 ns a value and sorting as much; a
-histogram takes 4 ns, and only where many values fall into one bin of it are they sorted.
+Counts, means and deviations merge exactly. Quantiles are approximate: see `quantiles`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dagster_kumo.predictions.statistics.quantiles import Distribution
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Container
 
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
@@ -29,105 +26,7 @@ SCORE_COLUMNS = ("True_PROB", "SCORE", "TARGET_PRED")
 CLASS_COLUMNS = ("CLASS", "TARGET_PRED")
 """Where classes are, the most telling column first."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-BINS = 8_192
-MAX_SHARE = 1 / 400  # of the values that one bin may stand for
-# Closer together at both ends, where a picture would otherwise lose the last few rows.
-_TAIL = np.array([0.00001, 0.0001, 0.0003])
-GRID = np.unique(np.concatenate([np.linspace(0.0, 1.0, 1001), _TAIL, 1.0 - _TAIL]))
-MAX_CONDENSED = 32  # batches that are kept apart
 MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "many"
-
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass
-class Weighted:
-    """Values in ascending order, each with the number of rows that it stands for."""
-
-    values: FloatArray
-    rows: IntArray
-
-    @classmethod
-    def of(cls, values: FloatArray) -> Weighted:
-        """Values, at most `MAX_SHARE` of them as the middle of their bin and the others themselves."""
-        low, high = values.min(), values.max()
-        with np.errstate(over="ignore", divide="ignore"):
-            scale = BINS / (high - low)
-        if len(values) <= BINS or not np.isfinite(scale):  # few, all the same, or too far apart
-            return cls(np.sort(values), np.ones(len(values), np.int64))
-        bins = np.minimum(((values - low) * scale).astype(np.int64), BINS - 1)
-        counts = np.bincount(bins, minlength=BINS)
-        crowded = counts > len(values) * MAX_SHARE
-        binned = np.flatnonzero(~crowded & (counts > 0))
-        alone = values[crowded[bins]] if crowded.any() else values[:0]
-        return cls.joined(
-            [
-                cls(low + (binned + 0.5) / scale, counts[binned]),
-                cls(alone, np.ones(len(alone), np.int64)),
-            ]
-        )
-
-    @classmethod
-    def joined(cls, parts: list[Weighted]) -> Weighted:
-        """Several as one."""
-        values = np.concatenate([part.values for part in parts])
-        rows = np.concatenate([part.rows for part in parts])
-        order = np.argsort(values, kind="stable")
-        return cls(values[order], rows[order])
-
-    def condensed(self, grid: FloatArray = GRID) -> Weighted:
-        """Fewer values: of the rows between each two steps of the grid the middle one."""
-        if len(self.values) <= len(grid):
-            return self
-        below = np.cumsum(self.rows)
-        steps = np.unique(np.rint(grid * below[-1]).astype(np.int64))
-        middles = (steps[:-1] + steps[1:] + 1) // 2
-        return Weighted(self.values[np.searchsorted(below, middles)], np.diff(steps))
-
-
-@dataclass
-class Distribution:
-    """The distribution of a numeric column, of which the quantiles are known to half a percent."""
-
-    _parts: list[Weighted] = field(default_factory=list[Weighted])
-
-    def add(self, values: FloatArray) -> None:
-        """Take in numbers without NaN and infinities."""
-        if len(values):
-            self._take(Weighted.of(values).condensed())
-
-    def merge(self, other: Distribution) -> None:
-        """Take in what another has seen."""
-        for part in other._parts:
-            self._take(part)
-
-    def quantiles(self, probabilities: Iterable[float]) -> list[float]:
-        """The values at `probabilities`."""
-        all_ = self._joined()
-        below = np.cumsum(all_.rows)
-        at = np.searchsorted(below, np.array(list(probabilities)) * below[-1])
-        return [float(v) for v in all_.values[at]]
-
-    def histogram(self, edges: FloatArray) -> list[float]:
-        """How many values lie between each two neighbours of `edges`; what is beyond counts at the ends."""
-        all_ = self._joined()
-        inside = np.clip(all_.values, edges[0], edges[-1])
-        return [float(v) for v in np.histogram(inside, edges, weights=all_.rows)[0]]
-
-    def outline(self, grid: FloatArray) -> Weighted:
-        """The distribution by about as many values as `grid` has steps, from 0 to 1."""
-        return self._joined().condensed(grid)
-
-    def _take(self, part: Weighted) -> None:
-        self._parts.append(part)
-        if len(self._parts) > MAX_CONDENSED:
-            self._parts = [self._joined().condensed()]
-
-    def _joined(self) -> Weighted:
-        if len(self._parts) > 1:
-            self._parts = [Weighted.joined(self._parts)]
-        return self._parts[0]
 
 
 @dataclass

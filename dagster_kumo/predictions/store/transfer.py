@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.files import PartitionFile, open_parquet
 from dagster_kumo.predictions.predictions import BATCH_ROWS
-from dagster_kumo.predictions.statistics.anchors import Extremes, anchor_extremes, widest
+from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, OutputSummary
 from dagster_kumo.predictions.store.store import NewVersion, StoredFileEntry
 from dagster_kumo.predictions.store.tables import TableFile
@@ -40,7 +40,7 @@ class Transferred:
     schema: pa.Schema
     summary: OutputSummary | None
     """None when the statistics were not wanted."""
-    anchors: Extremes | None
+    anchors: TimeRange | None
     """The earliest and the latest anchor time in the data; None when it has none."""
     seconds: float
 
@@ -56,12 +56,12 @@ class Transferred:
 
 
 @dataclass
-class Brought:
+class TransferredFile:
     """What one file held."""
 
     entry: StoredFileEntry
     schema: pa.Schema
-    anchors: Extremes | None
+    anchors: TimeRange | None
     summary: OutputSummary | None
 
 
@@ -88,10 +88,14 @@ def transfer(
         raise KumoDataError("The output has no files.")
     started = time.monotonic()
     stop = threading.Event()
-    way = _Way(version, stop, summarise, max_parallel, streams=max(1, max_parallel // len(files)))
+    file_transfer = FileTransfer(
+        version, stop, summarise, max_parallel, streams=max(1, max_parallel // len(files))
+    )
     threads = max_parallel + FINISHING
     with ThreadPoolExecutor(threads, thread_name_prefix="kumo-transfer") as pool:
-        futures = {pool.submit(way.bring, file, index): index for index, file in enumerate(files)}
+        futures = {
+            pool.submit(file_transfer.run, file, index): index for index, file in enumerate(files)
+        }
         try:
             done = _collect(futures)
         except BaseException:  # also an interrupt: the threads must end before the scratch files go
@@ -99,17 +103,17 @@ def transfer(
             pool.shutdown(cancel_futures=True)
             raise
     names = [file.name for file in files]
-    return together(done, names=names, seconds=time.monotonic() - started)
+    return merge_files(done, names=names, seconds=time.monotonic() - started)
 
 
-def transfer_one(
+def transfer_file(
     file: PartitionFile,
     index: int,
     version: NewVersion,
     *,
     streams: int,
     summarise: bool | Collection[str] = True,
-) -> Brought:
+) -> TransferredFile:
     """Bring one of an output's files into `version`, for those who bring them one by one.
 
     Args:
@@ -123,10 +127,12 @@ def transfer_one(
         KumoDataError: the file is not Parquet.
         KumoConnectionError: it could not be fetched.
     """
-    return _Way(version, threading.Event(), summarise, 1, streams=streams).bring(file, index)
+    return FileTransfer(version, threading.Event(), summarise, 1, streams=streams).run(file, index)
 
 
-def together(brought: Sequence[Brought], *, names: Sequence[str], seconds: float) -> Transferred:
+def merge_files(
+    brought: Sequence[TransferredFile], *, names: Sequence[str], seconds: float
+) -> Transferred:
     """All files of an output, which are called `names`; in how many seconds they came.
 
     Raises:
@@ -143,19 +149,19 @@ def together(brought: Sequence[Brought], *, names: Sequence[str], seconds: float
         files=[one.entry for one in brought],
         schema=schema,
         summary=_merged([one.summary for one in brought]),
-        anchors=reduce(widest, (one.anchors for one in brought)),
+        anchors=reduce(merge_ranges, (one.anchors for one in brought)),
         seconds=seconds,
     )
 
 
-def _collect(futures: dict[Future[Brought], int]) -> list[Brought]:
-    done: dict[int, Brought] = {}
+def _collect(futures: dict[Future[TransferredFile], int]) -> list[TransferredFile]:
+    done: dict[int, TransferredFile] = {}
     for future in as_completed(futures):
         done[futures[future]] = future.result()
     return [done[index] for index in sorted(done)]
 
 
-class _Way:
+class FileTransfer:
     """What each file goes through."""
 
     def __init__(
@@ -175,7 +181,7 @@ class _Way:
         self._reading = threading.Semaphore(os.cpu_count() or 1)
         self._streams = streams
 
-    def bring(self, file: PartitionFile, index: int) -> Brought:
+    def run(self, file: PartitionFile, index: int) -> TransferredFile:
         name = f"part-{index:05d}.parquet"
         scratch = self._version.scratch / f"{name}.partial"
         self._fetch(file, scratch)
@@ -196,13 +202,13 @@ class _Way:
             self._go_on(file.name)
             file.save(to, streams=self._streams, stopped=self._stop.is_set)
 
-    def _read(self, scratch: Path, name: str, source: str) -> Brought:
+    def _read(self, scratch: Path, name: str, source: str) -> TransferredFile:
         """What a fetched file holds; `source` is its name for messages.
 
         Raises:
             KumoDataError: it is not Parquet, or is damaged.
         """
-        anchors: Extremes | None = None
+        anchors: TimeRange | None = None
         with self._reading, open_parquet(scratch, name=source) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             columns = self._columns(schema)
@@ -210,11 +216,11 @@ class _Way:
             read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
             for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=read):
                 self._go_on(source)
-                anchors = widest(anchors, anchor_extremes(batch))
+                anchors = merge_ranges(anchors, anchor_range(batch))
                 if summary is not None:
                     summary.update(batch)
         entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=scratch.stat().st_size)
-        return Brought(entry, schema, anchors, summary)
+        return TransferredFile(entry, schema, anchors, summary)
 
     def _columns(self, schema: pa.Schema) -> list[str] | None:
         """The columns that are summarised; None: all."""

@@ -11,9 +11,8 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoDataError, Predictions
-from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
 from tests.predictions.outputs import parquet_bytes, store_output
 
@@ -75,8 +74,8 @@ def served(server, serve_file):
 
         url = serve_file(CONTENT, change)
         files = KumoClient(server.url, "acme:s3cr3t", request_max_retries=1).files
-        remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, files)
-        return Predictions([LiveFile(remote)])
+        remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files)
+        return Predictions([remote])
 
     return served
 

@@ -13,9 +13,8 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoConnectionError, KumoDataError, Predictions
-from dagster_kumo.predictions.files import LiveFile
 from dagster_kumo.predictions.remote.download import CHUNK_BYTES, RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.raw_server import RawServer, be_silent, drip
 from tests.predictions.outputs import parquet_bytes, store_output, write_files
@@ -36,8 +35,7 @@ def download(result, tmp_path):
 
     def download(index: int = 0) -> bytes:
         target = tmp_path / "target.parquet"
-        length = result.embeddings().files[index].remote.download(target)
-        assert length == target.stat().st_size
+        result.embeddings().files[index].save(target)
         return target.read_bytes()
 
     return download
@@ -111,10 +109,10 @@ def test_an_expired_url_is_asked_for_again(kumo, result, served):
 
 
 def test_a_url_that_expires_in_mid_transfer_is_renewed_and_resumed(kumo, result, served, tmp_path):
-    remote = result.embeddings().files[0].remote
+    remote = result.embeddings().files[0]
     kumo.faults.cut(after_bytes=100_000)
     kumo.faults.answer(403, body=b"<Error>Request has expired</Error>", path=FIRST, after=1)
-    remote.download(tmp_path / "target")
+    remote.save(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == served[0]
     assert [r.status for r in file_requests(kumo)] == [200, 403, 206]
 
@@ -201,7 +199,7 @@ def remote(server, serve_file):
     def remote(change=lambda _, answer: answer, content: bytes = CONTENT) -> RemoteFile:
         url = serve_file(content, change)
         client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=1, request_timeout=5)
-        return RemoteFile(Addresses(lambda: [url], what="The output"), 0, client.files)
+        return RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, client.files)
 
     return remote
 
@@ -212,7 +210,7 @@ def test_a_file_without_its_length_is_refused(remote, tmp_path):
         return answer
 
     with pytest.raises(KumoDataError, match="came without its length"):
-        remote(without_length).download(tmp_path / "target")
+        remote(without_length).save(tmp_path / "target")
 
 
 def test_a_server_that_knows_no_ranges_starts_over(remote, server, tmp_path):
@@ -223,7 +221,7 @@ def test_a_server_that_knows_no_ranges_starts_over(remote, server, tmp_path):
             answer.body = CONTENT[: CHUNK_BYTES // 4]
         return answer
 
-    remote(cut_once).download(tmp_path / "target")
+    remote(cut_once).save(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
 
 
@@ -234,7 +232,7 @@ def test_a_server_that_knows_no_ranges_and_always_cuts_is_given_up(remote, serve
         return answer
 
     with pytest.raises(KumoConnectionError):
-        remote(always_cut).download(tmp_path / "target")
+        remote(always_cut).save(tmp_path / "target")
     assert len(server.requests) <= 4
 
 
@@ -248,12 +246,12 @@ def test_a_server_that_sends_another_part_than_asked_is_not_believed(remote, ser
             answer.headers["Content-Range"] = span
         return answer
 
-    remote(cut_then_shift).download(tmp_path / "target")
+    remote(cut_then_shift).save(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
 
 
 def test_a_file_without_a_byte_is_not_parquet(remote):
-    file = LiveFile(remote(content=b""))
+    file = remote(content=b"")
     with pytest.raises(KumoDataError, match=r"part-00000\.parquet is not a readable Parquet"):
         Predictions([file]).to_arrow()
     with pytest.raises(KumoDataError, match=r"part-00000\.parquet .*is empty"):
@@ -266,7 +264,7 @@ def test_a_redirected_file_is_not_followed(remote, elsewhere, tmp_path):
         return answer
 
     with pytest.raises(KumoDataError, match="answered 302") as caught:
-        remote(redirect).download(tmp_path / "target")
+        remote(redirect).save(tmp_path / "target")
     assert elsewhere.requests == []
     assert "s1g" not in str(caught.value)
 
@@ -282,7 +280,7 @@ def test_a_part_of_a_file_that_changed_in_between_is_refused(remote, server):
             answer.headers["ETag"] = '"other"'
         return answer
 
-    live = Predictions([LiveFile(remote(change_after_the_footer, content))])
+    live = Predictions([remote(change_after_the_footer, content)])
     with pytest.raises(KumoDataError, match="changed while it was read"):
         live.to_arrow(["c1"])
 
@@ -294,7 +292,7 @@ def test_parts_that_the_server_sends_whole_are_refused_without_reading_them(remo
         return answer
 
     with pytest.raises(KumoDataError, match="cannot be read in parts"):
-        Predictions([LiveFile(remote(without_ranges))]).to_arrow(["x"])
+        Predictions([remote(without_ranges)]).to_arrow(["x"])
     assert len(server.requests) == 1
 
 
@@ -305,7 +303,7 @@ def test_a_broken_part_is_fetched_again(remote, server):
             answer.body = answer.body[:10]
         return answer
 
-    live = Predictions([LiveFile(remote(cut_first))])
+    live = Predictions([remote(cut_first)])
     assert live.num_rows == 60_000
 
 
@@ -318,10 +316,10 @@ def test_parts_of_an_expired_url_are_asked_for_by_a_fresh_one(kumo, result):
 def test_a_listing_that_grew_is_refused(tmp_path, serve_file, server):
     url = serve_file(CONTENT, lambda _, answer: _refused(answer))
     listings = [[url], [url, url]]
-    addresses = Addresses(lambda: listings.pop(0), what="The output")
+    addresses = OutputUrls(lambda: listings.pop(0), what="The output")
     client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=0)
     with pytest.raises(KumoDataError, match="had 1 files and has 2 now"):
-        RemoteFile(addresses, 0, client.files).download(tmp_path / "target")
+        RemoteFile(addresses, 0, client.files).save(tmp_path / "target")
 
 
 def _refused(answer):
@@ -332,7 +330,7 @@ def _refused(answer):
 def test_fresh_urls_may_come_in_any_order():
     old = [f"https://h/part-{i}?sig=old" for i in range(3)]
     listings = [old, [url.replace("old", "new") for url in reversed(old)]]
-    addresses = Addresses(lambda: listings.pop(0), what="The output")
+    addresses = OutputUrls(lambda: listings.pop(0), what="The output")
     assert addresses.all() == old
     assert addresses.renewed(0, old[0]) == "https://h/part-0?sig=new"
     assert addresses.renewed(2, old[2]) == "https://h/part-2?sig=new"
@@ -341,7 +339,7 @@ def test_fresh_urls_may_come_in_any_order():
 
 def test_a_transfer_can_be_stopped(remote, tmp_path):
     with pytest.raises(KumoDataError, match="was stopped"):
-        remote().download(tmp_path / "target", stopped=lambda: True)
+        remote().save(tmp_path / "target", stopped=lambda: True)
 
 
 def test_a_stored_output_is_copied_as_it_is(tmp_path):
@@ -356,7 +354,7 @@ def test_a_stored_output_is_copied_as_it_is(tmp_path):
 def part_of(server: RawServer, *, timeout: float = 0.3) -> RemoteFile:
     client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=1, request_timeout=timeout)
     url = f"{server.origin}/part-00000.parquet?X-Amz-Signature=s1g"
-    return RemoteFile(Addresses(lambda: [url], what="The output"), 0, client.files)
+    return RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, client.files)
 
 
 def head_of(asked: bytes, content: bytes = CONTENT) -> tuple[bytes, bytes]:
@@ -388,7 +386,7 @@ def test_a_stalled_transfer_goes_on_where_it_stopped(tmp_path, stall):
         connection.sendall(head + body)
 
     with RawServer(say) as server:
-        part_of(server, timeout=0.5).download(tmp_path / "target")
+        part_of(server, timeout=0.5).save(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
     begun = ranges_asked(server)
     got_on = [after - before for before, after in pairwise(begun)]
@@ -402,7 +400,7 @@ def test_a_transfer_that_hardly_gets_on_is_given_up(tmp_path):
         connection.sendall(head + body[:10])
 
     with RawServer(say) as server, pytest.raises(KumoConnectionError, match="2 attempts"):
-        part_of(server).download(tmp_path / "target")
+        part_of(server).save(tmp_path / "target")
     assert ranges_asked(server) == [0, 10]
 
 
@@ -415,7 +413,7 @@ def test_a_slow_transfer_is_not_given_up(tmp_path):
             time.sleep(0.07)
 
     with RawServer(say) as server:
-        part_of(server, timeout=1).download(tmp_path / "target")
+        part_of(server, timeout=1).save(tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT[:10_000]
     assert len(server.requests) == 1
 
@@ -434,7 +432,7 @@ def test_no_more_is_written_than_the_length_that_was_told(tmp_path, head):
             connection.sendall(b"fa0\r\n" + b"x" * 4000 + b"\r\n")
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match="longer than the 1000 bytes"):
-        part_of(server).download(tmp_path / "target")
+        part_of(server).save(tmp_path / "target")
     assert (tmp_path / "target").stat().st_size <= 1000
 
 
@@ -445,7 +443,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused_before_it_is_written(tm
             connection.sendall(b"x" * 10_000)
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match=rf"{10**17} bytes .*room"):
-        part_of(server).download(tmp_path / "target")
+        part_of(server).save(tmp_path / "target")
     assert (tmp_path / "target").stat().st_size == 0
 
 
@@ -456,7 +454,7 @@ def test_a_length_that_is_none_is_refused(tmp_path, length):
         connection.sendall(told.encode("latin-1"))
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match="without its length"):
-        part_of(server).download(tmp_path / "target")
+        part_of(server).save(tmp_path / "target")
 
 
 def test_a_footer_that_claims_to_be_gigantic_is_refused():
@@ -472,7 +470,7 @@ def test_a_footer_that_claims_to_be_gigantic_is_refused():
         )
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match="damaged"):
-        _ = Predictions([LiveFile(part_of(server))]).schema
+        _ = Predictions([part_of(server)]).schema
     assert len(server.requests) == 1
 
 
@@ -483,5 +481,5 @@ def test_an_address_that_no_host_has_is_a_connection_error(tmp_path, server, hos
     files = KumoClient(server.url, "acme:s3cr3t", request_max_retries=0).files
     url = f"http://{host}:1/part-0.parquet?X-Amz-Signature=s1g"
     with pytest.raises(KumoConnectionError) as caught:
-        RemoteFile(Addresses(lambda: [url], what="The output"), 0, files).download(tmp_path / "x")
+        RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files).save(tmp_path / "x")
     assert "s1g" not in str(caught.value)

@@ -15,9 +15,9 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoDataError
-from dagster_kumo.predictions.files import FetchedFile, LiveFile
+from dagster_kumo.predictions.files import FetchedFile
 from dagster_kumo.predictions.remote.download import RemoteFile
-from dagster_kumo.predictions.remote.output_urls import Addresses
+from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
 from dagster_kumo.predictions.store.tables import as_predictions
 from dagster_kumo.predictions.store.transfer import transfer
@@ -104,9 +104,9 @@ def test_a_page_that_was_damaged_on_the_way_is_fetched_once_more(store, server, 
 
     url = serve_file(content, damage_first)
     files = KumoClient(server.url, "acme:s3cr3t").files
-    remote = RemoteFile(Addresses(lambda: [url], what="The output"), 0, files)
+    remote = RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files)
     with store.new_version() as version:
-        came = transfer([LiveFile(remote)], version, max_parallel=1)
+        came = transfer([remote], version, max_parallel=1)
         version.commit(came.files, None)
     assert store.read().to_arrow()["x"][-1].as_py() == "value 999"
     assert len(server.requests) == 2

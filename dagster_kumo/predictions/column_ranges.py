@@ -44,7 +44,7 @@ class Source(Protocol):
     def read(self, start: int, end: int) -> bytes: ...
 
 
-def fetch_parts(
+def fetch_columns(
     source: Source,
     to: Path,
     columns: Sequence[str],

@@ -1,0 +1,158 @@
+"""Which requests are sent again, how often, and after what wait."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import requests
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+
+LONGEST_RETRY_AFTER = 3600.0  # seconds
+
+CONNECTION_ERRORS = (requests.RequestException, HTTPError)
+"""No answer, or one that is not HTTP. requests lets some of urllib3's own errors pass."""
+
+logger = logging.getLogger("dagster_kumo")
+
+T = TypeVar("T")
+
+
+class Failure(Exception):
+    """An attempt that failed for a reason that may pass: a connection that broke, or a status."""
+
+    def __init__(
+        self,
+        response: requests.Response | None = None,
+        content: bytes = b"",
+        *,
+        cause: Exception | None = None,
+    ) -> None:
+        super().__init__()
+        self.response = response
+        self.content = content
+        self.cause = cause
+        self.attempts = 1
+        """How many attempts failed in a row, this one included."""
+
+
+class RetryPolicy(Retry):
+    """Exponential backoff with jitter; `Retry-After` is obeyed, up to an hour.
+
+    urllib3's class, except for a `Retry-After` that cannot be read or that nobody would wait for.
+    """
+
+    @classmethod
+    def up_to(cls, retries: int) -> RetryPolicy:
+        """At most so many retries."""
+        return cls(
+            total=retries,
+            backoff_factor=0.5,  # waits of 0, 1, 2, 4 ... seconds
+            backoff_max=60,
+            backoff_jitter=0.5,
+            allowed_methods=None,
+            status_forcelist=(),
+            raise_on_status=False,
+        )
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return min(super().parse_retry_after(retry_after), LONGEST_RETRY_AFTER)
+        except (InvalidHeader, ValueError, OverflowError):
+            return 0.0  # then the usual backoff applies
+
+
+class Retries:
+    """The attempts of one request."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._left: Retry = policy
+
+    def run(self, attempt: Callable[[], T], *, recover: Callable[[], T | None] | None = None) -> T:
+        """Call `attempt` until it succeeds, and return what it returns.
+
+        `recover` is called after each failed attempt: it looks whether the request was carried out
+        after all, and returns what the answer would have been, or None.
+
+        Raises:
+            Failure: the last one, when there is no further attempt.
+        """
+        while True:
+            try:
+                return attempt()
+            except CONNECTION_ERRORS as error:
+                failure = Failure(cause=error)
+            except Failure as error:
+                failure = error
+            failure.attempts = len(self._left.history) + 1
+            again = self._wait_after(failure)
+            if recover is not None and (found := recover()) is not None:
+                return found
+            if not again:
+                raise failure
+
+    def progressed(self) -> None:
+        """Start counting anew: the request got further before it failed."""
+        self._left = self._policy
+
+    def _wait_after(self, failure: Failure) -> bool:
+        """Wait as long as the policy says; False, without a wait, when there is no further attempt."""
+        if is_permanent(failure.cause):
+            return False
+        # urllib3 reads the headers off the raw response.
+        raw = failure.response.raw if failure.response is not None else None
+        try:
+            self._left = self._left.increment("GET", "/", response=raw, error=failure.cause)
+        except MaxRetryError:
+            return False
+        logger.debug("Trying again after attempt %d", failure.attempts)
+        self._left.sleep(raw)
+        return True
+
+
+def should_retry(status_code: int) -> bool:
+    """Whether the same request may well succeed a little later: 408, 429 and 5xx."""
+    return status_code in (408, 429) or 500 <= status_code < 600
+
+
+def is_permanent(cause: BaseException | None) -> bool:
+    """Whether a connection broke for a reason that will be the same next time: a certificate."""
+    return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _chain(cause))
+
+
+def describe(cause: BaseException | None) -> str:
+    """Why a connection broke, in a few words, without the url that requests puts in.
+
+    requests wraps urllib3's errors, which wrap the operating system's: the innermost one that
+    says something is what a person needs.
+    """
+    if is_permanent(cause):
+        return "the TLS certificate was not accepted (verify_ssl takes the path of a CA bundle)"
+    if isinstance(cause, requests.exceptions.ProxyError):
+        return "the proxy did not answer (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)"
+    if isinstance(cause, requests.exceptions.ConnectTimeout):
+        return "connecting timed out"
+    if isinstance(cause, requests.exceptions.Timeout):
+        return "the answer did not come in time"
+    words = "the connection broke"
+    for inner in _chain(cause):
+        if isinstance(inner, OSError) and inner.strerror:
+            words = inner.strerror
+        if "timed out" in str(inner):
+            words = "the answer did not come in time"
+    return words
+
+
+def _chain(error: BaseException | None) -> Generator[BaseException, None, None]:
+    """An error and what it wraps, outermost first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        wrapped = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        following = wrapped if isinstance(wrapped, BaseException) else None
+        error = following or error.__cause__ or error.__context__

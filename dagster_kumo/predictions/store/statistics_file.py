@@ -1,0 +1,61 @@
+"""The statistics of a version, in a file beside its Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+from dagster_kumo.predictions.store.store import Manifest, NewVersion, PartitionStore
+from dagster_kumo.predictions.store.transfer import Transferred
+
+STATISTICS = "_statistics.json"
+"""The file's name. What reads a folder of Parquet files leaves out names that begin so."""
+
+
+def write_statistics(
+    version: NewVersion, transferred: Transferred, *, warn: Callable[[str], None]
+) -> None:
+    """Put the statistics of an output, if it has any, into its version, which is not committed yet.
+
+    When none can be made, `warn` is told why.
+    """
+    if transferred.summary is None:
+        return
+    try:
+        statistics = StoredStatistics.of(transferred.summary, transferred.anchors)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
+        warn(f"No statistics are kept beside the files: {error}")
+        return
+    scratch = version.scratch / f"{STATISTICS}.partial"
+    scratch.write_text(statistics.model_dump_json(exclude_none=True))
+    version.put(scratch, STATISTICS)
+
+
+def read_statistics(
+    store: PartitionStore, manifest: Manifest | None = None
+) -> StoredStatistics | None:
+    """The statistics of the version in force, or of the one that a manifest names.
+
+    None where nothing is stored, and where no statistics were kept.
+
+    Raises:
+        KumoDataError: what lies there are no statistics.
+    """
+    manifest = manifest or store.manifest()
+    if manifest is None:
+        return None
+    path = store.directory / manifest.version / STATISTICS
+    try:
+        content: Any = path.fs.cat_file(path.path)
+    except FileNotFoundError:
+        return None
+    try:
+        return StoredStatistics.model_validate_json(content)
+    except ValidationError:
+        raise KumoDataError(
+            f"{path} holds no statistics of dagster-kumo.\nMaterialize again to have them written anew."
+        ) from None
