@@ -19,7 +19,7 @@ from dagster_kumo.predictions.store.folder_names import folder_name
 if TYPE_CHECKING:
     from upath import UPath
 
-    from dagster_kumo.predictions.store.transfer import TransferredFile, Transferred
+    from dagster_kumo.predictions.store.transfer import Transferred, TransferredFile
 
 STEP_VALUE = "dagster-kumo/step_value"
 _FOLDER = ".steps"
