@@ -161,8 +161,8 @@ def build_kumo_prediction_checks(
         for spec in specs:
             if spec.key in context.selected_asset_check_keys:
                 keys = outputs.newest() if spec.name == "anchor_age" else outputs.keys
-                found = find.together(
-                    {key: find.told(partial(looks[spec.name], key)) for key in keys}
+                found = find.merge_findings(
+                    {key: find.run_check(partial(looks[spec.name], key)) for key in keys}
                 )
                 yield dg.AssetCheckResult(
                     passed=found.passed,
@@ -215,7 +215,7 @@ class _Outputs:
 
     def reference(self, key: str | None, named: str | None) -> "StoredOutput | None":
         """What to compare a partition with: the named one, or the one before where that can be."""
-        from dagster_kumo.checks.findings import NotTold
+        from dagster_kumo.checks.findings import NothingToCheck
 
         if named is not None:
             return self.at(named)
@@ -227,7 +227,7 @@ class _Outputs:
         try:
             earlier = self.at(before)
             _ = earlier.statistics
-        except NotTold:
+        except NothingToCheck:
             return None
         return earlier
 

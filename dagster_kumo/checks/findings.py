@@ -41,7 +41,7 @@ class Finding:
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
 
-class NotTold(Exception):
+class NothingToCheck(Exception):
     """A check has nothing to look at. The message is the reason, and what to do.
 
     A warning, which blocks nothing, unless the rows themselves are missing.
@@ -58,13 +58,13 @@ class StoredOutput:
     """The version in force of an asset partition, as checks look at it.
 
     Raises:
-        NotTold: nothing is stored.
+        NothingToCheck: nothing is stored.
     """
 
     def __init__(self, store: PartitionStore, partition_key: str | None) -> None:
         manifest = store.manifest()
         if manifest is None:
-            raise NotTold(
+            raise NothingToCheck(
                 f"Nothing is stored in {store.directory}.\nMaterialize the asset with the same KumoIOManager.",
                 dg.AssetCheckSeverity.ERROR,
             )
@@ -82,7 +82,7 @@ class StoredOutput:
         """What is known without reading rows."""
         found = read_statistics(self._store, self.manifest)
         if found is None:
-            raise NotTold(
+            raise NothingToCheck(
                 "No statistics are kept beside the files.\nMaterialize again; with "
                 "KumoIOManager(statistics=False), or by an earlier version, none are written."
             )
@@ -93,7 +93,7 @@ class StoredOutput:
         there = self.statistics.columns
         missing = [name for name in names if name not in there]
         if missing:
-            raise NotTold(
+            raise NothingToCheck(
                 f"There are no statistics of {', '.join(missing)}, only of {', '.join(there)}.\n"
                 "Give the check other columns=, or the KumoIOManager other statistics_columns=."
             )
@@ -104,7 +104,7 @@ def entities_match_summary(output: StoredOutput) -> Finding:
     """Whether there are as many entities as the job says that it predicted for."""
     expected = output.manifest.num_entities
     if expected is None:
-        raise NotTold(
+        raise NothingToCheck(
             "It is not known how many entities were predicted for: no prediction job made what is "
             "stored.\nCheck what kumo.predict(context) makes, or leave out entities_match_summary."
         )
@@ -128,7 +128,7 @@ def unique_entities(output: StoredOutput) -> Finding:
     """Whether each row is for an entity of its own, or an entity and class, and none is for nobody."""
     columns = [name for name in IDENTIFYING if name in output.rows.schema.names]
     if ENTITY not in columns:
-        raise NotTold(f"There is no column {ENTITY}.\nLeave out unique_entities.")
+        raise NothingToCheck(f"There is no column {ENTITY}.\nLeave out unique_entities.")
     found = distinct_rows(output.rows, columns)
     metadata = {
         "rows": found.rows,
@@ -244,7 +244,7 @@ def anchor_age(output: StoredOutput, limit: timedelta, *, outdated: bool) -> Fin
     """
     anchors = _anchors(output)
     if anchors is None:
-        raise NotTold(
+        raise NothingToCheck(
             "For which time the predictions are is not known: neither the data nor the job says so.\n"
             "Leave out max_anchor_age."
         )
@@ -268,7 +268,7 @@ def anchor_age(output: StoredOutput, limit: timedelta, *, outdated: bool) -> Fin
     )
 
 
-def together(findings: Mapping[str | None, Finding]) -> Finding:
+def merge_findings(findings: Mapping[str | None, Finding]) -> Finding:
     """The findings in several partitions as one: failed where one failed, with the worst one's words."""
     keys = list(findings)
     if len(keys) == 1:
@@ -297,11 +297,11 @@ def together(findings: Mapping[str | None, Finding]) -> Finding:
     )
 
 
-def told(look: Callable[[], Finding]) -> Finding:
+def run_check(look: Callable[[], Finding]) -> Finding:
     """A finding; a failure too where there is nothing to look at, or a file is damaged."""
     try:
         return look()
-    except NotTold as reason:
+    except NothingToCheck as reason:
         return Finding(False, str(reason), severity=reason.severity)
     except KumoDataError as error:
         return Finding(False, f"{error}\nMaterialize again.")
@@ -311,7 +311,7 @@ def _anchors(output: StoredOutput) -> tuple[datetime, datetime] | None:
     known = output.manifest.prediction_time
     try:
         return output.statistics.anchors or (known and (known, known))
-    except NotTold:
+    except NothingToCheck:
         return known and (known, known)
 
 

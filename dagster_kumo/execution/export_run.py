@@ -20,7 +20,7 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.launch.identity import JOB_ID_METADATA, materialized_job_ids
 from dagster_kumo.execution.metadata import export_metadata, target_entry
-from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce
+from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import materialize_each
 from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.settings import RunSettings
@@ -81,14 +81,14 @@ class ExportRun:
         keys = context.partition_keys if context.assets_def.partitions_def else [None]
         for key in keys:  # refused before anything is sent
             self._output(key)
-        with self._jobs.ended_with_the_run():
+        with self._jobs.cancel_jobs_on_termination():
             if len(keys) == 1:
                 metadata = self._export(keys[0])
                 version = dg.DataVersion(metadata[JOB_ID_METADATA])
                 yield dg.MaterializeResult(metadata=metadata, data_version=version)
             else:
                 at_once = self._settings.max_concurrent_jobs
-                done = AtOnce(context.partition_keys, self._export, at_once=at_once)
+                done = PartitionJobs(context.partition_keys, self._export, at_once=at_once)
                 yield materialize_each(context, context.asset_key, done, dict)
 
     def _export(self, partition_key: str | None) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class ExportRun:
         launch = ExportLaunch(
             self._client, self._context, partition_key, job_id=job_id, output=output, target=target
         )
-        with self._jobs.waiting_for(launch):
+        with self._jobs.track(launch):
             export_id = launch.run()
             does = "Attached to" if launch.attached else "Launched"
             self._context.log.info(
@@ -111,7 +111,7 @@ class ExportRun:
             ArtifactExportJob(export_id, self._client).result(
                 poll_interval=self._settings.poll_interval,
                 timeout=self._settings.poll_timeout,
-                on_look=self._jobs.looking(log),
+                on_look=self._jobs.interruptible(log),
             )
         return export_metadata(
             export_job_id=export_id,

@@ -23,7 +23,7 @@ from dagster_kumo.execution.partitions.anchor_time import (
     STATED_EXACTLY,
     said_time,
 )
-from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce
+from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
 from dagster_kumo.execution.prediction_tables import (
     GeneratedTable,
@@ -82,20 +82,20 @@ class PredictionRun:
         A prediction table counts as made as soon as it is: predicting from it may take long.
         """
         definition = self._definition
-        with self._jobs.ended_with_the_run():
+        with self._jobs.cancel_jobs_on_termination():
             tables: dict[str | None, GeneratedTable] = {}
             if self._adopted is not None:
                 if self._adopted.table is not None:
                     tables[definition.partition_keys[0]] = self._adopted.table
             elif definition.table is not None and definition.makes_table:
-                yield self._tables_made(definition.table, tables)
+                yield self._make_tables(definition.table, tables)
             elif definition.table is not None:
                 for key in definition.partition_keys:
                     tables[key] = self._materialized_table(definition.table, key)
             if definition.outputs:
-                yield from self._outputs_made(tables)
+                yield from self._make_outputs(tables)
 
-    def _tables_made(
+    def _make_tables(
         self, asset_key: dg.AssetKey, tables: dict[str | None, GeneratedTable]
     ) -> dg.MaterializeResult[Any]:
         """Make the prediction tables, all of which are added to `tables`."""
@@ -113,7 +113,7 @@ class PredictionRun:
             asset_key=asset_key, metadata=metadata, data_version=_data_version(metadata)
         )
 
-    def _outputs_made(
+    def _make_outputs(
         self, tables: Mapping[str | None, GeneratedTable]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         def predict(key: str | None) -> _Done:
@@ -157,8 +157,8 @@ class PredictionRun:
                 )
                 yield dg.MaterializeResult(asset_key=asset_key, value=value)
 
-    def _at_once(self, keys: Sequence[str], make: Callable[[str], T]) -> AtOnce[T]:
-        return AtOnce(keys, make, at_once=self._settings.max_concurrent_jobs)
+    def _at_once(self, keys: Sequence[str], make: Callable[[str], T]) -> PartitionJobs[T]:
+        return PartitionJobs(keys, make, at_once=self._settings.max_concurrent_jobs)
 
     # Jobs
 
@@ -178,7 +178,7 @@ class PredictionRun:
             PredictionTableJob(job_id, self._client).result(
                 poll_interval=self._settings.poll_interval,
                 timeout=self._settings.poll_timeout,
-                on_look=self._jobs.looking(self._log(f"Prediction table job {job_id}")),
+                on_look=self._jobs.interruptible(self._log(f"Prediction table job {job_id}")),
             )
         return checked_table(self._client, job_id, anchor_time)
 
@@ -229,7 +229,7 @@ class PredictionRun:
     @contextmanager
     def _launched(self, launch: Launch, about: str) -> Generator[str, None, None]:
         """Attach to a job or launch it, and let it end with the run while the block waits for it."""
-        with self._jobs.waiting_for(launch):
+        with self._jobs.track(launch):
             job_id = launch.run()
             done = "Attached to" if launch.attached else "Launched"
             self._context.log.info(f"{done} {launch.kind} {job_id}{about}")

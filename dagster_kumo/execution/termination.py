@@ -27,7 +27,7 @@ class RunJobs:
     arrives in the main thread as an exception outside `Exception`, wherever that is: in the asset's
     body, or in the I/O manager while the body waits at a `yield`. The body would learn of the latter
     only when its generator is closed, which a process that ends does not always come to: what is
-    written while jobs go on says so by `ended_with_the_run` as well.
+    written while jobs go on says so by `cancel_jobs_on_termination` as well.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, policy: CancelOnTermination) -> None:
@@ -37,7 +37,7 @@ class RunJobs:
         self._ended = threading.Event()
 
     @contextmanager
-    def ended_with_the_run(self) -> Generator[None, None, None]:
+    def cancel_jobs_on_termination(self) -> Generator[None, None, None]:
         """Cancel the jobs when the run is terminated while the block runs; the termination goes on."""
         try:
             yield
@@ -48,7 +48,7 @@ class RunJobs:
             raise
 
     @contextmanager
-    def waiting_for(self, launch: Launch) -> Generator[None, None, None]:
+    def track(self, launch: Launch) -> Generator[None, None, None]:
         """Let a job count as one that is waited for while the block runs."""
         self._raise_if_ended()
         self._waited_for.append(launch)
@@ -59,7 +59,7 @@ class RunJobs:
             raise
         self._waited_for.remove(launch)
 
-    def looking(self, on_look: OnLook) -> OnLook:
+    def interruptible(self, on_look: OnLook) -> OnLook:
         """`on_look`, by which a thread that waits for a job learns that the run has ended."""
 
         def look(report: JobStatusReport) -> None:

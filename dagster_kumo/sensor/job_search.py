@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import takewhile
 from typing import Any
 
+import dagster as dg
 from pydantic import TypeAdapter, ValidationError
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
@@ -31,8 +32,19 @@ LONGEST_WAIT = timedelta(days=30)
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=timezone.utc)
 
-Look = Callable[[BatchPredictionJobResource], bool]
-"""Looks at a job that is new, or that had not ended: whether it is done with."""
+
+@dataclass(frozen=True)
+class JobNews:
+    """What a tick makes of one job."""
+
+    job_id: str
+    is_settled: bool = True
+    """Whether nothing more is expected of the job: later ticks need not visit it."""
+    run_requests: Sequence[dg.RunRequest] = ()
+    materializations: Sequence[dg.AssetMaterialization] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.run_requests or self.materializations)
 
 
 @dataclass(frozen=True)
@@ -68,15 +80,15 @@ class Cursor:
         return json.dumps({**asdict(self), "after": self.after.isoformat()})
 
 
-class TickOver(Exception):
-    """The calls or the time of a tick are used up; the next one goes on."""
+class BudgetExhausted(Exception):
+    """The tick has used up its calls, its time or its jobs. The next tick continues."""
 
 
-class Limit:
-    """Counts the calls of a tick; called before each.
+class CallBudget:
+    """The calls that a tick may make, and the time it may take; called before each call.
 
     Raises:
-        TickOver: there are to be no more.
+        BudgetExhausted: no more calls are allowed.
     """
 
     def __init__(self, calls: int, seconds: float) -> None:
@@ -85,91 +97,101 @@ class Limit:
 
     def __call__(self) -> None:
         if self._left <= 0 or time.monotonic() > self._until:
-            raise TickOver
+            raise BudgetExhausted
         self._left -= 1
 
 
-@dataclass
+@dataclass(frozen=True)
+class SearchResult:
+    """What one search found."""
+
+    cursor: Cursor
+    """Where the next search begins."""
+    news: Sequence[JobNews]
+    """The jobs that lead to a run or a materialization, oldest first."""
+    error: KumoError | None
+    """Why the search ended early. The next search visits that job again."""
+    ended_early: bool
+    """Whether there were more jobs to visit."""
+
+
 class JobSearch:
-    """One look at the jobs of a deployment.
+    """One search through the jobs of a deployment.
 
     Args:
         client: the connection.
-        cursor: where the last look stopped.
-        warn: told of jobs that will not be looked at.
+        cursor: where the last search stopped.
+        warn: called with a warning about each job that is given up.
+        max_news: how many jobs may lead to something.
     """
 
-    client: KumoClient
-    cursor: Cursor
-    warn: Callable[[str], None]
-    error: KumoError | None = field(default=None, init=False)
-    """Why the look ended early; the job that it came of is looked at again the next time."""
-    ended_early: bool = field(default=False, init=False)
-    """Whether there was more to look at."""
+    def __init__(
+        self, client: KumoClient, cursor: Cursor, warn: Callable[[str], None], *, max_news: int
+    ) -> None:
+        self._client = client
+        self._cursor = cursor
+        self._warn = warn
+        self._max_news = max_news
 
-    def run(self, look: Look) -> Cursor:
-        """Look at each job that is new, oldest first, and then at those that had not ended.
+    def run(self, visit: Callable[[BatchPredictionJobResource], JobNews]) -> SearchResult:
+        """Visit each new job, oldest first, then those that had not ended at the last search.
 
         Raises:
-            KumoError: the list of jobs could not be read; nothing has been looked at.
+            KumoError: the list of jobs could not be read. No job was visited.
         """
         listed = self._listed()
+        by_id = {job.job_id: job for job in listed}
+        known = {*self._cursor.seen, *self._cursor.waiting}
         new = [
-            job
-            for job in listed
-            if _created(job) > self.cursor.after
-            and job.job_id not in self.cursor.seen
-            and job.job_id not in self.cursor.waiting
+            j.job_id for j in listed if _created(j) > self._cursor.after and j.job_id not in known
         ]
-        waiting = list(self.cursor.waiting)
-        looked_at = set[str]()
-        try:
-            for job in new:
-                if len(waiting) >= MOST_WAITING:
-                    self.ended_early = True
+        waiting = list(self._cursor.waiting)
+        visited = set[str]()
+        news: list[JobNews] = []
+        error: KumoError | None = None
+        ended_early = False
+        for job_id in [*new, *self._cursor.waiting]:
+            is_new = job_id in by_id and job_id not in known
+            if len(news) >= self._max_news or (is_new and len(waiting) >= MOST_WAITING):
+                ended_early = True
+                if not is_new:
                     break
-                if not self._done_with(job.job_id, job, look):
-                    waiting.append(job.job_id)
-                looked_at.add(job.job_id)
-            by_id = {job.job_id: job for job in listed}
-            for job_id in self.cursor.waiting:
-                done_with = self._done_with(job_id, by_id.get(job_id), look)
+                continue
+            try:
+                job = by_id.get(job_id) or self._get(job_id)
+                found = visit(job) if job is not None else JobNews(job_id)
+                settled = found.is_settled or (job is not None and self._is_given_up(job))
+            except BudgetExhausted:
+                ended_early = True
+                break
+            except KumoError as reason:
+                error, found, settled = reason, JobNews(job_id), False
+            if found:
+                news.append(found)
+            if job_id in waiting:
                 waiting.remove(job_id)
-                if not done_with:
-                    waiting.append(job_id)  # the others come first the next time
-        except TickOver:
-            self.ended_early = True
-        return self._moved(listed, looked_at, waiting)
-
-    def _done_with(self, job_id: str, job: BatchPredictionJobResource | None, look: Look) -> bool:
-        """Look at a job, which is asked for unless it is in the list.
-
-        Raises:
-            TickOver: Kumo is not to be asked any more.
-        """
-        if self.error is not None:
-            raise TickOver
-        try:
-            job = job or self._get(job_id)
-            return job is None or look(job) or self._is_given_up(job)
-        except KumoError as error:
-            self.error = error
-            return False
+            if not settled:
+                waiting.append(job_id)  # at the end: the others come first next time
+            visited.add(job_id)
+            if error is not None:
+                ended_early = True
+                break
+        return SearchResult(self._moved(listed, visited, waiting), news, error, ended_early)
 
     def _get(self, job_id: str) -> BatchPredictionJobResource | None:
         """A job that is too old for the list; None when Kumo does not have it any more."""
         try:
-            return self.client.get_prediction_job(job_id)
+            return self._client.get_prediction_job(job_id)
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise
-            self.warn(f"Kumo does not have prediction job {job_id} any more.")
+            self._warn(f"Kumo does not have prediction job {job_id} any more.")
             return None
 
     def _is_given_up(self, job: BatchPredictionJobResource) -> bool:
         if datetime.now(timezone.utc) - _created(job) < LONGEST_WAIT:
             return False
-        self.warn(
+        self._warn(
             f"Prediction job {job.job_id} has not ended in {LONGEST_WAIT.days} days, and is not looked "
             "at any more."
         )
@@ -179,16 +201,16 @@ class JobSearch:
         """The jobs since the cursor, and some before, oldest first."""
         limit, before = LIST_LIMIT, -1
         while True:
-            jobs = self.client.list_prediction_jobs(limit=limit)
+            jobs = self._client.list_prediction_jobs(limit=limit)
             jobs.sort(key=lambda job: (_created(job), job.job_id))
-            if len(jobs) == 0 or _created(jobs[0]) <= self.cursor.after:
+            if len(jobs) == 0 or _created(jobs[0]) <= self._cursor.after:
                 return jobs
             # As many as when fewer were asked for: that is all that this server lists.
             is_cut_off = len(jobs) == before
             if len(jobs) < limit and not is_cut_off:
                 return jobs
             if is_cut_off or limit >= MOST_LISTED:
-                self.warn(
+                self._warn(
                     f"Kumo lists {len(jobs)} jobs, the oldest of {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
                     "If there are older ones that are new, they are not looked at."
                 )
@@ -198,13 +220,13 @@ class JobSearch:
     def _moved(
         self,
         listed: Sequence[BatchPredictionJobResource],
-        looked_at: set[str],
+        visited: set[str],
         waiting: Sequence[str],
     ) -> Cursor:
-        known = looked_at.union(self.cursor.seen, waiting)
-        later = [job for job in listed if _created(job) > self.cursor.after]
+        known = visited.union(self._cursor.seen, waiting)
+        later = [job for job in listed if _created(job) > self._cursor.after]
         worked_through = list(takewhile(lambda job: job.job_id in known, later))
-        after = max([self.cursor.after, *(_created(job) - OVERLAP for job in worked_through)])
+        after = max([self._cursor.after, *(_created(job) - OVERLAP for job in worked_through)])
         if len(worked_through) > MOST_SEEN:
             after = max(after, _created(worked_through[-MOST_SEEN - 1]))
         seen = [job.job_id for job in later if job.job_id in known and _created(job) > after]

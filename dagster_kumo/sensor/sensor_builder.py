@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cache
 
 import dagster as dg
 
-from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError
-from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
-from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
-from dagster_kumo.execution.launch.identity import materialized_job_ids
-from dagster_kumo.execution.metadata import job_metadata
-from dagster_kumo.jobs.job_matching import (
-    check_entities,
-    is_launched_by_dagster,
-    is_meant,
-    model_of,
-    outputs_of,
-    predicted_for,
-    seconds_of,
-)
-from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
-from dagster_kumo.sensor.job_search import Cursor, JobSearch, Limit, TickOver
-from dagster_kumo.sensor.watched_assets import ModelAssets
+from dagster_kumo.sensor.job_search import CallBudget, Cursor, JobNews, JobSearch
+from dagster_kumo.sensor.tick import Tick
+from dagster_kumo.sensor.watched_assets import WatchedAssets
 
 DEFAULT_CALLS = 50
 FEWEST_CALLS = 10  # a few go to groups and lists before any job is looked at
@@ -34,8 +18,6 @@ FEWEST_CALLS = 10  # a few go to groups and lists before any job is looked at
 TICK_SECONDS = 30.0
 CALL_SECONDS = 20.0
 JOBS_PER_TICK = 100
-# Of one partition, the newest: whatever a tick recorded is among them, should its cursor get lost.
-MATERIALIZATIONS_LOOKED_AT = 2 * JOBS_PER_TICK
 JOBS_NAMED = 5
 
 
@@ -84,8 +66,8 @@ def build_kumo_sensor(
         'kumo_jobs_sensor'
     """
     definitions = [one for one in assets if isinstance(one, dg.AssetsDefinition)]
-    known = [found for found in map(ModelAssets.of, definitions) if found is not None]
-    if not known:
+    watched = [found for found in map(WatchedAssets.of, definitions) if found is not None]
+    if not watched:
         raise ValueError(
             "build_kumo_sensor is given no outputs of a model. Pass what build_kumo_assets_definitions "
             "returned, or the assets that @kumo_assets made, as a list."
@@ -95,27 +77,26 @@ def build_kumo_sensor(
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         kumo: KumoResource = getattr(context.resources, resource_key)
-        limit = Limit(max_calls_per_tick, TICK_SECONDS)
-        client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=limit)
-        search = JobSearch(client, _cursor(context, lookback), context.log.warning)
-        tick = _Tick(context, client, known, deliver=deliver)
-        cursor = search.run(tick.look)
-        said = tick.said
-        if search.error is not None:
-            said.append(
-                f"A job could not be read and is tried again in the next tick: {search.error}"
-            )
+        budget = CallBudget(max_calls_per_tick, TICK_SECONDS)
+        client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=budget)
+        cursor = _cursor(context, lookback)
+        search = JobSearch(client, cursor, context.log.warning, max_news=JOBS_PER_TICK)
+        found = search.run(Tick(context, client, watched, deliver=deliver).visit)
+        run_requests = [request for news in found.news for request in news.run_requests]
+        said = [_recorded(found.news)]
+        if found.error is not None:
+            said.append(f"A job could not be read. The next tick tries it again: {found.error}")
             context.log.warning(said[-1])
-        elif search.ended_early:
-            said.append("The next tick goes on.")
+        elif found.ended_early:
+            said.append("The next tick continues.")
         return dg.SensorResult(
-            run_requests=tick.run_requests,
-            asset_events=tick.materializations,
-            skip_reason=None if tick.run_requests else " ".join(said),
-            cursor=cursor.to_text(),
+            run_requests=run_requests,
+            asset_events=[made for news in found.news for made in news.materializations],
+            skip_reason=None if run_requests else " ".join(said),
+            cursor=found.cursor.to_text(),
         )
 
-    keys = [key for one in known for key in one.outputs.values()]
+    keys = [key for one in watched for key in one.outputs.values()]
     return dg.SensorDefinition(
         name=name,
         evaluation_fn=evaluate,
@@ -128,155 +109,13 @@ def build_kumo_sensor(
     )
 
 
-class _Tick:
-    """What one tick makes of the jobs that the search hands to it."""
-
-    def __init__(
-        self,
-        context: dg.SensorEvaluationContext,
-        client: KumoClient,
-        known: Sequence[ModelAssets],
-        *,
-        deliver: bool,
-    ) -> None:
-        self._context = context
-        self._client = client
-        self._known = known
-        self._deliver = deliver
-        self._recorded = cache(self._job_ids)
-        self._tags_of_model = cache(self._model_tags)
-        self.run_requests: list[dg.RunRequest] = []
-        self.materializations: list[dg.AssetMaterialization] = []
-        self._jobs: list[str] = []
-
-    def look(self, job: BatchPredictionJobResource) -> bool:
-        """Record a job, or request it, or leave it alone; False for one that has not ended yet."""
-        if is_launched_by_dagster(job):
-            return True
-        meant = [assets for assets in self._known if self._is_meant(assets, job)]
-        status = job.job_status_report
-        if not meant or (status.is_terminal and status.status != DONE):
-            return True
-        if not status.is_terminal:
-            return False
-        if len(self._jobs) >= JOBS_PER_TICK:
-            raise TickOver
-        # All of it, or nothing: an error on the way lets the next tick look at the job again.
-        found = [(assets, *self._place(assets, job)) for assets in meant]
-        for assets, outputs, partition_key, time in found:
-            if outputs and self._deliver:
-                self.run_requests.append(_run_request(job, assets, outputs, partition_key))
-            elif outputs:
-                self.materializations += self._materialized(
-                    job, assets, outputs, partition_key, time
-                )
-            if outputs:
-                self._jobs.append(job.job_id)
-        return True
-
-    @property
-    def said(self) -> list[str]:
-        """What the tick did, in sentences."""
-        if not self._jobs:
-            return [
-                "No prediction job of these models was launched outside Dagster and is newly done."
-            ]
-        named = ", ".join(self._jobs[:JOBS_NAMED])
-        more = len(self._jobs) - JOBS_NAMED
-        return [f"Recorded {named}{f' and {more} more' if more > 0 else ''}."]
-
-    def _is_meant(self, assets: ModelAssets, job: BatchPredictionJobResource) -> bool:
-        model = model_of(job)
-        by_id = assets.prediction.training_job_id is not None
-        return bool(model) and is_meant(
-            assets.prediction, model, {} if by_id else self._tags_of_model(model)
-        )
-
-    def _model_tags(self, training_job_id: str) -> Mapping[str, str]:
-        try:
-            return self._client.get_training_job(training_job_id).tags
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
-            return {}
-
-    def _place(
-        self, assets: ModelAssets, job: BatchPredictionJobResource
-    ) -> tuple[list[OutputType], str | None, datetime | None]:
-        """Which outputs a job makes of which partition, and for which time; none where it does not fit
-        or has been delivered."""
-        time = job.config.prediction_time
-        try:
-            check_entities(job, assets.prediction)
-            if assets.have_times:
-                time = predicted_for(self._client, job)
-            partition_key = assets.partition_of(time)
-        except KumoDataError as reason:
-            name = next(iter(assets.outputs.values())).to_user_string()
-            self._context.log.info(f"Prediction job {job.job_id} is no {name}: {reason}.")
-            return [], None, None
-        wanted: list[OutputType] = [
-            output_type
-            for output_type, key in assets.outputs.items()
-            if job.job_id not in self._recorded(key, partition_key)
-        ]
-        return outputs_of(self._client, job, wanted), partition_key, time
-
-    def _job_ids(self, key: dg.AssetKey, partition_key: str | None) -> set[str]:
-        """The jobs that materializations name. The cursor knows what it has dealt with; this knows it
-        also after a crash between the two, or when the cursor is reset."""
-        return set(
-            materialized_job_ids(
-                self._context.instance, key, partition_key, limit=MATERIALIZATIONS_LOOKED_AT
-            )
-        )
-
-    def _materialized(
-        self,
-        job: BatchPredictionJobResource,
-        assets: ModelAssets,
-        outputs: Sequence[OutputType],
-        partition_key: str | None,
-        time: datetime | None,
-    ) -> list[dg.AssetMaterialization]:
-        return [
-            dg.AssetMaterialization(
-                assets.outputs[output_type],
-                description="Launched outside Dagster. The data are with Kumo.",
-                partition=partition_key,
-                metadata=job_metadata(
-                    job,
-                    Provenance(
-                        job_id=job.job_id,
-                        output_type=output_type,
-                        training_job_id=model_of(job),
-                        prediction_time=time,
-                    ),
-                    tracking_url=self._client.public_url(job.job_status_report.tracking_url),
-                    seconds=seconds_of(job),
-                ),
-                tags={  # as Dagster's own endpoint for materializations from outside sets them
-                    "dagster/data_version": job.job_id,
-                    "dagster/data_version_is_user_provided": "true",
-                },
-            )
-            for output_type in outputs
-        ]
-
-
-def _run_request(
-    job: BatchPredictionJobResource,
-    assets: ModelAssets,
-    outputs: Sequence[OutputType],
-    partition_key: str | None,
-) -> dg.RunRequest:
-    keys = [assets.outputs[output_type] for output_type in outputs]
-    return dg.RunRequest(
-        run_key=f"{job.job_id} {keys[0].to_user_string()}",
-        asset_selection=keys,
-        partition_key=partition_key,
-        tags={DELIVER_JOB_TAG: job.job_id},
-    )
+def _recorded(news: Sequence[JobNews]) -> str:
+    """What a tick did, in a sentence."""
+    if not news:
+        return "No prediction job of these models was launched outside Dagster and is newly done."
+    named = ", ".join(job.job_id for job in news[:JOBS_NAMED])
+    more = len(news) - JOBS_NAMED
+    return f"Recorded {named}{f' and {more} more' if more > 0 else ''}."
 
 
 def _cursor(context: dg.SensorEvaluationContext, lookback: timedelta) -> Cursor:

@@ -17,7 +17,7 @@ from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 
 @dataclass(frozen=True)
-class ModelAssets:
+class WatchedAssets:
     """The outputs of one model, as their definition has them."""
 
     prediction: BatchPrediction
@@ -25,7 +25,7 @@ class ModelAssets:
     partitions_def: dg.PartitionsDefinition | None
 
     @classmethod
-    def of(cls, assets_def: dg.AssetsDefinition) -> ModelAssets | None:
+    def of(cls, assets_def: dg.AssetsDefinition) -> WatchedAssets | None:
         """The outputs among some assets; None where `@kumo_assets` did not make them."""
         prediction = prediction_of(assets_def)
         if prediction is None:

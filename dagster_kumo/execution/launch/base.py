@@ -99,7 +99,7 @@ class Launch(ABC):
             KumoValidationError: the server refused the request.
             KumoConnectionError: no answer, and no job to be found that the request made.
         """
-        job_id = self._find() or self._settled(self._launched())
+        job_id = self._find() or self._resolve_duplicate(self._launch_on_thread())
         self._job_id = job_id
         self.attached = job_id != self._launched_id
         if self.attached:
@@ -124,7 +124,7 @@ class Launch(ABC):
         if job_id is not None:
             self._cancel(job_id)
 
-    def _launched(self) -> str:
+    def _launch_on_thread(self) -> str:
         """Launch on a thread of its own: an interrupt must not cut off the answer, which tells what
         there is to cancel or, for the attempt after this one, to attach to."""
         with self._lock:
@@ -147,7 +147,7 @@ class Launch(ABC):
         if self._stopped:
             raise KumoError(f"The run ended before the {self.kind} was launched.")
 
-    def _settled(self, job_id: str) -> str:
+    def _resolve_duplicate(self, job_id: str) -> str:
         """The job that counts, should another process have launched at the same moment."""
         return job_id
 
@@ -215,7 +215,7 @@ class TaggedLaunch(Launch):
             self._raise_if_stopped()
         return found
 
-    def _settled(self, job_id: str) -> str:
+    def _resolve_duplicate(self, job_id: str) -> str:
         jobs = self._jobs()
         if job_id not in jobs or jobs[0] == job_id:
             return job_id

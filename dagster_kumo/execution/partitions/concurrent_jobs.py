@@ -53,7 +53,7 @@ class KumoPartitionsError(KumoError):
         )
 
 
-class AtOnce(Mapping[str, T]):
+class PartitionJobs(Mapping[str, T]):
     """What `make` gives for each partition, in the order in which they are done.
 
     Asking for a partition waits for it. Iterating goes on when one fails, and raises at its end.

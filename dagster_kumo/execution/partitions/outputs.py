@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from dagster_kumo.execution.partitions.concurrent_jobs import AtOnce, KumoPartitionsError
+from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.predictions.predictions import Predictions
 
@@ -36,7 +36,7 @@ class PartitionOutputs(Mapping[str, Predictions]):
         self,
         context: dg.AssetExecutionContext,
         asset_key: dg.AssetKey,
-        done: AtOnce[T],
+        done: PartitionJobs[T],
         describe: Callable[[str, T], tuple[Predictions, Metadata]],
         jobs: RunJobs,
     ) -> None:
@@ -81,7 +81,7 @@ def store_each(
     live = values if isinstance(values, PartitionOutputs) else None
     try:
         try:
-            with live.jobs.ended_with_the_run() if live else nullcontext():
+            with live.jobs.cancel_jobs_on_termination() if live else nullcontext():
                 for key, value in values.items():
                     try:
                         stored[key] = store(key, value)
@@ -106,7 +106,7 @@ def store_each(
 def materialize_each(
     context: dg.AssetExecutionContext,
     asset_key: dg.AssetKey,
-    made: AtOnce[T],
+    made: PartitionJobs[T],
     metadata_of: Callable[[T], Metadata],
 ) -> dg.MaterializeResult[Any]:
     """Wait for all partitions of an asset that Kumo keeps: the result that materializes them.

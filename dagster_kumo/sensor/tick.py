@@ -1,0 +1,166 @@
+"""What one tick of the sensor makes of a prediction job: nothing, a run, or materializations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+import dagster as dg
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoAPIError, KumoDataError
+from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
+from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
+from dagster_kumo.execution.launch.identity import materialized_job_ids
+from dagster_kumo.execution.metadata import job_metadata
+from dagster_kumo.jobs.job_matching import (
+    check_entities,
+    is_launched_by_dagster,
+    is_meant,
+    model_of,
+    outputs_of,
+    predicted_for,
+    seconds_of,
+)
+from dagster_kumo.predictions.predictions import Provenance
+from dagster_kumo.sensor.job_search import JobNews
+from dagster_kumo.sensor.watched_assets import WatchedAssets
+
+# Newest materializations of one partition. More than one tick records, in case the cursor is lost.
+MATERIALIZATIONS_LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Which outputs a job makes of which partition of some assets, and for which time."""
+
+    assets: WatchedAssets
+    outputs: Sequence[OutputType]
+    partition_key: str | None = None
+    time: datetime | None = None
+
+
+class Tick:
+    """Visits the jobs that the search finds.
+
+    Args:
+        context: the sensor's context.
+        client: the connection, with the limits of a tick.
+        watched: the assets whose jobs are looked for.
+        deliver: whether a job leads to a run that delivers it, or to a materialization.
+    """
+
+    def __init__(
+        self,
+        context: dg.SensorEvaluationContext,
+        client: KumoClient,
+        watched: Sequence[WatchedAssets],
+        *,
+        deliver: bool,
+    ) -> None:
+        self._context = context
+        self._client = client
+        self._watched = watched
+        self._deliver = deliver
+        self._recorded = cache(self._job_ids)
+        self._tags_of_model = cache(self._model_tags)
+
+    def visit(self, job: BatchPredictionJobResource) -> JobNews:
+        """What a job leads to. All of it or nothing: after an error the next tick visits it again."""
+        if is_launched_by_dagster(job):
+            return JobNews(job.job_id)
+        meant = [assets for assets in self._watched if self._is_meant(assets, job)]
+        status = job.job_status_report
+        if not meant or (status.is_terminal and status.status != DONE):
+            return JobNews(job.job_id)
+        if not status.is_terminal:
+            return JobNews(job.job_id, is_settled=False)
+        matches = [match for assets in meant if (match := self._match(assets, job)).outputs]
+        if self._deliver:
+            return JobNews(job.job_id, run_requests=[_run_request(job, match) for match in matches])
+        made = [one for match in matches for one in self._materializations(job, match)]
+        return JobNews(job.job_id, materializations=made)
+
+    def _is_meant(self, assets: WatchedAssets, job: BatchPredictionJobResource) -> bool:
+        model = model_of(job)
+        by_id = assets.prediction.training_job_id is not None
+        return bool(model) and is_meant(
+            assets.prediction, model, {} if by_id else self._tags_of_model(model)
+        )
+
+    def _model_tags(self, training_job_id: str) -> Mapping[str, str]:
+        try:
+            return self._client.get_training_job(training_job_id).tags
+        except KumoAPIError as error:
+            if error.status_code != 404:
+                raise
+            return {}
+
+    def _match(self, assets: WatchedAssets, job: BatchPredictionJobResource) -> _Match:
+        """No outputs where the job does not fit the assets, or has been delivered."""
+        time = job.config.prediction_time
+        try:
+            check_entities(job, assets.prediction)
+            if assets.have_times:
+                time = predicted_for(self._client, job)
+            partition_key = assets.partition_of(time)
+        except KumoDataError as reason:
+            name = next(iter(assets.outputs.values())).to_user_string()
+            self._context.log.info(f"Prediction job {job.job_id} is no {name}: {reason}.")
+            return _Match(assets, [])
+        wanted: list[OutputType] = [
+            output_type
+            for output_type, key in assets.outputs.items()
+            if job.job_id not in self._recorded(key, partition_key)
+        ]
+        return _Match(assets, outputs_of(self._client, job, wanted), partition_key, time)
+
+    def _job_ids(self, key: dg.AssetKey, partition_key: str | None) -> set[str]:
+        """The jobs that materializations name.
+
+        The cursor knows them too, but not after a crash between the two, or when it is reset.
+        """
+        return set(
+            materialized_job_ids(
+                self._context.instance, key, partition_key, limit=MATERIALIZATIONS_LOOKED_AT
+            )
+        )
+
+    def _materializations(
+        self, job: BatchPredictionJobResource, match: _Match
+    ) -> list[dg.AssetMaterialization]:
+        return [
+            dg.AssetMaterialization(
+                match.assets.outputs[output_type],
+                description="Launched outside Dagster. The data are with Kumo.",
+                partition=match.partition_key,
+                metadata=job_metadata(
+                    job,
+                    Provenance(
+                        job_id=job.job_id,
+                        output_type=output_type,
+                        training_job_id=model_of(job),
+                        prediction_time=match.time,
+                    ),
+                    tracking_url=self._client.public_url(job.job_status_report.tracking_url),
+                    seconds=seconds_of(job),
+                ),
+                tags={  # as Dagster's own endpoint for materializations from outside sets them
+                    "dagster/data_version": job.job_id,
+                    "dagster/data_version_is_user_provided": "true",
+                },
+            )
+            for output_type in match.outputs
+        ]
+
+
+def _run_request(job: BatchPredictionJobResource, match: _Match) -> dg.RunRequest:
+    keys = [match.assets.outputs[output_type] for output_type in match.outputs]
+    return dg.RunRequest(
+        run_key=f"{job.job_id} {keys[0].to_user_string()}",
+        asset_selection=keys,
+        partition_key=match.partition_key,
+        tags={DELIVER_JOB_TAG: job.job_id},
+    )
