@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-scale compat e2e lint audit format docs package bench bench-short chaos clean
+.PHONY: help demo dagit test test-production test-scale compat e2e lint audit format docs package bench bench-short chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ $(VENV)/.demo: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need into $(VENV) ..."
-	@$(PIP) $(DAGSTER) -e '.[dev]' -e example_project
+	@$(PIP) $(DAGSTER) dagster-postgres -e '.[dev]' -e example_project
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## materialize three days of predictions on the local stand-in
@@ -44,11 +44,11 @@ dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
 WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not e2e and not scale' -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -m 'not e2e and not scale and not production' -n $(WORKERS) --dist loadfile
 
 $(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing Spark and Dask into $(VENV) ..."
-	@$(PIP) $(DAGSTER) dagster-dask -e '.[dev-scale]' -e example_project
+	@$(PIP) $(DAGSTER) dagster-postgres dagster-dask -e '.[dev-scale]' -e example_project
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
 test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a process for each file
@@ -56,6 +56,12 @@ test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a
 		echo "Installing Java, which Spark runs on ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
 	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/system/scale
+
+test-production: $(VENV)/.dev ## run the tests with PostgreSQL, a daemon and a web server
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+		echo "Installing PostgreSQL ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+	@$(BIN)/python -m pytest -m production tests/system/production
 
 # ROWS="oldest newest" runs only those.
 compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK

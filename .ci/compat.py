@@ -181,7 +181,7 @@ def main() -> None:
                 row.environment / "report.xml",
                 *left_out,
                 "-m",
-                "not e2e and not scale",
+                "not e2e and not scale and not production",
             )
             table.append(
                 (row.name, found["python"], *(found.get(name, "") for name in SHOWN), outcome)

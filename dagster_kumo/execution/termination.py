@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import JobStatusReport
-from dagster_kumo.execution.launch.identity import status_of_run
+from dagster_kumo.execution.launch.identity import is_over_its_time, status_of_run
 from dagster_kumo.execution.settings import CancelOnTermination
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ class RunJobs:
         for launch in launches:
             launch.stop()
         if launches and not self._cancels():
+            why = "has passed its time limit" if is_over_its_time(self._context) else "ends"
             self._context.log.info(
-                f"The run ends, but {_named(launches)} goes on: a retry of this run attaches to it."
+                f"The run {why}, but {_named(launches)} goes on: a retry of this run attaches to it."
             )
             return
         for launch in launches:
@@ -95,13 +96,15 @@ class RunJobs:
                 )
 
     def _cancels(self) -> bool:
-        """Whether jobs end with the run: with a user's terminate, and not with an eviction."""
+        """Whether jobs end with the run: with a user's terminate, and not with an eviction.
+
+        A run that Dagster ends by its own time limit has the status of a user's terminate.
+        """
         if self._policy != "user":
             return self._policy == "always"
-        return status_of_run(self._context) in (
-            dg.DagsterRunStatus.CANCELING,
-            dg.DagsterRunStatus.CANCELED,
-        )
+        terminated = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+        status = status_of_run(self._context)
+        return status in terminated and not is_over_its_time(self._context)
 
 
 def _named(launches: list[Launch]) -> str:

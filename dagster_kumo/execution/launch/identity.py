@@ -62,6 +62,18 @@ def status_of_run(context: dg.AssetExecutionContext) -> dg.DagsterRunStatus | No
     return run.status if run is not None else None
 
 
+def is_over_its_time(context: dg.AssetExecutionContext) -> bool:
+    """Whether Dagster's monitoring ends the run, since it has taken longer than `dagster/max_runtime`.
+
+    Nothing but the words of the event tells it from a user's terminate.
+    """
+    with _runs:
+        canceling = context.instance.all_logs(
+            context.run.run_id, of_type=dg.DagsterEventType.PIPELINE_CANCELING
+        )
+    return any("maximum runtime" in entry.message for entry in canceling)
+
+
 def note_on_run(
     context: dg.AssetExecutionContext, prefix: str, partition_key: str | None, noted: str
 ) -> None:

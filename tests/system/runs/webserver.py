@@ -32,8 +32,10 @@ TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) {
 class Webserver:
     """A running web server; Dagster's default launcher runs what it is asked to launch."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, location: str = LOCATION, job: str = "make_{}") -> None:
         self._url = url
+        self._location = location
+        self._job = job
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """Ask its GraphQL API."""
@@ -53,9 +55,9 @@ class Webserver:
         """Launch a run, of some steps or all: its id."""
         params: dict[str, Any] = {
             "selector": {
-                "repositoryLocationName": LOCATION,
+                "repositoryLocationName": self._location,
                 "repositoryName": "__repository__",
-                "jobName": f"make_{job}",
+                "jobName": self._job.format(job),
             },
             "runConfigData": config,
             "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
@@ -93,13 +95,18 @@ class Webserver:
         return answer["run"]["runId"]
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def webserver(home: Path, environment: Mapping[str, str]) -> Iterator[Webserver]:
     """Serve the instance in a folder, for a while."""
     (home / "dagster.yaml").write_text(YAML)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).parent / "dagster-webserver"), "-m", LOCATION]
     with (home / "webserver.log").open("w") as log:
         process = subprocess.Popen(

@@ -1,0 +1,30 @@
+"""A run that Dagster ends by its own limit is no person's terminate."""
+
+import dagster as dg
+import pytest
+
+from tests.support import day
+from tests.system.production.definitions import EXECUTORS
+from tests.system.production.deployment import Deployment
+
+pytestmark = pytest.mark.production
+
+SUCCESS = dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("executor", sorted(EXECUTORS))
+def test_a_run_over_its_time_leaves_the_job_for_its_retry(
+    executor: str, production: Deployment
+) -> None:
+    partition = day({"in_process": 10, "multiprocess": 11}[executor])
+    run_id = production.launch(
+        f"one_{executor}", partition, tags={"dagster/max_runtime": "4", "dagster/max_retries": "6"}
+    )
+
+    last = production.wait_for_end(run_id)
+
+    assert last.status == SUCCESS
+    (job,) = [j for j in production.jobs("one") if j["tags"]["dagster.partition"] == partition]
+    assert job["job_status_report"]["status"] == "DONE"
+    assert production.materialized("one", "predictions")[partition] == {job["job_id"]}
+    assert any("time limit" in line for line in production.lines(run_id))
