@@ -29,8 +29,9 @@ from dagster_kumo.api.errors import (
     KumoValidationError,
 )
 from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
-from dagster_kumo.assets.asset_decorator import build_kumo_export_asset, kumo_assets
-from dagster_kumo.assets.definitions import KumoExport, build_kumo_assets_definitions
+from dagster_kumo.assets.asset_decorator import kumo_assets
+from dagster_kumo.assets.definitions import build_kumo_assets_definitions
+from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError

@@ -3,46 +3,19 @@
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
-from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets.asset_decorator import (
-    AssetOptions,
-    build_kumo_export_asset,
-    completed_spec,
-    kumo_assets,
-    op_options,
-    prediction_specs,
-)
+from dagster_kumo.assets.asset_decorator import kumo_assets
+from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
+from dagster_kumo.assets.specs import AssetOptions, completed_spec, op_options, prediction_specs
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
-
-
-@dataclass(frozen=True, kw_only=True)
-class KumoExport:
-    """One export of a model's output; the fields are those of `build_kumo_export_asset`.
-
-    Examples:
-        >>> from dagster_kumo import SnowflakeConnector
-        >>> KumoExport(connector=SnowflakeConnector("warehouse"), table_name="CHURN").output_type
-        'predictions'
-    """
-
-    connector: Connector
-    table_name: TableName
-    output_type: OutputType = "predictions"
-    write_mode: WriteMode | None = None
-    metadata_fields: Sequence[MetadataField] = ()
-    key: dg.AssetKey | None = None
-    automation_condition: dg.AutomationCondition[Any] | None = None
 
 
 def build_kumo_assets_definitions(

@@ -9,8 +9,7 @@ import dagster as dg
 from pydantic import BaseModel, Field
 
 from dagster_kumo.api.connectors import CONNECTORS, Connector
-from dagster_kumo.assets.asset_decorator import build_kumo_export_asset
-from dagster_kumo.assets.definitions import KumoExport
+from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.components.sections import Section
 
 Storage = Literal["snowflake", "bigquery", "databricks", "s3", "gcs", "adls"]

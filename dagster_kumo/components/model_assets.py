@@ -12,10 +12,8 @@ import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import BaseModel
 
-from dagster_kumo.assets.asset_decorator import (
-    AssetOptions,
-)
 from dagster_kumo.assets.definitions import build_kumo_assets_definitions
+from dagster_kumo.assets.specs import AssetOptions
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
 from dagster_kumo.components.checks import ResolvedChecks
