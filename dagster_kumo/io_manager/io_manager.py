@@ -317,12 +317,12 @@ def _partition_keys(context: dg.InputContext | dg.OutputContext) -> Sequence[str
     if not (context.has_asset_key and context.has_asset_partitions):
         return [None]
     keys = context.asset_partition_keys
-    if len(keys) > 1 and isinstance(context, dg.InputContext) and _has_partitions_def(context):
-        return in_order(keys, context.asset_partitions_def, _instance(context))
-    return list(keys)
+    if len(keys) < 2 or not _has_partitions_def(context):
+        return list(keys)
+    return in_order(keys, context.asset_partitions_def, _instance(context))
 
 
-def _has_partitions_def(context: dg.InputContext) -> bool:
+def _has_partitions_def(context: dg.InputContext | dg.OutputContext) -> bool:
     try:
         _ = context.asset_partitions_def
     except dg.DagsterInvariantViolationError:
@@ -330,9 +330,9 @@ def _has_partitions_def(context: dg.InputContext) -> bool:
     return True
 
 
-def _instance(context: dg.InputContext) -> dg.DagsterInstance | None:
+def _instance(context: dg.InputContext | dg.OutputContext) -> dg.DagsterInstance | None:
     try:
-        return context.instance
+        return context.instance if isinstance(context, dg.InputContext) else None
     except dg.DagsterInvariantViolationError:
         return None
 

@@ -42,12 +42,18 @@ def test_a_relation_is_queried_where_the_files_are(stored, columns):
     assert relation.aggregate("count(*)").fetchall() == [(3,)]
 
 
-def test_two_relations_know_nothing_of_each_other(tmp_path):
+def test_relations_of_several_inputs_can_be_combined(stored, tmp_path):
+    """As DuckDB's own can: by their methods, and by the names of Python's variables."""
     load = input_type(duckdb.DuckDBPyRelation).load
-    one, other = (
-        load(write_files(tmp_path / n, TABLES[: i + 1]), None) for i, n in enumerate("ab")
-    )
-    assert (len(one.fetchall()), len(other.fetchall())) == (2, 3)
+    names = pa.table({"y": ["a", "b", "c"], "name": ["Anna", "Bo", "Cy"]})
+    scores, names = load(stored, ["x", "y"]), load(write_files(tmp_path / "names", [names]), None)
+    expected = [(1, "Anna"), (2, "Bo"), (3, "Cy")]
+    found = [
+        scores.join(names, "y").select("x, name"),
+        duckdb.sql("select x, name from scores join names using (y)"),
+        scores.query("s", "select x, name from s join names using (y)"),
+    ]
+    assert [sorted(relation.fetchall()) for relation in found] == [expected] * 3
 
 
 @pytest.mark.parametrize("annotation", [pl.DataFrame, pl.LazyFrame])

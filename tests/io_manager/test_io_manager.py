@@ -1,7 +1,6 @@
 """Outputs stored on a disk, in memory and in S3, and every way of reading them again."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from dagster_kumo import BatchPredictionJobResult, KumoIOManager, Predictions
 from dagster_kumo.local import LocalKumo
+from tests.io_manager.conftest import BUCKET
 from tests.support import (
     DAYS,
     EMBEDDINGS,
@@ -28,20 +27,6 @@ from tests.support import (
     purchase_assets,
     resources,
 )
-
-BUCKET = "kumo-predictions"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """The storage options of a real S3 API on this machine, with a bucket in it."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "test", "secret": "test", "endpoint_url": f"http://{host}:{port}"}
-    UPath(f"s3://{BUCKET}", **options).mkdir()
-    yield options
-    server.stop()
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])

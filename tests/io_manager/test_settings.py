@@ -4,9 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 
 from dagster_kumo import KumoIOManager
+from dagster_kumo.local import LocalKumo
+from tests.api.scripted_server import Answer, ScriptedServer
+from tests.io_manager.conftest import BUCKET
+from tests.support import day, metadata_of, purchase_assets, resources
 
 
 def value_in_a_run(manager: KumoIOManager, field: str) -> Any:
@@ -43,3 +48,104 @@ def test_a_fraction_is_not_taken_for_zero(tmp_path: Path) -> None:
 def test_numbers_written_out_are_checked_at_once(field: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="greater than or equal to"):
         KumoIOManager(base_path=str(tmp_path), **{field: -1})
+
+
+# base_path
+
+
+def materialize(base_path: str, **options: Any) -> dg.ExecuteInProcessResult:
+    @dg.asset
+    def up() -> pd.DataFrame:
+        return pd.DataFrame({"x": [1, 2]})
+
+    @dg.asset
+    def down(up: pd.DataFrame) -> dg.MaterializeResult[Any]:
+        return dg.MaterializeResult(metadata={"rows": len(up)})
+
+    manager = KumoIOManager(base_path=base_path, statistics=False, **options)
+    return dg.materialize([up, down], resources={"io_manager": manager})
+
+
+@pytest.mark.parametrize(
+    ("base_path", "folder"),
+    [
+        ("~/store", "home/store"),
+        ("~", "home"),
+        ("file://~/store", "home/store"),
+        ("store", "work/store"),
+        ("./a/../store", "work/store"),
+        ("file://{tmp}/a%20b", "a%20b"),
+        ("{tmp}/a b/ü:c", "a b/ü:c"),
+    ],
+)
+def test_a_base_path_is_where_people_expect_it(
+    base_path: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    run = materialize(base_path.format(tmp=tmp_path))
+    assert metadata_of(run, dg.AssetKey("down"))["rows"] == 2
+    assert (tmp_path / folder / "up/manifest.json").exists()
+    assert not (tmp_path / "work/~").exists()
+
+
+IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "empty": ("", {}, "base_path is empty"),
+    "blank": (" ", {}, "base_path is empty"),
+    "capitals": ("S3://bucket/x", {}, "write the scheme in small letters, s3://bucket/x"),
+    "no such scheme": ("nosuch://bucket/x", {}, "base_path 'nosuch://bucket/x' cannot be used"),
+    "one slash": ("s3:/bucket/x", {}, "Write s3://bucket/x"),
+    "no slash": ("file:relative", {}, "or the path without the scheme"),
+    "not installed": ("oss://bucket/x", {}, "Install ossfs"),
+    "read only": ("https://host/x", {}, "for reading only"),
+    "password": ("ftp://user:pa55@host/x", {}, "base_path holds a password"),
+    "a file": ("{tmp}/file/x", {}, "is a file. Choose a folder"),
+    "no such variable": (
+        "s3://bucket",
+        {"key": dg.EnvVar("NOT_SET")},
+        "variable NOT_SET, which is",
+    ),
+    "no such option": ("s3://{bucket}", {"nonsense": "pa55word"}, "nonsense"),
+    "no such bucket": ("s3://not-there/x", {}, "there is no such bucket"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_store_that_cannot_be_is_refused_before_a_job_is_launched(
+    case: str, kumo: LocalKumo, s3: dict[str, Any], tmp_path: Path
+) -> None:
+    base_path, options, words = IMPOSSIBLE[case]
+    (tmp_path / "file").write_text("")
+    base_path = base_path.format(tmp=tmp_path, bucket=BUCKET)
+    options = {**s3, **options} if base_path.startswith("s3://") else options
+    with pytest.raises(dg.DagsterResourceFunctionError) as refused:
+        dg.materialize(
+            [purchase_assets()],
+            resources=resources(kumo, base_path, storage_options=options),
+            partition_key=day(5),
+        )
+    message = str(refused.value.__cause__)
+    assert words in message
+    assert "No prediction job was launched." in message
+    assert "pa55" not in message
+    assert not [call for call in kumo.requests if call.method == "POST"]
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_a_bucket_that_does_not_tell_whether_it_is_there_is_taken(
+    status: int, server: ScriptedServer
+) -> None:
+    server.answer(Answer(b"", status=status))
+    options = {
+        "key": "test",
+        "secret": "test",
+        "endpoint_url": server.url,
+        "config_kwargs": {"retries": {"max_attempts": 0}},
+    }
+    manager = KumoIOManager(
+        base_path="s3://bucket", storage_options=options, max_parallel_downloads=3
+    )
+    assert value_in_a_run(manager, "max_parallel_downloads") == 3
+    assert server.calls
