@@ -372,6 +372,33 @@ def test_checks_that_have_nothing_to_look_at_say_so_and_block_nothing(tmp_path: 
         assert "statistics=False" in (evaluations(run)[name].description or "")
 
 
+@pytest.mark.parametrize("statistics_columns", [["nothing"], []])
+def test_without_statistics_of_the_columns_each_check_still_has_a_result(
+    tmp_path: Path, statistics_columns: list[str]
+) -> None:
+    frames = Frames(tmp_path, two_days(), manager={"statistics_columns": statistics_columns})
+    frames.make(day(4))
+    run = frames.make(day(3))
+
+    assert run.success
+    assert sorted(evaluations(run)) == [
+        "drift",
+        "null_fraction",
+        "scores_in_range",
+        "unique_entities",
+    ]
+    assert {"null_fraction", "scores_in_range"} <= set(failed(run))
+    assert set(failed(run).values()) == {WARN}
+    for name in failed(run):
+        assert "There are no statistics" in (evaluations(run)[name].description or "")
+
+
+def test_data_without_any_column_is_told(tmp_path: Path) -> None:
+    run = Frames(tmp_path, pd.DataFrame()).make()
+    assert run.success
+    assert failed(run) == {"unique_entities": WARN, "null_fraction": WARN}
+
+
 def test_a_file_that_is_damaged_fails_the_check_that_reads_it(tmp_path: Path) -> None:
     frames = Frames(tmp_path, frame())
     frames.make()

@@ -1,0 +1,181 @@
+"""What checks look at: the stored output of each partition that a run of the checks is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dagster_kumo.execution.partitions.anchor_time import window_of
+from dagster_kumo.execution.partitions.previous import partition_before
+from dagster_kumo.io_manager.io_manager import KumoIOManager
+
+if TYPE_CHECKING:
+    from dagster_kumo.predictions.predictions import Predictions
+    from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
+    from dagster_kumo.predictions.store.store import Manifest, PartitionStore
+
+
+class NothingToCheck(Exception):
+    """A check has nothing to look at. The message says why, and what to do.
+
+    By default the check fails with a warning, which blocks nothing.
+    """
+
+    def __init__(
+        self, reason: str, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
+    ) -> None:
+        super().__init__(reason)
+        self.severity = severity
+
+
+class StoredOutput:
+    """The current version of one asset partition.
+
+    Raises:
+        NothingToCheck: nothing is stored.
+    """
+
+    def __init__(self, store: PartitionStore, partition_key: str | None) -> None:
+        manifest = store.manifest()
+        if manifest is None:
+            raise NothingToCheck(
+                f"Nothing is stored in {store.directory}.\nMaterialize the asset with the same KumoIOManager.",
+                dg.AssetCheckSeverity.ERROR,
+            )
+        self.manifest: Manifest = manifest
+        self.partition_key = partition_key
+        self._store = store
+
+    @cached_property
+    def rows(self) -> Predictions:
+        """The stored files. No row is read yet."""
+        return self._store.predictions(self.manifest)
+
+    @cached_property
+    def statistics(self) -> StoredStatistics:
+        """The statistics beside the files.
+
+        Raises:
+            NothingToCheck: there are none.
+        """
+        from dagster_kumo.predictions.store.statistics_file import read_statistics
+
+        found = read_statistics(self._store, self.manifest)
+        if found is None:
+            raise NothingToCheck(
+                "There are no statistics beside the files: KumoIOManager(statistics=False) and earlier "
+                "versions write none.\nMaterialize again with statistics."
+            )
+        return found
+
+    def columns(self, names: Sequence[str]) -> dict[str, StoredColumn]:
+        """The statistics of these columns.
+
+        Raises:
+            NothingToCheck: one of them has none.
+        """
+        known = self.statistics.columns
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise NothingToCheck(
+                f"There are no statistics of {', '.join(missing)}, only of {', '.join(known) or 'no column'}.\n"
+                "Give the check other columns=, or the KumoIOManager other statistics_columns=."
+            )
+        return {name: known[name] for name in names}
+
+    @property
+    def latest_anchor(self) -> datetime | None:
+        """The latest anchor time of the rows, else the one that the job states."""
+        try:
+            anchors = self.statistics.anchors
+        except NothingToCheck:
+            anchors = None
+        return anchors[1] if anchors else self.manifest.prediction_time
+
+
+class StoredOutputs:
+    """The stored outputs that one run of the checks looks at.
+
+    Raises:
+        ValueError: the asset's I/O manager is not a `KumoIOManager`.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetCheckExecutionContext,
+        asset_key: dg.AssetKey,
+        partitions_def: dg.PartitionsDefinition | None,
+        io_manager_key: str,
+    ) -> None:
+        manager = getattr(context.resources, io_manager_key)
+        if not isinstance(manager, KumoIOManager):
+            raise ValueError(
+                f"{io_manager_key!r} is a {type(manager).__name__}, whose files these checks cannot read.\n"
+                "Name the KumoIOManager of the asset by io_manager_key=."
+            )
+        self._manager = manager
+        self._asset_key = asset_key
+        self._partitions_def = partitions_def
+        self._instance = context.instance
+        self._outputs: dict[str | None, StoredOutput] = {}
+        event = context.instance.get_latest_materialization_event(asset_key)
+        latest = event.asset_materialization if event is not None else None
+        # Dagster 1.12 gives the run's partitions to the op's context, not to the check's.
+        run = context.op_execution_context
+        is_partitioned = latest is None or latest.partition is not None
+        self._has_run_partitions = is_partitioned and (
+            run.has_partition_key or run.has_partition_key_range
+        )
+        self.partition_keys: Sequence[str | None] = (
+            list(run.partition_keys)
+            if self._has_run_partitions
+            else [latest.partition if latest is not None else None]
+        )
+        """The partitions of the run, else the one that was materialized last."""
+
+    def output(self, partition_key: str | None) -> StoredOutput:
+        """The stored output of a partition.
+
+        Raises:
+            NothingToCheck: nothing is stored.
+        """
+        if partition_key not in self._outputs:
+            store = self._manager.partition_store(self._asset_key, partition_key)
+            self._outputs[partition_key] = StoredOutput(store, partition_key)
+        return self._outputs[partition_key]
+
+    def output_before(self, partition_key: str | None) -> StoredOutput | None:
+        """The stored output of the partition before; None if there is none, or it has no statistics."""
+        if self._partitions_def is None or partition_key is None:
+            return None
+        before = partition_before(self._partitions_def, partition_key, self._instance)
+        if before is None:
+            return None
+        try:
+            output = self.output(before)
+            _ = output.statistics
+        except NothingToCheck:
+            return None
+        return output
+
+    def newest_partition_keys(self) -> Sequence[str | None]:
+        """The partitions of the run, else the newest one that is materialized."""
+        if self._has_run_partitions or self._partitions_def is None:
+            return self.partition_keys
+        ends = {
+            key: window.end
+            for key in self._instance.get_materialized_partitions(self._asset_key)
+            if (window := window_of(self._partitions_def, key)) is not None
+        }
+        return [max(ends, key=lambda key: ends[key])] if ends else self.partition_keys
+
+    def is_backfill(self, partition_key: str | None) -> bool:
+        """Whether the run makes a past partition: the window of the next one has ended as well."""
+        window = window_of(self._partitions_def, partition_key)
+        if not self._has_run_partitions or window is None:
+            return False
+        return datetime.now(timezone.utc) >= window.end + (window.end - window.start)
