@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from dagster_kumo.local.folder import API_KEY, read_json
-from dagster_kumo.local.locks import FileLock
 
 _START_SECONDS = 60.0
 _PING_SECONDS = 5.0
@@ -39,15 +40,21 @@ class SharedKumo:
             os.kill(self.pid, signal.SIGTERM)
         except ProcessLookupError:
             return
-        lock = serving_lock(self.data)
-        if not lock.acquire(_STOP_SECONDS):
-            raise RuntimeError(f"The stand-in with process id {self.pid} does not end.")
-        lock.release()
+        try:
+            with serving_lock(self.data).acquire(timeout=_STOP_SECONDS):
+                return
+        except Timeout:
+            raise RuntimeError(
+                f"The stand-in with process id {self.pid} does not stop. Kill it: kill -9 {self.pid}"
+            ) from None
 
 
-def serving_lock(folder: Path) -> FileLock:
-    """Held by the one server of a data folder for as long as it serves."""
-    return FileLock(folder / "serving.lock")
+def serving_lock(folder: Path) -> BaseFileLock:
+    """The lock that the server of a data folder holds while it serves.
+
+    The operating system releases it if the process dies.
+    """
+    return FileLock(folder / "serving.lock", thread_local=False)
 
 
 def find_or_start(
@@ -58,7 +65,7 @@ def find_or_start(
     folder.mkdir(parents=True, exist_ok=True)
     if (found := find(folder)) is not None:
         return found
-    # Whoever gets the lock first starts it; the others find it when they get the lock.
+    # The first process to get the lock starts the stand-in. The others then find it.
     with FileLock(folder / "start.lock"):
         if (found := find(folder)) is not None:
             return found

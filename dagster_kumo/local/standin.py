@@ -10,9 +10,12 @@ import socket
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from filelock import Timeout
 
 from dagster_kumo.local.faults import Faults
 from dagster_kumo.local.folder import API_KEY, DataFolder, write_json
@@ -78,16 +81,19 @@ class LocalKumo:
         keep_requests: int = 10_000,
     ) -> None:
         self._given_data = None if data is None else Path(data)
-        self._asked_port = port
-        self._queue_seconds = queue_seconds
-        self._run_seconds = run_seconds
-        self._url_lifetime = url_lifetime
-        self._rbac = rbac
-        self._files_per_output = files_per_output
-        self._keep_requests = keep_requests
         self._faults = Faults()
+        self._serve = partial(
+            _Running,
+            port=port,
+            queue_seconds=queue_seconds,
+            run_seconds=run_seconds,
+            url_lifetime=url_lifetime,
+            rbac=rbac,
+            files_per_output=files_per_output,
+            keep_requests=keep_requests,
+            faults=self._faults,
+        )
         self._running: _Running | None = None
-        self._data: Path | None = None
 
     @classmethod
     def shared(
@@ -127,7 +133,6 @@ class LocalKumo:
             if temporary:
                 shutil.rmtree(data, ignore_errors=True)
             raise
-        self._data = self._running.folder.path
         return self
 
     def stop(self) -> None:
@@ -199,19 +204,6 @@ class LocalKumo:
             raise RuntimeError("This LocalKumo is not started: use it in a `with`, or start() it.")
         return self._running
 
-    def _serve(self, data: Path) -> _Running:
-        return _Running(
-            data,
-            port=self._asked_port,
-            queue_seconds=self._queue_seconds,
-            run_seconds=self._run_seconds,
-            url_lifetime=self._url_lifetime,
-            rbac=self._rbac,
-            files_per_output=self._files_per_output,
-            keep_requests=self._keep_requests,
-            faults=self._faults,
-        )
-
 
 class _Running:
     """A server that serves, from its making to `stop`."""
@@ -240,13 +232,15 @@ class _Running:
 
         self.folder = DataFolder(data)
         self._lock = serving_lock(self.folder.path)
-        # One that has stopped to answer may need a moment to let go.
+        # A server that is stopping no longer answers, but may hold the lock a moment longer.
         alive = find(self.folder.path) is not None
-        if not self._lock.acquire(0.0 if alive else _STOP_SECONDS):
+        try:
+            self._lock.acquire(timeout=0.0 if alive else _STOP_SECONDS)
+        except Timeout:
             raise RuntimeError(
                 f"Another stand-in serves {self.folder.path}. Stop it first, use another data "
                 "folder, or share it: LocalKumo.shared(data)."
-            )
+            ) from None
         try:
             self._socket = _listen(port)
             self.port: int = self._socket.getsockname()[1]
