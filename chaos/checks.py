@@ -22,8 +22,7 @@ from chaos.definitions import (
 )
 from chaos.runs import materialized
 from chaos.server import PURCHASE_MODEL, SPEND_MODEL, Server
-from dagster_kumo.execution.launch.export import EXPORT_JOB_ID_METADATA
-from dagster_kumo.execution.launch.identity import JOB_ID_METADATA
+from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA, JOB_ID_METADATA
 from dagster_kumo.predictions.store.statistics_file import STATISTICS
 
 OUTPUTS = {

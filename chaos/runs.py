@@ -15,8 +15,7 @@ from example_project.partitions import daily
 
 from chaos.definitions import APPENDED, DAILY_ASSETS, QUIET, day_job, defs
 from chaos.server import Server
-from dagster_kumo.execution.launch.export import EXPORT_JOB_ID_METADATA
-from dagster_kumo.execution.launch.identity import JOB_ID_METADATA
+from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA, JOB_ID_METADATA
 
 DAGSTER_YAML = """
 telemetry: {enabled: false}

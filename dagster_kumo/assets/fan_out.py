@@ -227,6 +227,7 @@ def _plan(
         partition_key=partition_key,
         version=store.partition_store(result.asset_key, partition_key).new_name(),
         provenance=result.value.provenance,
+        expectation=result.value.expectation,
         names=[file.name for file in result.value.files],
         metadata=dict(result.metadata or {}),
         data_version=result.data_version.value,

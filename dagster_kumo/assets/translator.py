@@ -7,8 +7,9 @@ from typing import Literal
 
 import dagster as dg
 
-from dagster_kumo.api.connectors import Connector, TableName, is_bucket
+from dagster_kumo.api.connectors import Connector, TableName
 from dagster_kumo.api.records import OutputType
+from dagster_kumo.execution.metadata import target_entry
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 KINDS_OF_STORAGE = {"gcs": "googlecloud", "adls": "azure"}  # where Dagster's icon has another name
@@ -93,10 +94,9 @@ def _export_spec(props: KumoAssetProps) -> dg.AssetSpec:
         raise ValueError("The props of an export need connector, output_type and table_name.")
     storage = props.connector.storage
     target = props.connector.display_name(props.table_name, props.output_type)
-    entry = "dagster/uri" if is_bucket(props.connector) else "dagster/table_name"
     return dg.AssetSpec(
         [props.name, f"{props.output_type}_in_{storage}"],
         description=f"The {props.output_type} of {props.name}, written by Kumo to {target}.",
         kinds={"kumo", KINDS_OF_STORAGE.get(storage, storage)},
-        metadata={entry: target},
+        metadata={target_entry(props.connector): target},
     )

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoDataError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_time
+from dagster_kumo.execution.anchor_check import check_adopted_job
 from dagster_kumo.execution.prediction_tables import GeneratedTable
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
@@ -77,11 +77,7 @@ def adopted_job(
         ) from None
     time = predicted_for(client, job)
     asked = definition.anchor_time(definition.partition_keys[0])
-    if asked is not None and (time is None or abs(time - asked) > STATED_EXACTLY):
-        raise KumoDataError(
-            f"Prediction job {job_id} predicted for {said_time(time) if time else 'nobody knows when'} "
-            f"and not for {said_time(asked)}, which the partition stands for. Nothing is stored."
-        )
+    check_adopted_job(job_id, stated=time, asked=asked)
     table_id = job.config.pred_table_job_id
     stated_by_table = job.config.prediction_time is None and table_id is not None
     return AdoptedJob(

@@ -17,9 +17,9 @@ from dagster_kumo.api.connectors import (
 )
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
+from dagster_kumo.execution.launch.deliveries import materialized_job_ids
 from dagster_kumo.execution.launch.export import ExportLaunch
-from dagster_kumo.execution.launch.identity import JOB_ID_METADATA, materialized_job_ids
-from dagster_kumo.execution.metadata import export_metadata, target_entry
+from dagster_kumo.execution.metadata import JOB_ID_METADATA, export_metadata, target_entry
 from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import materialize_each
 from dagster_kumo.execution.progress_log import ProgressLog

@@ -23,6 +23,11 @@ OUTPUT_TYPE = "dagster-kumo/output_type"
 """On the spec of an asset: `predictions` or `embeddings`."""
 
 NAMESPACE = "dagster-kumo/"
+JOB_ID_METADATA = f"{NAMESPACE}job_id"
+"""The job that made what is materialized; of an export, the prediction job whose output it wrote."""
+TABLE_JOB_ID_METADATA = f"{NAMESPACE}prediction_table_job_id"
+EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
+ROW_COUNT = "dagster/row_count"
 
 
 def job_metadata(
@@ -33,21 +38,19 @@ def job_metadata(
     seconds: float | None,
 ) -> dict[str, Any]:
     """What is known of the prediction job behind a materialization."""
-    entries: dict[str, Any] = {
-        "job_id": job.job_id,
-        "tracking_url": dg.MetadataValue.url(tracking_url),
-    }
+    entries: dict[str, Any] = {"tracking_url": dg.MetadataValue.url(tracking_url)}
     if job.result is not None:
         entries["num_entities_predicted"] = job.result.num_entities_predicted
     if seconds is not None:
         entries["duration_seconds"] = round(seconds, 3)
     if provenance and provenance.training_job_id:
         entries["training_job_id"] = provenance.training_job_id
-    if provenance and provenance.prediction_table_job_id:
-        entries["prediction_table_job_id"] = provenance.prediction_table_job_id
     if provenance and provenance.prediction_time:
         entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
-    return _in_namespace(entries)
+    named = {JOB_ID_METADATA: job.job_id, **_in_namespace(entries)}
+    if provenance and provenance.prediction_table_job_id:
+        named[TABLE_JOB_ID_METADATA] = provenance.prediction_table_job_id
+    return named
 
 
 def model_metadata(
@@ -78,13 +81,13 @@ def table_metadata(
     *, job_id: str, anchor_time: datetime | None, rows: int | None, seconds: float
 ) -> dict[str, Any]:
     """What is known of a prediction table."""
-    entries: dict[str, Any] = {"job_id": job_id, "duration_seconds": round(seconds, 3)}
+    entries: dict[str, Any] = {"duration_seconds": round(seconds, 3)}
     if anchor_time is not None:
         entries["anchor_time"] = dg.MetadataValue.timestamp(anchor_time)
-    return {
-        **_in_namespace(entries),
-        **({} if rows is None else {"dagster/row_count": rows}),
-    }
+    named = {JOB_ID_METADATA: job_id, **_in_namespace(entries)}
+    if rows is not None:
+        named[ROW_COUNT] = rows
+    return named
 
 
 def export_metadata(
@@ -98,13 +101,16 @@ def export_metadata(
 ) -> dict[str, Any]:
     """What is known of an export."""
     entries: dict[str, Any] = {
-        "export_job_id": export_job_id,
-        "job_id": job_id,
         "storage": connector.storage,
         "write_mode": write_mode or "OVERWRITE",
         "duration_seconds": round(seconds, 3),
     }
-    return {**_in_namespace(entries), target_entry(connector): target}
+    return {
+        EXPORT_JOB_ID_METADATA: export_job_id,
+        JOB_ID_METADATA: job_id,
+        **_in_namespace(entries),
+        target_entry(connector): target,
+    }
 
 
 def target_entry(connector: Connector) -> str:

@@ -12,17 +12,13 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.execution.adopted_job import AdoptedJob
-from dagster_kumo.execution.launch.base import Launch, PredictionLaunch, TableLaunch
-from dagster_kumo.execution.launch.identity import JOB_ID_METADATA
-from dagster_kumo.execution.metadata import job_metadata, table_metadata
-from dagster_kumo.execution.partitions.anchor_time import (
-    INSTEAD_OF_INLINE,
-    STATED_EXACTLY,
-    said_time,
-)
+from dagster_kumo.execution.anchor_check import check_launched_job
+from dagster_kumo.execution.launch.base import Launch
+from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
+from dagster_kumo.execution.metadata import JOB_ID_METADATA, job_metadata, table_metadata
+from dagster_kumo.execution.partitions.anchor_time import said_time
 from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
 from dagster_kumo.execution.prediction_tables import (
@@ -38,7 +34,7 @@ from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
-from dagster_kumo.predictions.predictions import Predictions
+from dagster_kumo.predictions.predictions import Expectation, Predictions
 
 T = TypeVar("T")
 
@@ -220,7 +216,8 @@ class PredictionRun:
                 on_look=log,
                 on_progress=log.on_progress,
             )
-        _check_echo(result, request.prediction_time)
+        stated = result.get().config.prediction_time
+        check_launched_job(job_id, stated=stated, asked=request.prediction_time)
         if self._definition.several_partitions is None:
             entities = result.summary().num_entities_predicted
             self._context.log.info(f"Predicted for {entities:,} entities: {result.tracking_url}")
@@ -251,26 +248,23 @@ class PredictionRun:
         partition_key: str | None,
         table: GeneratedTable | None,
     ) -> Predictions:
-        """An output, and what the I/O manager holds its data against."""
+        """An output, and the time that the I/O manager expects its data to be for."""
         output = result.predictions() if output_type == "predictions" else result.embeddings()
-        prediction_time = self._definition.anchor_time(partition_key)
+        assert output.provenance is not None
+        stated = table.anchor_time if table else output.provenance.prediction_time
+        asked = self._definition.anchor_time(partition_key)
         window = self._definition.window(partition_key)
-        if output.provenance and table:
-            output.provenance = replace(
-                output.provenance,
-                prediction_table_job_id=table.job_id,
-                prediction_time=table.anchor_time,
-                time_stated_by="prediction table",
+        expectation = None
+        if asked is not None and window is not None:
+            expectation = Expectation(
+                asked, window.end - window.start, is_stated=bool(table) or stated is not None
             )
-        elif output.provenance and output.provenance.prediction_time:
-            output.provenance = replace(output.provenance, time_stated_by="job")
-        if output.provenance and prediction_time and window:
-            output.provenance = replace(
-                output.provenance,
-                prediction_time=prediction_time,
-                window=window.end - window.start,
-            )
-        return output
+        provenance = replace(
+            output.provenance,
+            prediction_table_job_id=table.job_id if table else None,
+            prediction_time=asked or stated,
+        )
+        return Predictions(output.files, provenance=provenance, expectation=expectation)
 
     def _table_metadata(self, table: GeneratedTable, seconds: float) -> dict[str, Any]:
         rows = None
@@ -291,17 +285,3 @@ def _data_version(metadata: Mapping[str, Any]) -> dg.DataVersion:
 
 def _for(anchor_time: datetime | None) -> str:
     return f" for {said_time(anchor_time)}" if anchor_time else ""
-
-
-def _check_echo(result: BatchPredictionJobResult, asked: datetime | None) -> None:
-    """Hold the time that the job says it predicted for against the one that was asked.
-
-    A server older than `prediction_time` ignores it, and would predict for the wrong day without a
-    word. What the data says is looked at when the files have come.
-    """
-    echoed = result.get().config.prediction_time
-    if asked is not None and echoed is not None and abs(echoed - asked) > STATED_EXACTLY:
-        raise KumoDataError(
-            f"Prediction job {result.id} predicted for {said_time(echoed)} and not for "
-            f"{said_time(asked)}, which was asked. Nothing is stored.\n{INSTEAD_OF_INLINE}"
-        )

@@ -15,8 +15,8 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.execution.launch.identity import materialized_job_ids
-from dagster_kumo.execution.partitions.anchor_time import STATED_EXACTLY, said_time
+from dagster_kumo.execution.anchor_check import check_table
+from dagster_kumo.execution.launch.deliveries import materialized_job_ids
 from dagster_kumo.jobs.prediction_spec import TABLE_OPTIONS, BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable
 
@@ -59,23 +59,13 @@ def table_request(
 
 
 def checked_table(client: KumoClient, job_id: str, anchor_time: datetime | None) -> GeneratedTable:
-    """A table that is done, held against the anchor time that was asked.
+    """A table that is done, for the anchor time that was asked for.
 
     Raises:
         KumoDataError: it stands for another time, or for none.
     """
     found = PredictionTable(job_id, client).anchor_time
-    if anchor_time is not None and (found is None or abs(found - anchor_time) > STATED_EXACTLY):
-        way_out = (
-            "A query that is not about time has no anchor time: write BatchPrediction(..., anchor=None)."
-            if found is None
-            else "Materialize the prediction table again."
-        )
-        raise KumoDataError(
-            f"Prediction table job {job_id} was to make a table for {said_time(anchor_time)}, but its "
-            f"table is for {said_time(found) if found else 'no time'}. Nothing is predicted from it.\n"
-            f"{way_out}"
-        )
+    check_table(job_id, stated=found, asked=anchor_time)
     return GeneratedTable(job_id, found)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_kumo.execution.metadata import NAMESPACE, finite
+from dagster_kumo.execution.metadata import NAMESPACE, ROW_COUNT, finite
 from dagster_kumo.execution.partitions.previous import partition_before
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def output_metadata(
         store_of: where a partition of the same asset is kept.
     """
     entries: dict[str, Any] = {
-        "dagster/row_count": transferred.num_rows,
+        ROW_COUNT: transferred.num_rows,
         "dagster/size_bytes": transferred.size_bytes,
         "dagster/column_schema": _column_schema(transferred.schema),
         f"{NAMESPACE}num_files": len(transferred.files),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_kumo.predictions.predictions import Predictions, Provenance
+from dagster_kumo.predictions.predictions import Expectation, Predictions, Provenance
 from dagster_kumo.predictions.store.folder_names import folder_name
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class OutputPlan:
     partition_key: str | None
     version: str
     provenance: Provenance
+    expectation: Expectation | None
     names: list[str]
     """What the files are called in Kumo."""
     metadata: dict[str, Any]
@@ -69,7 +70,7 @@ class FinishedOutput:
     @property
     def output(self) -> Predictions:
         """The job behind it, without the files."""
-        return Predictions([], provenance=self.plan.provenance)
+        return Predictions([], provenance=self.plan.provenance, expectation=self.plan.expectation)
 
 
 def is_step_value(context: dg.OutputContext | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.execution.partitions.anchor_time import INSTEAD_OF_INLINE, said_time
+from dagster_kumo.execution.anchor_check import check_data
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions
@@ -34,7 +34,7 @@ def validate(
         KumoDataError: there are too few rows, or they are for another time than the partition's.
     """
     _check_row_count(output, transferred, row_count_check, warn)
-    _check_anchor_time(output, transferred)
+    check_data(output, transferred.anchors)
 
 
 def _check_row_count(
@@ -62,30 +62,3 @@ def _check_row_count(
             "Materialize again, or set row_count_check='warn' to store them all the same."
         )
     warn(message)
-
-
-def _check_anchor_time(output: Predictions, transferred: Transferred) -> None:
-    """Refuse predictions for another time than the one that was asked for, and for an unknown time.
-
-    A server that does not know `prediction_time` predicts for the latest time in its data. The data
-    says for when it is; more than the partition's own window apart is another partition's data.
-    Embeddings and queries that are not about time have no such column: for them the server itself
-    must have said which time it used.
-    """
-    provenance = output.provenance
-    if provenance is None or provenance.prediction_time is None or provenance.window is None:
-        return
-    asked = (
-        f"Prediction job {provenance.job_id} was asked to predict for "
-        f"{said_time(provenance.prediction_time)}, but"
-    )
-    refused = "It is not stored, and what was stored before stays in force."
-    way_out = "" if provenance.prediction_table_job_id else f"\n{INSTEAD_OF_INLINE}"
-    if transferred.anchors is None and provenance.time_stated_by is None:
-        raise KumoDataError(
-            f"{asked} neither the job nor its {provenance.output_type} say for when it did. "
-            f"{refused}{way_out}"
-        )
-    for found in transferred.anchors or ():
-        if abs(found - provenance.prediction_time) > provenance.window:
-            raise KumoDataError(f"{asked} its data is for {said_time(found)}. {refused}{way_out}")

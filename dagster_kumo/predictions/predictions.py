@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which prediction job an output comes from, and what that job promised of it."""
+    """Which prediction job an output comes from, and what that job says of it."""
 
     job_id: str
     output_type: OutputType
@@ -38,10 +38,17 @@ class Provenance:
     num_entities: int | None = None
     binary_classification_threshold: float | None = None
     """From which probability on the job answered yes, as far as it was told."""
-    window: timedelta | None = None
-    """How far the data's own anchor time may be from `prediction_time`; None: they are not compared."""
-    time_stated_by: Literal["job", "prediction table"] | None = None
-    """Where the server itself says that `prediction_time` holds; None: only the data can tell."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The time that an output was asked to be for, which its data must confirm before it is stored."""
+
+    anchor_time: datetime
+    window: timedelta
+    """How long the partition is whose output it is."""
+    is_stated: bool
+    """Whether the job or its prediction table states this time; otherwise only the data can."""
 
 
 class Predictions:
@@ -66,12 +73,15 @@ class Predictions:
         files: Sequence[PartitionFile],
         *,
         provenance: Provenance | None = None,
+        expectation: Expectation | None = None,
         num_rows: int | None = None,
     ) -> None:
         self._files = files
         self._num_rows = num_rows
         self.provenance = provenance
         """The job behind the output; None for data that no Kumo job made, or that several did."""
+        self.expectation = expectation
+        """What its data must confirm; None where no time was asked for, and once it is stored."""
 
     def __repr__(self) -> str:
         source = f"{self.output_type} of {self.job_id}" if self.provenance else "data"

@@ -13,7 +13,7 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError
 from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
-from dagster_kumo.execution.launch.identity import materialized_job_ids
+from dagster_kumo.execution.launch.deliveries import materialized_job_ids
 from dagster_kumo.execution.metadata import job_metadata
 from dagster_kumo.jobs.job_matching import (
     check_entities,

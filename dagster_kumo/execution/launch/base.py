@@ -17,24 +17,15 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoError, KumoValidationError, ValidationIssue
+from dagster_kumo.api.errors import KumoError, ValidationIssue
 from dagster_kumo.api.records import (
     CANCELLED,
     FAILED,
     BatchPredictionJobResource,
-    BatchPredictionRequest,
     PredictionTableJobResource,
 )
-from dagster_kumo.execution.launch.identity import (
-    JOB_ID_METADATA,
-    TABLE_JOB_ID_METADATA,
-    delivered_before,
-    launch_key,
-    materialized_job_ids,
-    note_on_run,
-)
-from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
+from dagster_kumo.execution.launch.deliveries import delivered_before, materialized_job_ids
+from dagster_kumo.execution.launch.identity import launch_key, note_on_run
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
 from dagster_kumo.jobs.tags import (
     ASSET_TAG,
@@ -247,94 +238,3 @@ class TaggedLaunch(Launch):
         self, tags: Mapping[str, str]
     ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource]:
         """The jobs with `tags`, newest first."""
-
-
-class PredictionLaunch(TaggedLaunch):
-    """The launch of a prediction job, from which `outputs` are made."""
-
-    kind = "prediction job"
-    run_tag = "dagster-kumo/job"
-
-    def __init__(
-        self,
-        client: KumoClient,
-        request: BatchPredictionRequest,
-        context: dg.AssetExecutionContext,
-        partition_key: str | None,
-        outputs: Sequence[dg.AssetKey],
-    ) -> None:
-        super().__init__(
-            context,
-            partition_key,
-            request.to_json(),
-            delivered_in=dict.fromkeys(outputs, JOB_ID_METADATA),
-        )
-        self._client = client
-        self._request = request
-        self._asset = outputs[0]
-
-    def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
-        request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
-        try:
-            job_id, self.warnings = self._client.create_prediction_job(request, find=find)
-        except KumoValidationError as error:
-            if not request.outputs:
-                raise
-            # Asking Kumo to keep embeddings is the youngest thing in a launch.
-            raise KumoValidationError(
-                f"{error}\nEmbeddings were asked for. {EMBEDDINGS_BY_A_CONNECTOR}",
-                status_code=error.status_code,
-                detail=error.detail,
-                errors=error.errors,
-            ) from None
-        return job_id
-
-    def _list(self, tags: Mapping[str, str]) -> Sequence[BatchPredictionJobResource]:
-        return self._client.list_prediction_jobs(tags)
-
-    def _cancel(self, job_id: str) -> object:
-        return self._client.cancel_prediction_job(job_id)
-
-
-class TableLaunch(TaggedLaunch):
-    """The launch of a job that makes a prediction table.
-
-    The table is delivered when the outputs that are predicted from it are: a retry predicts from the
-    same table, and so attaches to the same prediction job. Without outputs it is delivered by itself.
-    """
-
-    kind = "prediction table job"
-    run_tag = "dagster-kumo/prediction_table_job"
-
-    def __init__(
-        self,
-        client: KumoClient,
-        request: Mapping[str, Any],
-        job_tags: Mapping[str, str],
-        context: dg.AssetExecutionContext,
-        partition_key: str | None,
-        *,
-        table: dg.AssetKey,
-        outputs: Sequence[dg.AssetKey],
-    ) -> None:
-        super().__init__(
-            context,
-            partition_key,
-            request,
-            delivered_in=dict.fromkeys(outputs, TABLE_JOB_ID_METADATA) or {table: JOB_ID_METADATA},
-        )
-        self._client = client
-        self._request = request
-        self._job_tags = job_tags
-        self._asset = table
-
-    def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
-        return self._client.create_prediction_table_job(
-            **self._request, job_tags={**self._job_tags, **tags}, find=find
-        )
-
-    def _list(self, tags: Mapping[str, str]) -> Sequence[PredictionTableJobResource]:
-        return self._client.list_prediction_table_jobs(tags)
-
-    def _cancel(self, job_id: str) -> object:
-        return self._client.cancel_prediction_table_job(job_id)

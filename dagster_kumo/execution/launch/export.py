@@ -20,9 +20,9 @@ from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
 from dagster_kumo.api.records import CANCELLED, FAILED
 from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.identity import run_tag, runs_of_launch
+from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
 
-EXPORT_JOB_ID_METADATA = "dagster-kumo/export_job_id"
 EXPORT_TAG = "dagster.export"
 ANNOUNCED = "announced"
 

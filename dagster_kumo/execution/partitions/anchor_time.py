@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import dagster as dg
 
 from dagster_kumo.jobs.prediction_spec import Anchor, BatchPrediction
-
-STATED_EXACTLY = timedelta(seconds=1)
-"""How far the time that a server states may be from the one that was asked: it may cut fractions off."""
-INSTEAD_OF_INLINE = (
-    "A Kumo server older than this way of asking predicts for the latest time in its data. Write "
-    'BatchPrediction(..., prediction_table="generate"), which every server knows.'
-)
 
 
 def said_time(time: datetime) -> str:

@@ -1,0 +1,106 @@
+"""Whether predictions are for the anchor time that was asked for.
+
+A server older than `prediction_time` ignores it and predicts for the latest time in its data, without
+an error. So everything that states a time is compared with the time that was asked for: the job, its
+prediction table, and the data itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.execution.partitions.anchor_time import said_time
+from dagster_kumo.predictions.predictions import Predictions
+
+_TOLERANCE = timedelta(seconds=1)
+"""How far a stated time may be from the one that was asked for: a server may cut fractions off."""
+_INSTEAD_OF_INLINE = (
+    "A Kumo server older than this way of asking predicts for the latest time in its data. Write "
+    'BatchPrediction(..., prediction_table="generate"), which every server knows.'
+)
+
+
+def check_launched_job(job_id: str, *, stated: datetime | None, asked: datetime | None) -> None:
+    """Refuse a job that says it predicted for another time. If it says nothing, its data must.
+
+    Raises:
+        KumoDataError: it predicted for another time.
+    """
+    if asked is not None and stated is not None and not _is_same(stated, asked):
+        raise KumoDataError(
+            f"Prediction job {job_id} predicted for {said_time(stated)} and not for "
+            f"{said_time(asked)}, which was asked. Nothing is stored.\n{_INSTEAD_OF_INLINE}"
+        )
+
+
+def check_adopted_job(job_id: str, *, stated: datetime | None, asked: datetime | None) -> None:
+    """Refuse a job from outside Dagster unless it says that it predicted for the partition's time.
+
+    Raises:
+        KumoDataError: it predicted for another time, or does not say for which.
+    """
+    if asked is not None and not _is_same(stated, asked):
+        when = said_time(stated) if stated else "a time that is not known"
+        raise KumoDataError(
+            f"Prediction job {job_id} predicted for {when} "
+            f"and not for {said_time(asked)}, which the partition stands for. Nothing is stored."
+        )
+
+
+def check_table(job_id: str, *, stated: datetime | None, asked: datetime | None) -> None:
+    """Refuse a prediction table that was made for another time, or for none.
+
+    Raises:
+        KumoDataError: it was.
+    """
+    if asked is None or _is_same(stated, asked):
+        return
+    way_out = (
+        "A query that is not about time has no anchor time: write BatchPrediction(..., anchor=None)."
+        if stated is None
+        else "Materialize the prediction table again."
+    )
+    raise KumoDataError(
+        f"Prediction table job {job_id} was to make a table for {said_time(asked)}, but its "
+        f"table is for {said_time(stated) if stated else 'no time'}. Nothing is predicted from it.\n"
+        f"{way_out}"
+    )
+
+
+def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
+    """Refuse data for another time than the one that was asked for, or for an unknown time.
+
+    Data further from that time than the partition's own window is another partition's data.
+    Embeddings and queries that are not about time have no ANCHOR_TIMESTAMP: for them the job or its
+    table must have stated the time.
+
+    Args:
+        output: the output and what is expected of it.
+        found: the anchor times in its data; None when it has no such column.
+
+    Raises:
+        KumoDataError: the data is for another time, or for an unknown one.
+    """
+    expected = output.expectation
+    if expected is None or output.provenance is None:
+        return
+    asked = (
+        f"Prediction job {output.job_id} was asked to predict for "
+        f"{said_time(expected.anchor_time)}, but"
+    )
+    refused = "It is not stored, and what was stored before stays in force."
+    if not output.provenance.prediction_table_job_id:
+        refused += f"\n{_INSTEAD_OF_INLINE}"
+    if found is None and not expected.is_stated:
+        raise KumoDataError(
+            f"{asked} neither the job nor its {output.output_type} say for when it did. {refused}"
+        )
+    for time in found or ():
+        if abs(time - expected.anchor_time) > expected.window:
+            raise KumoDataError(f"{asked} its data is for {said_time(time)}. {refused}")
+
+
+def _is_same(stated: datetime | None, asked: datetime) -> bool:
+    return stated is not None and abs(stated - asked) <= _TOLERANCE
