@@ -62,7 +62,7 @@ def is_over_its_time(context: dg.AssetExecutionContext) -> bool:
 
     Nothing but the words of the event tells it from a user's terminate.
     """
-    with _runs:
+    with RUNS_LOCK:
         canceling = context.instance.all_logs(
             context.run.run_id, of_type=dg.DagsterEventType.PIPELINE_CANCELING
         )
