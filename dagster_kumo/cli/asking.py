@@ -10,9 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from tabulate import DataRow, TableFormat, tabulate
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoError
@@ -22,7 +20,8 @@ REQUEST_TIMEOUT = 30.0
 REQUEST_MAX_RETRIES = 2
 
 _SERVER_TAGS = ("model_id", "pquery_id", "pquery_name")
-_AS_WIDE_AS_IT_GETS = 10_000
+_ROW = DataRow("", "   ", "")
+_PLAIN = TableFormat(None, None, None, None, _ROW, _ROW, padding=0, with_header_hide=None)
 
 
 def asks_kumo(command: Callable[..., None]) -> Callable[..., None]:
@@ -100,25 +99,18 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, if_none: str) -> None:
-    """Print rows, which all have the same columns, a line each however long it gets."""
+    """Print rows that all have the same columns, each in one line however long."""
     if not rows:
         click.echo(if_none)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in rows[0]:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(shown(value)) for value in row.values()))
-    _print(table)
+    _print_columns([list(rows[0]), *([shown(value) for value in row.values()] for row in rows)])
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Print what is known of one thing, a line each, and nothing of what is not known."""
-    table = Table.grid(padding=(0, 3, 0, 0))
-    for name, value in facts.items():
-        if value not in (None, "", {}, []):
-            table.add_row(Text(name), Text(shown(value)))
-    _print(table)
+    """Print what is known of one thing, a line each; what is not known is left out."""
+    _print_columns(
+        [[name, shown(value)] for name, value in facts.items() if value not in (None, "", {}, [])]
+    )
 
 
 def shown(value: Any) -> str:
@@ -147,8 +139,6 @@ def _words(error: Exception) -> str:
     return "\n".join(map(shown, str(error).splitlines()))
 
 
-def _print(table: Table) -> None:
-    console = Console(highlight=False, width=_AS_WIDE_AS_IT_GETS)
-    with console.capture() as captured:
-        console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+def _print_columns(lines: Sequence[Sequence[str]]) -> None:
+    text = tabulate(lines, tablefmt=_PLAIN, disable_numparse=True)
+    click.echo("\n".join(line.rstrip() for line in text.splitlines()))
