@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-production test-scale compat e2e lint audit format docs package bench bench-short chaos clean
+.PHONY: help demo dagit test test-fast test-production test-scale compat e2e lint audit format docs package bench bench-short chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
 
 # Half of the time of most tests is waiting, for a job or a process: two workers for each core.
 WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
+
+# Collecting all tests takes as long as running these.
+test-fast: $(VENV)/.dev ## run the tests that need neither a server nor a model, a few seconds
+	@$(BIN)/python -m pytest -m fast -q -p no:xdist $$(grep -rl --include='test_*.py' 'mark\.fast$$' tests)
 
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e and not scale and not production' -n $(WORKERS) --dist loadfile

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,29 @@ from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import ScriptedServer
 
 PURCHASE = "trainingjob-cdnow-purchase"
+
+# What a script starts in its background ignores SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_running_fast = False
+
+
+def _refuse_sockets(event: str, arguments: tuple[object, ...]) -> None:
+    if _running_fast and event in ("socket.connect", "socket.bind"):
+        raise AssertionError(
+            f"A test that is marked as fast needs no server: {event} {arguments[1:]}"
+        )
+
+
+sys.addaudithook(_refuse_sockets)
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_need_no_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    global _running_fast
+    _running_fast = request.node.get_closest_marker("fast") is not None
+    yield
+    _running_fast = False
 
 
 @pytest.fixture(scope="session")

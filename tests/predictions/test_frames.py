@@ -13,6 +13,8 @@ import pytest
 
 from tests.predictions.outputs import write_files
 
+pytestmark = pytest.mark.fast
+
 NOON = datetime(2026, 11, 24, 12)
 COLUMNS = {
     "integers": pa.array([1, 2], pa.int32()),

@@ -15,6 +15,8 @@ from dagster_kumo import Predictions
 from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.statistics.distinct import _hashes, distinct_rows
 
+pytestmark = pytest.mark.fast
+
 random = np.random.default_rng(3)
 NUMBERS = random.integers(-3000, 3000, 5000)
 ENTITIES = {

@@ -13,6 +13,8 @@ from dagster_kumo.predictions.statistics.drift import compared_columns, mean_shi
 from dagster_kumo.predictions.statistics.stored_statistics import MAX_CLASSES, StoredStatistics
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 
+pytestmark = pytest.mark.fast
+
 random = np.random.default_rng(11)
 
 

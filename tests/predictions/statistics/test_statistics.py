@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from dagster_kumo.predictions.statistics.summary import QUANTILES, ColumnSummary, OutputSummary
 
+pytestmark = pytest.mark.fast
+
 RANK_TOLERANCE = 0.01
 """A quantile lies where at most this share of the rows would have to change places."""
 

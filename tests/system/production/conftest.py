@@ -8,7 +8,7 @@ from tests.system.production.deployment import Deployment, deployment
 
 @pytest.fixture(scope="session")
 def _slow_kumo() -> Iterator[LocalKumo]:
-    with LocalKumo(run_seconds=8, files_per_output=2) as kumo:
+    with LocalKumo(run_seconds=16, files_per_output=2) as kumo:
         yield kumo
 
 
@@ -22,7 +22,7 @@ def _deployment(
 
 @pytest.fixture
 def production(_deployment: Deployment) -> Iterator[Deployment]:
-    """A deployment whose server takes eight seconds for a job, without the faults of other tests."""
+    """A deployment whose server takes sixteen seconds for a job, without the faults of other tests."""
     yield _deployment
     _deployment.gate.release_all()
     _deployment.gate.open_to.faults.clear()

@@ -34,7 +34,7 @@ run_retries: {{enabled: true, max_retries: 3}}
 compute_logs:
   {{module: dagster.core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}}
 """
-END_SECONDS = 100.0
+END_SECONDS = 300.0
 
 
 @dataclass

@@ -7,7 +7,7 @@ from tests.support import day
 from tests.system.production.definitions import EXECUTORS
 from tests.system.production.deployment import Deployment
 
-pytestmark = pytest.mark.production
+pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 
@@ -18,7 +18,7 @@ def test_a_run_over_its_time_leaves_the_job_for_its_retry(
 ) -> None:
     partition = day({"in_process": 10, "multiprocess": 11}[executor])
     run_id = production.launch(
-        f"one_{executor}", partition, tags={"dagster/max_runtime": "4", "dagster/max_retries": "6"}
+        f"one_{executor}", partition, tags={"dagster/max_runtime": "12", "dagster/max_retries": "6"}
     )
 
     last = production.wait_for_end(run_id)
