@@ -1,12 +1,12 @@
 """A stand-in for the Kumo service that runs on your machine. It is not Kumo.
 
-It speaks Kumo's job API over HTTP: prediction jobs that queue, run and end; presigned, expiring
-file urls; prediction tables, training jobs with measured holdout metrics, tags, exports. Its
-predictions come from a small model fitted on real transactions (see `dagster_kumo.local.model.data`) and
-change with the anchor time, honestly: nothing later than the anchor is used.
+It speaks Kumo's job API over HTTP: prediction jobs that queue, run and end; presigned urls that expire;
+prediction tables, training jobs with measured holdout metrics, tags, exports. Its predictions come from
+a small model that is fitted on real transactions (see `dagster_kumo.local.model.data`). They change with
+the anchor time: nothing later than the anchor is used.
 
 - `LocalKumo`: in this process, for tests, with faults on demand.
-- `LocalKumo.shared`: one for several processes, such as the runs of a code location.
+- `LocalKumo.shared`: for several processes, such as the runs of a code location.
 - `dagster-kumo local`: in a terminal.
 - `load_transactions`: the transactions it predicts from.
 

@@ -1,4 +1,4 @@
-"""Faults that a test asks for: on the wire, in the files, and in the service itself.
+"""Faults for tests: in the network, in the files, and in the service itself.
 
 ```python
 with LocalKumo() as kumo:
@@ -7,9 +7,9 @@ with LocalKumo() as kumo:
     kumo.faults.fail_job("the graph snapshot is gone")
 ```
 
-Every method takes `times` (how often the fault strikes; None: always) and `after` (how many
-chances it lets pass first). Faults tied to a call also take `path`, a regular expression searched
-in the path of the url, and `method`. Each returns a `Fault`, whose `hits` says how often it struck.
+Every method takes `times` (how many calls fail; None: all) and `after` (how many calls pass first).
+Faults of a call also take `path`, a regular expression that is searched in the path of the url, and
+`method`. Each returns a `Fault`, whose `hits` counts the calls that failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILES = r"^/files/"
 
 @dataclass
 class Fault:
-    """One fault that was asked for."""
+    """One fault."""
 
     kind: str
     path: str = ""
@@ -37,18 +37,18 @@ class Fault:
 
     @property
     def spent(self) -> bool:
-        """Whether it has struck as often as it was to."""
+        """Whether it has struck `times` times."""
         return self.times is not None and self.hits >= self.times
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether the call is one that the fault is for."""
+        """Whether the fault is for this call."""
         return (self.method is None or self.method.upper() == method) and bool(
             re.search(self.path, path)
         )
 
 
 class Faults:
-    """The faults of one stand-in; safe to use from any thread, at any time."""
+    """The faults of one stand-in; safe to use from any thread."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -65,7 +65,7 @@ class Faults:
         with self._lock:
             self._faults.clear()
 
-    # On the wire ###########################################################################
+    # In the network ###########################################################################
 
     def answer(
         self,
@@ -113,7 +113,7 @@ class Faults:
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Wait before the call is handled. Goes together with any other fault."""
+        """Wait before the call is handled. Can be combined with any other fault."""
         return self._add("delay", path, method, times, after, {"seconds": seconds})
 
     def cut(
@@ -136,20 +136,20 @@ class Faults:
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Send a body of the right length that is not what it should be (not Parquet)."""
+        """Send a body of the right length with wrong content (not Parquet)."""
         return self._add("corrupt", path, method, times, after)
 
     # In the files ##########################################################################
 
     def change_file(self, *, path: str = _FILES, times: int | None = 1, after: int = 1) -> Fault:
-        """Give a file another ETag, as if it had been written anew between two calls.
+        """Give a file another ETag, as if it had been rewritten between two calls.
 
-        By default the first call sees the true ETag and the second another one.
+        By default the first call sees the true ETag, the second a new one.
         """
         return self._add("change_file", path, None, times, after)
 
     def expire_urls(self) -> None:
-        """Let every file url handed out so far expire now. Urls asked for afterwards are good."""
+        """Expire all file urls that were issued so far. Later ones are valid."""
         self._urls_expired_at = time.time()
 
     @property
@@ -179,19 +179,19 @@ class Faults:
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Let a prediction job fail when it runs."""
+        """Make a prediction job fail while it runs."""
         return self._add("fail_job", "", None, times, after, {"title": title, "reason": reason})
 
     def overcount(self, extra: int = 1, *, times: int | None = 1, after: int = 0) -> Fault:
-        """Let a prediction job report more entities than its files have rows."""
+        """Make a prediction job report more entities than its files have rows."""
         return self._add("overcount", "", None, times, after, {"extra": extra})
 
     def ignore_prediction_time(self, *, times: int | None = None, after: int = 0) -> Fault:
-        """Behave as a server that does not know `prediction_time`: latest time, no echo."""
+        """Ignore `prediction_time`, as older servers do: predict for the latest time, and do not echo it."""
         return self._add("ignore_prediction_time", "", None, times, after)
 
     def ignore_tag_filters(self, *, times: int | None = None, after: int = 0) -> Fault:
-        """List jobs whatever their tags."""
+        """Ignore the tag filters of list calls."""
         return self._add("ignore_tag_filters", "", None, times, after)
 
     def unknown_status(
@@ -202,7 +202,7 @@ class Faults:
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Report a status that today's clients do not know, as a newer server may."""
+        """Report a status that clients do not know, as a newer server may."""
         return self._add("unknown_status", path, "GET", times, after, {"status": status})
 
     # For the stand-in itself ###############################################################
@@ -229,7 +229,7 @@ class Faults:
         after: int,
         options: dict[str, Any] | None = None,
     ) -> Fault:
-        re.compile(path)  # a bad expression is refused here, where it was written
+        re.compile(path)  # raises here, where the test wrote the expression
         fault = Fault(kind, path, method, times, after, options=dict(options or {}))
         with self._lock:
             self._faults.append(fault)

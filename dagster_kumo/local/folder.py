@@ -1,7 +1,7 @@
-"""The data folder: where a stand-in keeps all it has.
+"""The data folder, which holds everything that a stand-in keeps.
 
 ```
-<data>/state.json      the day the transactions end, the secret that signs urls; written once
+<data>/state.json      the last day of the data and the secret that signs urls; written once
 <data>/models/         fitted weights
 <data>/jobs/<kind>/    one JSON file for each job
 <data>/files/<job id>/ prediction files, served by presigned urls
@@ -26,7 +26,7 @@ API_KEY = "local-kumo:not-a-secret"
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` so that a reader sees the whole of it or the whole of what was there before."""
+    """Write `value` atomically: a reader sees the new content or the old, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     part.write_text(json.dumps(value, indent=1))
@@ -43,7 +43,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 class DataFolder:
-    """One data folder, and the facts fixed when it was first used."""
+    """A data folder, and the facts that are fixed when it is first used."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser().resolve()
@@ -85,7 +85,7 @@ class DataFolder:
             "secret": secrets.token_hex(32),
             "created_at": now.isoformat(),
         }
-        # Several processes may be first: all of them take the state of the one that linked it.
+        # Several processes may create it at once: all use the state of the one that links it first.
         part = self.path / f".state.{uuid.uuid4().hex}"
         part.write_text(json.dumps(state, indent=1))
         try:

@@ -1,4 +1,4 @@
-"""One stand-in for several processes: find the one that serves a data folder, or start it."""
+"""A stand-in for several processes: find the one that serves a data folder, or start one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dagster_kumo.local.folder import API_KEY, read_json
 _START_SECONDS = 60.0
 _PING_SECONDS = 5.0
 _STOP_SECONDS = 10.0
-# Kumo's answers are on this machine: no proxy may stand between.
+# The stand-in is on this machine: no proxy.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -35,7 +35,7 @@ class SharedKumo:
     pid: int
 
     def stop(self) -> None:
-        """End it, for everybody who uses it."""
+        """Stop it, for all processes that use it."""
         try:
             os.kill(self.pid, signal.SIGTERM)
         except ProcessLookupError:
@@ -60,7 +60,7 @@ def serving_lock(folder: Path) -> BaseFileLock:
 def find_or_start(
     data: str | os.PathLike[str], *, queue_seconds: float, run_seconds: float, idle_timeout: float
 ) -> SharedKumo:
-    """The stand-in that serves a data folder; started if there is none."""
+    """The stand-in that serves a data folder. Starts one if there is none."""
     folder = Path(data).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if (found := find(folder)) is not None:
@@ -92,7 +92,7 @@ def find(folder: Path) -> SharedKumo | None:
             about: dict[str, Any] = json.load(answer)
     except (URLError, OSError, ValueError):
         return None
-    # Another program may have taken the port since.
+    # Another program may use the port by now.
     if about.get("data") != str(folder):
         return None
     return SharedKumo(server["url"], API_KEY, folder, about["pid"])
@@ -109,7 +109,7 @@ def _start(folder: Path, options: dict[str, float]) -> SharedKumo:
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
         detached = {"creationflags": flags}
     else:
-        # Neither a signal to the caller's group nor the end of its terminal is to reach it.
+        # So that it outlives the caller's terminal, and signals to the caller's process group.
         detached = {"start_new_session": True}
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`LocalKumo`: the stand-in in this process."""
+"""`LocalKumo`: a stand-in in this process."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _STOP_SECONDS = 5.0
 class LocalKumo:
     """A stand-in for the Kumo service on this machine: a real HTTP server in a thread.
 
-    It speaks Kumo's job API and serves prediction files by presigned urls. Its predictions come
-    from a small model fitted on real transactions, and change with the anchor time. It is a
-    stand-in: neither the model nor the service is Kumo's.
+    It speaks Kumo's job API and serves prediction files behind presigned urls. Its predictions come
+    from a small model that is fitted on real transactions, and they change with the anchor time.
+    Neither the model nor the service is Kumo's.
 
     Examples:
         ```python
@@ -55,16 +55,16 @@ class LocalKumo:
         ```
 
     Args:
-        data: The data folder: jobs, files and exports are kept there, and a stand-in started
-            again on it goes on where the last one stopped. Without it, a temporary folder that is
-            removed at the end.
-        port: The port on 127.0.0.1; 0 takes a free one.
+        data: The data folder. It keeps jobs, files and exports, so the next stand-in on the same
+            folder continues where this one stopped. By default a temporary folder that is removed
+            at the end.
+        port: The port on 127.0.0.1; 0 for a free one.
         queue_seconds: How long a job stays QUEUED.
-        run_seconds: How long a job is RUNNING, at least. With both at 0 a launch is answered when
-            the job is over, unless that takes longer than a second.
+        run_seconds: How long a job is RUNNING, at least. If both are 0, a launch is answered when
+            the job has ended, or after a second.
         url_lifetime: Seconds until a presigned url expires.
-        rbac: Whether calls must name a group (and may name a project).
-        files_per_output: How many files each output has; by default one for each worker.
+        rbac: Whether calls must name a group, as in a deployment with groups.
+        files_per_output: How many files each output has. By default one for each worker.
         keep_requests: How many of the last requests are recorded in `requests`.
     """
 
@@ -104,12 +104,11 @@ class LocalKumo:
         run_seconds: float = 6.0,
         idle_timeout: float = 1800.0,
     ) -> SharedKumo:
-        """The one stand-in of a data folder, for as many processes as like to use it.
+        """The stand-in of a data folder, shared by any number of processes.
 
-        If one already serves the folder, this finds it; if none does, it starts one in a process
-        of its own, and however many processes ask at the same moment, only one is started. It ends
-        by itself when nobody has called it for `idle_timeout` seconds. The options count only when
-        it is started.
+        Finds the one that serves the folder, or starts one in its own process. If several
+        processes ask at the same time, only one is started. It stops by itself after
+        `idle_timeout` seconds without a call. The options apply only if this call starts it.
 
         Examples:
             ```python
@@ -122,7 +121,7 @@ class LocalKumo:
         )
 
     def start(self) -> LocalKumo:
-        """Start to serve. Returns itself."""
+        """Start the server, and return self."""
         if self._running is not None:
             return self
         temporary = self._given_data is None
@@ -136,7 +135,7 @@ class LocalKumo:
         return self
 
     def stop(self) -> None:
-        """Stop to serve, open connections or not. Unfinished jobs go on when it starts again."""
+        """Stop the server and close all connections. Unfinished jobs run again after the next start."""
         running, self._running = self._running, None
         if running is not None:
             running.stop()
@@ -156,12 +155,12 @@ class LocalKumo:
 
     @property
     def url(self) -> str:
-        """Where the API is: `http://127.0.0.1:<port>/api`."""
+        """The address of the API: `http://127.0.0.1:<port>/api`."""
         return f"http://{_HOST}:{self._started.port}/api"
 
     @property
     def api_key(self) -> str:
-        """The key to use. It is the same for every stand-in, and no secret."""
+        """The API key. It is the same for every stand-in, and not a secret."""
         return API_KEY
 
     @property
@@ -171,16 +170,16 @@ class LocalKumo:
 
     @property
     def faults(self) -> Faults:
-        """Faults to inject; see `Faults`."""
+        """The faults to inject; see `Faults`."""
         return self._faults
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The requests that came in, in order, file requests and broken ones too."""
+        """All requests in order of arrival, including file requests and broken ones."""
         return self._started.recorder.requests
 
     def clear_requests(self) -> None:
-        """Forget the requests recorded so far."""
+        """Forget all recorded requests."""
         self._started.recorder.clear()
 
     @property
@@ -195,18 +194,20 @@ class LocalKumo:
 
     @property
     def idle_seconds(self) -> float:
-        """How long nobody has called, 0 while a job is under way."""
+        """Seconds since the last call; 0 while a job runs."""
         return self._started.idle_seconds
 
     @property
     def _started(self) -> _Running:
         if self._running is None:
-            raise RuntimeError("This LocalKumo is not started: use it in a `with`, or start() it.")
+            raise RuntimeError(
+                "This LocalKumo is not started. Use it in a `with` block, or call start()."
+            )
         return self._running
 
 
 class _Running:
-    """A server that serves, from its making to `stop`."""
+    """A running server, until `stop`."""
 
     def __init__(
         self,
@@ -221,7 +222,7 @@ class _Running:
         keep_requests: int,
         faults: Faults,
     ) -> None:
-        # The web server is loaded here, so that importing this package stays cheap.
+        # The web server is imported here, so that importing this package stays cheap.
         import uvicorn
 
         from dagster_kumo.local.http.server import Application
@@ -298,17 +299,17 @@ class _Running:
         asyncio.run(serve())
 
     def stop(self) -> None:
-        """Stop, whoever is still connected."""
+        """Stop the server and close all connections."""
         self._runner.stop()
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop may have ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop may have ended already
             self._loop.call_soon_threadsafe(self._end)
         self._thread.join(_STOP_SECONDS)
         (self.folder.path / "server.json").unlink(missing_ok=True)
         self._lock.release()
 
     def _end(self) -> None:
-        # uvicorn's own way out waits for its next tick and then for the connections.
+        # uvicorn's own shutdown waits for its next tick, and then for the connections.
         for server in self._server.servers:
             server.close()
         for transport in list(self._transports):
@@ -326,7 +327,7 @@ class _Running:
 
     @property
     def idle_seconds(self) -> float:
-        """How long nobody has called, 0 while a job is under way."""
+        """Seconds since the last call; 0 while a job runs."""
         return 0.0 if self._runner.busy else time.monotonic() - self.recorder.last_at
 
 

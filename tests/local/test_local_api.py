@@ -158,5 +158,5 @@ def test_requests_are_recorded(kumo, api):
 
 
 def test_use_before_start_says_so():
-    with pytest.raises(RuntimeError, match=re.escape("start() it")):
+    with pytest.raises(RuntimeError, match=re.escape("call start()")):
         _ = LocalKumo().url

@@ -16,7 +16,7 @@ _NOTE = (
 
 
 def home_page(service: Service, base: str) -> str:
-    """What this is, and what there is."""
+    """The start page: what this server is, and its jobs."""
     jobs = service.store.all()[::-1]
     rows = "".join(
         f'<tr><td><a href="/jobs/{escape(job.id)}">{escape(job.id)}</a></td>'

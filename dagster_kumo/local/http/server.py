@@ -1,4 +1,4 @@
-"""The HTTP face: which path is answered by what, with which key."""
+"""The HTTP routes: which part of the service answers which path, and the check of the key."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Application:
         )
 
     def resume(self) -> None:
-        """Take up the jobs that an earlier server left unfinished."""
+        """Run the jobs again that an earlier server left unfinished."""
         resume = {
             "prediction_jobs": self.predictions.resume,
             "genpredtable_jobs": self.tables.resume,
@@ -53,7 +53,7 @@ class Application:
             "artifact": self.exports.resume,
         }
         for job in self.service.store.all():
-            if not job.over:
+            if not job.has_ended:
                 resume[job.kind](job)
 
     def _api_routes(self) -> list[Route]:
@@ -165,7 +165,7 @@ class Application:
 
         def ping(request: Request) -> Response:
             del request
-            # How `LocalKumo.shared` recognises the server of its folder.
+            # `LocalKumo.shared` recognises the server of its folder by this.
             return JSONResponse({"data": str(self.service.folder.path), "pid": os.getpid()})
 
         files = Route("/files/{path:path}", self.service.files.answer, methods=["GET", "HEAD"])

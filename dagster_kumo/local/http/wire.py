@@ -24,19 +24,19 @@ _TRANSPORT = "dagster_kumo.transport"
 
 @dataclass
 class RecordedRequest:
-    """A request as it came in. `json` is the parsed body, None when there is none."""
+    """A request. `json` is the parsed body, None if there is none."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
     json: Any
-    # None until it is answered, and for good when the connection was broken first.
+    # None until it is answered. It stays None if the connection breaks first.
     status: int | None = None
 
 
 class Recorder:
-    """The last requests, in the order in which they came in."""
+    """The last requests, in order of arrival."""
 
     def __init__(self, keep: int) -> None:
         self._requests: deque[RecordedRequest] = deque(maxlen=keep)
@@ -51,12 +51,12 @@ class Recorder:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """What was recorded so far."""
+        """The recorded requests."""
         with self._lock:
             return list(self._requests)
 
     def clear(self) -> None:
-        """Forget what was recorded so far."""
+        """Forget all recorded requests."""
         with self._lock:
             self._requests.clear()
 
@@ -171,7 +171,7 @@ def _record(scope: Scope, body: bytes | None) -> RecordedRequest:
 
 async def _break_connection(scope: Scope, receive: Receive) -> None:
     scope[_TRANSPORT].abort()
-    # Nothing was answered: uvicorn complains unless it knows that the connection is gone.
+    # Without an answer uvicorn logs an error, unless it knows that the connection is gone.
     while (await receive())["type"] != "http.disconnect":
         pass
 

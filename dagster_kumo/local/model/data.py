@@ -6,8 +6,8 @@ Hardie. The file `cdnow.parquet` beside this module holds the same rows as `CDNO
 the package `lifetimes` 0.11.3 (MIT licence; see NOTICE), with dollars kept as cents.
 
 Every date is moved by the same whole number of days so that the last day of the data is
-yesterday (UTC). The move is fixed when a data folder is first used: after a restart on another
-day the same anchor time gives the same predictions, and the data then end some days in the past.
+yesterday (UTC). The move is fixed when a data folder is first used. So after a restart on another
+day the same anchor time gives the same predictions, and the data end some days in the past.
 A new data folder ends yesterday again.
 """
 
@@ -66,7 +66,7 @@ def purchases() -> Purchases:
 
 @dataclass(frozen=True)
 class Calendar:
-    """Where the moved data lie in time. `last_day` is the day of the last purchase."""
+    """The dates of the moved data. `last_day` is the day of the last purchase."""
 
     last_day: date
 
@@ -76,7 +76,7 @@ class Calendar:
 
     @property
     def latest(self) -> datetime:
-        """The latest time in the data: predictions for no particular time are made for it."""
+        """The latest time in the data, and the default anchor time."""
         return self.at(NUM_DAYS - 1)
 
     def at(self, day: float) -> datetime:

@@ -1,10 +1,10 @@
-"""The stand-in's models: small neural networks over a customer's buying record.
+"""The stand-in's models: small neural networks over a customer's purchases.
 
-A model sees recency, frequency, money spent and tenure as they stood at an anchor time, from
-purchases before the anchor only. scikit-learn fits it (a third of a second each); its weights are
-kept as plain arrays, so that predicting needs numpy alone, and the activations of its hidden layer
-serve as the embedding. Everything is deterministic, and days are counted from the start of the
-data, so the weights do not depend on the day the data folder was made.
+The features are recency, frequency, money spent and tenure at an anchor time, from purchases before
+the anchor only. scikit-learn fits a model in a third of a second. The weights are stored as plain
+arrays, so predicting needs numpy alone. The activations of the hidden layer are the embedding.
+Fitting is deterministic, and days are counted from the start of the data, so the weights do not
+depend on the day when the data folder was made.
 
 These are stand-ins, not Kumo's models.
 """
@@ -30,7 +30,7 @@ from dagster_kumo.local.model.tasks import BANDS, HORIZON_DAYS, Split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Raised when features or fitting change, so that cached weights are made anew.
+# Raise it when features or fitting change, so that cached weights are not used again.
 _VERSION = 1
 _WINDOWS = (14, 30, 60, 120)
 # A few very large orders would otherwise steer the regression.
@@ -75,7 +75,7 @@ def entities_at(day: int) -> NDArray[np.int64]:
 
 
 def features_at(day: int, entities: NDArray[np.int64]) -> NDArray[Any]:
-    """What was known of each of the customers as `day` began: purchases on earlier days only."""
+    """The features of the customers as `day` begins, from purchases on earlier days only."""
     rows = purchases()
     known = rows.day < day
     customer, when = rows.customer[known], rows.day[known]
@@ -162,7 +162,7 @@ def _fit(task: str, split: Split) -> Model:
     else:
         network = MLPClassifier(learning_rate_init=5e-3, **options)
     with warnings.catch_warnings():
-        # Six passes over the data are meant; scikit-learn would rather have more.
+        # Six passes over the data are enough here; scikit-learn warns that it wants more.
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(
             (features - mean) / scale, labels / target_scale if task == "regression" else labels
@@ -189,7 +189,7 @@ def _fit(task: str, split: Split) -> Model:
 
 
 def _measure(model: Model, day: int) -> dict[str, float]:
-    """How well the model does at one anchor, against what the customers then did."""
+    """The metrics of the model at one anchor, against what the customers then did."""
     from sklearn import metrics
 
     entities = entities_at(day)

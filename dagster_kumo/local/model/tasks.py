@@ -1,4 +1,4 @@
-"""What the stand-in can predict: its predictive queries and the training jobs that it starts with.
+"""What the stand-in can predict: its predictive queries and its training jobs.
 
 All three queries look 30 days ahead of the anchor time, one row for each customer:
 
@@ -8,8 +8,8 @@ All three queries look 30 days ahead of the anchor time, one row for each custom
 | `trainingjob-cdnow-spend`      | how many dollars will the customer spend?        | regression                 |
 | `trainingjob-cdnow-band`       | how often will the customer buy: 0, 1, 2, 3+?    | multiclass classification  |
 
-Three more training jobs for the first query are there to be stepped around by whoever looks for
-"the newest DONE job with these tags": an older one, a FAILED one and a RUNNING one.
+The first query has three more training jobs, for tests of "the newest DONE job with these tags":
+an older one, a FAILED one and a RUNNING one.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ QUERIES = {query.id: query for query in (PURCHASE, SPEND, BAND)}
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A training job that is there from the start."""
+    """A training job that every data folder has."""
 
     id: str
     query: Query
     split: Split
     status: str = "DONE"
     tags: dict[str, str] = field(default_factory=dict[str, str])
-    # Days after the cut-off at which the job was launched. (A running one: when the folder was made.)
+    # Days from the cut-off to the launch. (A running job: launched when the folder was made.)
     launched_after: float = 1.125
 
 

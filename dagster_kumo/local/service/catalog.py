@@ -1,8 +1,8 @@
-"""What a deployment knows besides jobs: connectors, groups, graphs, tables, predictive queries.
+"""What a deployment has besides jobs: connectors, groups, graphs, tables, predictive queries.
 
-Just enough of each for the official SDK to load a query from a training job, to take a snapshot of
-its graph and to launch predictions from there. Tables and graphs are accepted as they are sent: the
-stand-in's data never change.
+Enough of each for the official SDK to load a query from a training job, take a snapshot of its graph
+and launch predictions. Tables and graphs are accepted as they are sent: the stand-in's data never
+change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_group(call: Call, path: str) -> None:
 
 
 class Catalog:
-    """Answers what is not about jobs."""
+    """The calls that are not about jobs."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -78,14 +78,14 @@ class Catalog:
     # Connectors ############################################################################
 
     def connectors(self, call: Call) -> list[Any]:
-        """The connectors that were made here."""
+        """The connectors that users created."""
         wanted = call.query.get("data_source_type", "").lower()
         wanted = {"s3": "file", "gcs": "file", "adls": "file"}.get(wanted, wanted)
         connectors = self._stored["connectors"].values()
         return [c for c in connectors if not wanted or c["config"]["type"] == wanted]
 
     def create_connector(self, call: Call) -> dict[str, str]:
-        """Keep a connector, without its credentials."""
+        """Store a connector, without its credentials."""
         config = call.body().get("config")
         if not isinstance(config, dict) or "name" not in config or "type" not in config:
             raise ApiError(422, "config with a name and a type is required")
@@ -103,7 +103,7 @@ class Catalog:
         return self._find("connectors", call.id)
 
     def delete_connector(self, call: Call) -> dict[str, str]:
-        """Forget a connector."""
+        """Delete a connector."""
         self._find("connectors", call.id)
         with self._service.store.lock:
             del self._stored["connectors"][call.id]
@@ -113,12 +113,12 @@ class Catalog:
     # Tables and graphs #####################################################################
 
     def accept(self, call: Call) -> Any:
-        """Find nothing wrong with a definition."""
+        """Accept any definition."""
         del call
         return validation()
 
     def create_table(self, call: Call) -> dict[str, str]:
-        """Keep a table's definition."""
+        """Store a table's definition."""
         return {"id": self._define("tables", "table", call)}
 
     def table(self, call: Call) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Catalog:
         return {"id": call.id, "table": self._find("tables", call.id), "name_alias": None}
 
     def create_graph(self, call: Call) -> dict[str, str]:
-        """Keep a graph's definition."""
+        """Store a graph's definition."""
         return {"id": self._define("graphs", "graph", call)}
 
     def graph(self, call: Call) -> dict[str, Any]:
@@ -142,11 +142,11 @@ class Catalog:
         return id
 
     def create_table_snapshot(self, call: Call) -> dict[str, str]:
-        """A snapshot of a table: the data of the day they end."""
+        """A snapshot of a table, as of the last day of the data."""
         return {"id": f"{self._define('tables', 'table', call)}@{self._version}"}
 
     def table_snapshot(self, call: Call) -> dict[str, Any]:
-        """A table's snapshot: it is there at once."""
+        """A table's snapshot, which is ready at once."""
         id = call.id.rpartition("@")[0]
         return {
             "id": call.id,
@@ -156,13 +156,13 @@ class Catalog:
         }
 
     def create_graph_snapshot(self, call: Call) -> dict[str, str]:
-        """A snapshot of a graph: the data of the day they end."""
+        """A snapshot of a graph, as of the last day of the data."""
         id = call.query.get("graph_id", "")
         self._find("graphs", id)
         return {"id": f"{id}@{self._version}"}
 
     def graph_snapshot(self, call: Call) -> dict[str, Any]:
-        """A graph's snapshot: it is there at once."""
+        """A graph's snapshot, which is ready at once."""
         graph = self._find("graphs", call.id.rpartition("@")[0])
         tables = {
             name: f"table-{_fingerprint(table)}@{self._version}"
@@ -176,7 +176,7 @@ class Catalog:
         }
 
     def edge_health(self, call: Call) -> dict[str, Any]:
-        """No statistics of edges are kept."""
+        """Edge statistics: there are none."""
         del call
         return {"is_ready": True, "statistics": {}}
 
@@ -209,7 +209,7 @@ class Catalog:
         return [self.query(Call(call.method, call.path, {"id": i}, {}, None, "")) for i in ids]
 
     def create_query(self, call: Call) -> dict[str, str]:
-        """Keep a query. One of the stand-in's own gets its own id, and can be predicted."""
+        """Store a query. If it is one of the stand-in's own, its id is returned, and it can be predicted."""
         definition = call.body()
         if name := definition.get("name"):
             self._keep("queries", name, definition)
@@ -222,7 +222,7 @@ class Catalog:
         return {"id": id}
 
     def task_type(self, call: Call) -> list[str]:
-        """The kind of a query: task and whether it is temporal."""
+        """The task of a query, and whether it is temporal."""
         query = self._own(call.query.get("pquery_string", ""))
         if query is None:
             texts = "; ".join(query.text for query in QUERIES.values())

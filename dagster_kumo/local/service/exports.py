@@ -1,4 +1,4 @@
-"""Exports: outputs written to where a person can look.
+"""Exports: outputs written to files and tables that you can look at.
 
 | asked for                        | written to                                                             |
 |----------------------------------|------------------------------------------------------------------------|
@@ -7,7 +7,7 @@
 
 A warehouse's tables are in the schema `<storage>_<connector>`, for example
 `SELECT * FROM "snowflake_my_connector"."CHURN_predictions"`. A Databricks table that was named
-`schema__kumo__table` is called `schema.table`. Any connector's name will do.
+`schema__kumo__table` is called `schema.table`. Any connector name is accepted.
 """
 
 # The types of duckdb and pyarrow are partly unknown:
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
-from dagster_kumo.local.service.outputs import parts
+from dagster_kumo.local.service.outputs import part_files
 from dagster_kumo.local.service.service import ApiError, Call, Service, problem
 
 if TYPE_CHECKING:
@@ -36,17 +36,17 @@ _WAREHOUSES = ("SNOWFLAKE", "BIGQUERY", "DATABRICKS")
 _BUCKETS = {"S3": ("s3",), "GCS": ("gs", "gcs"), "ADLS": ("abfs", "abfss", "adl", "https")}
 _EXTRA_FIELDS = ("ANCHOR_TIMESTAMP", "JOB_TIMESTAMP")
 _WRITE_MODES = ("OVERWRITE", "APPEND")
-# How long to wait for someone who has the DuckDB file open.
+# How long to wait while another process has the DuckDB file open.
 _LOCKED_SECONDS = 10.0
 
 
 def bucket_folder(exports: Path, uri: str, storage: str | None = None) -> Path:
-    """Where the stand-in keeps what lies at `s3://bucket/path` and the like."""
+    """The folder that stands for `s3://bucket/path` and the like."""
     scheme, mark, rest = uri.partition("://")
     storages = [name for name, schemes in _BUCKETS.items() if scheme.lower() in schemes]
     if not mark or not storages or (storage is not None and storage not in storages):
         wanted = ", ".join(f"{schemes[0]}://" for schemes in _BUCKETS.values())
-        raise ValueError(f"{uri!r} is not a path in a bucket; it is to begin with one of {wanted}.")
+        raise ValueError(f"{uri!r} is not a path in a bucket: it must begin with one of {wanted}.")
     steps = [step for step in rest.split("/") if step]
     if not steps or any(step in (".", "..") or "\\" in step or "\0" in step for step in steps):
         raise ValueError(f"{uri!r} is not a path in a bucket: it leads out of it.")
@@ -94,7 +94,7 @@ class Exports:
         }
         export = self._service.store.new("artifact", config, project_id=call.project_id)
         self.resume(export)
-        self._service.runner.linger(export)
+        self._service.runner.wait_briefly(export)
         return {"job_id": export.id}
 
     def status(self, call: Call) -> str:
@@ -102,13 +102,13 @@ class Exports:
         return self._service.find("artifact", call).status
 
     def cancel(self, call: Call) -> str:
-        """Cancel an export; its status then."""
+        """Cancel an export, and return its status."""
         job = self._service.find("artifact", call)
         self._service.runner.cancel(job)
         return job.status
 
     def resume(self, export: Job) -> None:
-        """Let an export run."""
+        """Run an export."""
         self._service.start(export, Stage("Exporting", 1.0, self._export))
 
     def describe(self, export: Job) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Exports:
     # Checks ################################################################################
 
     def output_errors(self, outputs: list[Any]) -> list[dict[str, str]]:
-        """What is wrong with some PredictionOutputConfigs."""
+        """The errors in some PredictionOutputConfigs."""
         messages = [message for output in outputs if (message := self._fault_of(output))]
         return [{"title": "Invalid output", "message": message} for message in messages]
 
@@ -156,7 +156,7 @@ class Exports:
     # Work ##################################################################################
 
     def _files(self, job: Job, artifact: str) -> list[Path]:
-        return parts(self._service.folder.files / job.id / artifact.lower())
+        return part_files(self._service.folder.files / job.id / artifact.lower())
 
     def _export(self, export: Job) -> None:
         output = export.config["prediction_output"]
@@ -166,7 +166,7 @@ class Exports:
         export.private["written_to"] = self.write(job, output, files)
 
     def write(self, job: Job, output: dict[str, Any], files: list[Path]) -> str | None:
-        """Write an output of a prediction job; where to."""
+        """Write an output of a prediction job, and return where."""
         storage = output["storage_type"]
         if storage == "LOCAL":
             return None

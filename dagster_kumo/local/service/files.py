@@ -1,8 +1,8 @@
-"""Prediction files by presigned urls, the way an object store serves them.
+"""Prediction files behind presigned urls, served as an object store does.
 
-A url carries its expiry and a signature over method, path and expiry; it needs no API key and
-accepts none. Only GET is signed, so HEAD is refused. A range (`Range`, `If-Range`) and a condition
-(`If-Match`) are honoured; a refusal is an XML document, as S3 sends it.
+A url carries its expiry and a signature over method, path and expiry. It needs no API key and accepts
+none. Only GET is signed, so HEAD is refused. `Range`, `If-Range` and `If-Match` are honoured. An error
+is an XML document, as S3 sends it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FileServer:
         start, end, status = 0, size, 200
         asked = request.headers.get("range")
         if asked is not None and request.headers.get("if-range", etag) == etag:
-            span = _span(asked, size)
+            span = _byte_range(asked, size)
             if span is not None:
                 start, end = span
                 if start >= end:
@@ -114,8 +114,8 @@ class FileServer:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
 
-def _span(asked: str, size: int) -> tuple[int, int] | None:
-    """The bytes that a Range header asks for; None when it is to be ignored."""
+def _byte_range(asked: str, size: int) -> tuple[int, int] | None:
+    """The bytes that a Range header asks for; None if it must be ignored."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.strip())
     if match is None or match.groups() == ("", ""):
         return None
@@ -127,7 +127,7 @@ def _span(asked: str, size: int) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=1024)
 def _digest(file: Path, mtime_ns: int, size: int) -> str:
-    del mtime_ns, size  # a changed file is another entry of the cache
+    del mtime_ns, size  # so a changed file is a new entry of the cache
     digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

@@ -1,8 +1,8 @@
-"""Jobs: what is known of each, how they are kept, and how they live.
+"""Jobs: their records, their store, and the threads that run them.
 
-A job goes NOT_STARTED → QUEUED → RUNNING → DONE, or ends FAILED or CANCELLED. Each runs in a
-thread of its own, and is written to the data folder at every change; one that a stopped server
-left unfinished begins again when the next server opens the folder.
+A job goes NOT_STARTED → QUEUED → RUNNING → DONE, or ends FAILED or CANCELLED. Each job runs in its
+own thread. Every change is written to the data folder. If a server stops before a job ends, the next
+server of the folder runs it again from the start.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ID_PREFIXES: dict[Kind, str] = {
     "artifact": "export-job",
 }
 TERMINAL = frozenset({"DONE", "FAILED", "CANCELLED"})
-# The longest that a launch lingers.
+# How long a launch waits for its job at most.
 _AT_ONCE_SECONDS = 1.0
-# How long jobs get to notice that the server stops.
+# How long to wait for running jobs when the server stops.
 _STOP_SECONDS = 0.5
 
 
 class JobFailed(Exception):
-    """A job cannot go on; it ends FAILED with this title and message."""
+    """A job cannot continue. It ends FAILED with this title and message."""
 
     def __init__(self, title: str, message: str) -> None:
         super().__init__(message)
@@ -69,12 +69,12 @@ class Job:
     event_log: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     errors: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     result: dict[str, Any] | None = None
-    # What only the stand-in needs to know.
+    # What the stand-in itself needs, and the API does not show.
     private: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def over(self) -> bool:
-        """Whether the job has ended, in whatever way."""
+    def has_ended(self) -> bool:
+        """Whether the job is DONE, FAILED or CANCELLED."""
         return self.status in TERMINAL
 
     def log(self, stage: str, detail: str | None = None) -> None:
@@ -115,7 +115,7 @@ class Job:
         return copy.deepcopy(resource)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as it is kept in the data folder."""
+        """The whole record, as the data folder keeps it."""
         value = dict(vars(self))
         for name in ("created_at", "start_time", "end_time"):
             value[name] = value[name].isoformat() if value[name] else None
@@ -151,7 +151,7 @@ class JobStore:
         project_id: str | None = None,
         private: dict[str, Any] | None = None,
     ) -> Job:
-        """Make a job, not started yet, and keep it."""
+        """Create and store a job, without starting it."""
         job = Job(
             kind=kind,
             id=f"{_ID_PREFIXES[kind]}-{uuid.uuid4().hex[:16]}",
@@ -166,7 +166,7 @@ class JobStore:
         return job
 
     def add(self, job: Job) -> None:
-        """Keep a job."""
+        """Store a job."""
         with self.lock:
             self._jobs[job.id] = job
             self.save(job)
@@ -175,11 +175,11 @@ class JobStore:
         """Write a changed job to the data folder."""
         with self.lock:
             if self._closed:
-                return  # the folder may be another server's by now, or gone
+                return  # another server may own the folder by now, or it may be gone
             write_json(self._folder / job.kind / f"{job.id}.json", job.to_json())
 
     def close(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         with self.lock:
             self._closed = True
 
@@ -197,7 +197,7 @@ class JobStore:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a job's work, and the share of the job's running time that it is to take."""
+    """A part of a job's work, and its share of the job's running time."""
 
     name: str
     share: float
@@ -205,7 +205,7 @@ class Stage:
 
 
 class JobRunner:
-    """Lets jobs live."""
+    """Runs jobs."""
 
     def __init__(self, store: JobStore, queue_seconds: float, run_seconds: float) -> None:
         self.store = store
@@ -216,26 +216,26 @@ class JobRunner:
         self._threads: set[threading.Thread] = set()
 
     def start(self, job: Job, stages: Iterable[Stage], *, upstream: Job | None = None) -> None:
-        """Let a job run its stages, after the job `upstream` if one is named."""
+        """Run the stages of a job, after the job `upstream` has ended if there is one."""
         self._cancelled[job.id] = threading.Event()
         thread = threading.Thread(
-            target=self._live, args=(job, list(stages), upstream), name=job.id, daemon=True
+            target=self._run, args=(job, list(stages), upstream), name=job.id, daemon=True
         )
         self._threads.add(thread)
         thread.start()
 
-    def linger(self, job: Job) -> None:
-        """With no durations to act out, give a job the time to end before its launch is answered."""
+    def wait_briefly(self, job: Job) -> None:
+        """Wait for a job to end before its launch is answered, if jobs take no time by design."""
         if self.queue_seconds or self.run_seconds:
             return
         deadline = time.monotonic() + _AT_ONCE_SECONDS
-        while not (job.over or self._stopping.is_set()) and time.monotonic() < deadline:
+        while not (job.has_ended or self._stopping.is_set()) and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def cancel(self, job: Job) -> bool:
-        """Cancel a job that is not over yet; whether it was."""
+        """Cancel a job. False if it has ended already."""
         with self.store.lock:
-            if job.over:
+            if job.has_ended:
                 return False
             self._end(job, "CANCELLED")
         if event := self._cancelled.get(job.id):
@@ -243,7 +243,7 @@ class JobRunner:
         return True
 
     def stop(self) -> None:
-        """Leave all unfinished jobs as they are; the next server takes them up."""
+        """Stop all jobs as they are. The next server runs them again."""
         self._stopping.set()
         for event in list(self._cancelled.values()):
             event.set()
@@ -258,20 +258,20 @@ class JobRunner:
         return bool(self._cancelled)
 
     def fraction_done(self, job: Job) -> float:
-        """How much of its running time a job has behind it."""
+        """The share of its running time that a job has run, 0 to 1."""
         if job.status == "DONE":
             return 1.0
         if job.status != "RUNNING" or job.start_time is None or not self.run_seconds:
             return 0.0
         return min((now() - job.start_time).total_seconds() / self.run_seconds, 0.99)
 
-    def _live(self, job: Job, stages: list[Stage], upstream: Job | None) -> None:
+    def _run(self, job: Job, stages: list[Stage], upstream: Job | None) -> None:
         try:
-            while upstream is not None and not upstream.over:
+            while upstream is not None and not upstream.has_ended:
                 self._wait(job, 0.02)
-            self._go(job, "QUEUED")
+            self._enter(job, "QUEUED")
             self._wait(job, self.queue_seconds)
-            self._go(job, "RUNNING")
+            self._enter(job, "RUNNING")
             started = time.monotonic()
             share = 0.0
             for stage in stages:
@@ -281,13 +281,13 @@ class JobRunner:
                 share += stage.share
                 self._wait(job, started + share * self.run_seconds - time.monotonic())
             with self.store.lock:
-                if not job.over:
+                if not job.has_ended:
                     self._end(job, "DONE")
         except _Cancelled:
             pass
         except JobFailed as failure:
             self._fail(job, failure.title, failure.message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job has to end
+        except Exception as error:  # noqa: BLE001 - any error ends the job FAILED
             if not self._stopping.is_set():
                 traceback.print_exc()
                 self._fail(job, "Internal error", f"{type(error).__name__}: {error}")
@@ -297,12 +297,12 @@ class JobRunner:
 
     def _wait(self, job: Job, seconds: float) -> None:
         event = self._cancelled[job.id]
-        if event.wait(max(seconds, 0)) or job.over or self._stopping.is_set():
+        if event.wait(max(seconds, 0)) or job.has_ended or self._stopping.is_set():
             raise _Cancelled
 
-    def _go(self, job: Job, status: str) -> None:
+    def _enter(self, job: Job, status: str) -> None:
         with self.store.lock:
-            if job.over:
+            if job.has_ended:
                 raise _Cancelled
             job.status = status
             if status == "RUNNING":
@@ -311,14 +311,14 @@ class JobRunner:
 
     def _log(self, job: Job, stage: str) -> None:
         with self.store.lock:
-            if job.over:
+            if job.has_ended:
                 raise _Cancelled
             job.log(stage)
             self.store.save(job)
 
     def _fail(self, job: Job, title: str, message: str) -> None:
         with self.store.lock:
-            if not job.over:
+            if not job.has_ended:
                 job.errors = [{"title": title, "message": message}]
                 self._end(job, "FAILED")
 

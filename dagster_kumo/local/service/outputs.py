@@ -114,6 +114,6 @@ def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def parts(folder: Path) -> list[Path]:
+def part_files(folder: Path) -> list[Path]:
     """The files of an output, in order."""
     return sorted(folder.glob("part-*.parquet"))

@@ -16,7 +16,7 @@ from dagster_kumo.local.service.exports import Exports, bucket_folder
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage, now
 from dagster_kumo.local.service.outputs import (
     embeddings_table,
-    parts,
+    part_files,
     predictions_table,
     write_parts,
 )
@@ -43,7 +43,7 @@ _TABLE, _PREDICT, _WRITE = 0.3, 0.6, 0.1
 
 
 class PredictionJobs:
-    """Launches prediction jobs and does their work."""
+    """The calls for prediction jobs, and the work of the jobs."""
 
     def __init__(
         self, service: Service, training: TrainingJobs, tables: PredictionTables, exports: Exports
@@ -72,7 +72,7 @@ class PredictionJobs:
             "pquery_id": training.query.id,
             "cutoff": training.split.cutoff,
             "anchor": self._anchor(config).isoformat(),
-            # Told apart for good: the config names the inline table too, once there is one.
+            # Kept apart: the config also gets the id of an inline table, once it is made.
             "table_job_id": config["pred_table_job_id"],
         }
         if fault := self._service.faults.take("fail_job", call.method, call.path):
@@ -89,7 +89,7 @@ class PredictionJobs:
             "prediction_jobs", config, tags=tags, project_id=call.project_id, private=private
         )
         self.resume(job)
-        self._service.runner.linger(job)
+        self._service.runner.wait_briefly(job)
         return [job.id, validation(warnings=warnings)]
 
     def _check(self, config: dict[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -159,7 +159,7 @@ class PredictionJobs:
     # Work ##################################################################################
 
     def resume(self, job: Job) -> None:
-        """Let a job run."""
+        """Run a job."""
         table_id = job.private["table_job_id"]
         upstream = self._service.store.get("genpredtable_jobs", table_id) if table_id else None
         self._service.start(
@@ -244,7 +244,7 @@ class PredictionJobs:
 
     def _write_outputs(self, job: Job) -> None:
         for output in job.config["outputs"]:
-            files = parts(self.folder(job, output["artifact_type"]))
+            files = part_files(self.folder(job, output["artifact_type"]))
             self._exports.write(job, output, files)
         extra = job.private.get("overcount", 0)
         job.result = {"num_entities_predicted": job.private["entities"] + extra}
@@ -273,7 +273,7 @@ class PredictionJobs:
         return [job.resource() for job in self._service.list("prediction_jobs", call)]
 
     def progress(self, call: Call) -> dict[str, Any]:
-        """How far a job is."""
+        """The progress of a job."""
         job = self._service.find("prediction_jobs", call)
         runner = self._service.runner
         done = runner.fraction_done(job)
@@ -282,7 +282,7 @@ class PredictionJobs:
         if job.start_time is not None:
             elapsed = ((job.end_time or now()) - job.start_time).total_seconds()
         estimate = runner.run_seconds if job.status == "RUNNING" else None
-        # The table is made first; only then do batches of predictions complete.
+        # The table is made first. Only then are batches predicted.
         part = min(max((done - _TABLE) / _PREDICT, 0.0), 1.0)
         return {
             "start_time": job.start_time.isoformat() if job.start_time else None,
@@ -302,7 +302,7 @@ class PredictionJobs:
         job = self._service.find("prediction_jobs", call)
         if job.status != "DONE":
             raise ApiError(409, f"Prediction job {job.id} has no outputs yet: it is {job.status}.")
-        files = parts(self.folder(job, artifact))
+        files = part_files(self.folder(job, artifact))
         return [self._service.files.url(call.base, file) for file in files]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from dagster_kumo.local.model.model import entities_at
 from dagster_kumo.local.model.tasks import CURRENT, QUERIES
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
-from dagster_kumo.local.service.outputs import entities_table, parts, write_parts
+from dagster_kumo.local.service.outputs import entities_table, part_files, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, parse_time, problem
 
-# Stands for a value that is left to the server.
+# What clients send to leave a value to the server.
 _MISSING = "???"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -46,11 +46,11 @@ class PredictionTables:
         }
         job = self._new(config, self._anchor(plan["anchor_time"]), CURRENT.cutoff, call.project_id)
         self.resume(job)
-        self._service.runner.linger(job)
+        self._service.runner.wait_briefly(job)
         return {"id": job.id}
 
     def create_inline(self, parent: Job) -> Job:
-        """Make the table of a prediction job that came without one, as its child."""
+        """Create the table job of a prediction job that has no table, as its child."""
         anchor = datetime.fromisoformat(parent.private["anchor"])
         config = {
             "job_tags": {"parent_job_id": parent.id},
@@ -67,7 +67,7 @@ class PredictionTables:
         return self._new(config, anchor, parent.private["cutoff"], parent.project_id)
 
     def resume(self, job: Job) -> None:
-        """Let a table's job run."""
+        """Run a table's job."""
         self._service.start(job, Stage("Generating prediction table", 1.0, self.generate))
 
     def generate(self, job: Job) -> None:
@@ -81,16 +81,16 @@ class PredictionTables:
         return self._service.folder.files / job.id / "table"
 
     def anchor_time(self, call: Call) -> str | None:
-        """The anchor time of a table, once it is there."""
+        """The anchor time of a table that is DONE."""
         job = self._service.find("genpredtable_jobs", call)
         return job.private["anchor"] if job.status == "DONE" else None
 
     def data_urls(self, call: Call) -> list[str]:
-        """Where the table's files can be read."""
+        """Presigned urls of the table's files."""
         job = self._service.find("genpredtable_jobs", call)
         if job.status != "DONE":
             raise ApiError(409, f"Prediction table {job.id} is not there: its job is {job.status}.")
-        files = parts(self.folder(job))
+        files = part_files(self.folder(job))
         if call.query.get("presigned", "true").lower() != "true":
             return [str(file) for file in files]
         return [self._service.files.url(call.base, file) for file in files]
@@ -130,7 +130,7 @@ class PredictionTables:
             try:
                 return _EPOCH + timedelta(microseconds=value // 1000)
             except OverflowError:
-                detail = "anchor_time is to be nanoseconds since 1970-01-01"
+                detail = "anchor_time must be nanoseconds since 1970-01-01"
                 raise ApiError(422, [problem(["plan", "anchor_time"], detail)]) from None
         return parse_time(value, ["plan", "anchor_time"])
 

@@ -1,4 +1,4 @@
-"""What all parts of the service share: the data folder, the jobs, the files, and how they refuse."""
+"""What the parts of the service share: the data folder, jobs, files and errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dagster_kumo.local.service.jobs import Job, JobFailed, JobRunner, JobStore,
 
 # How far past the end of the data an anchor may lie.
 _DAYS_PAST_THE_END = 35
-# Query parameters of a list call that are no tags.
+# Query parameters of a list call that are not tags.
 _NOT_TAGS = {"pquery_name", "pquery_id", "job_status", "limit", "group_id", "project_id"}
 
 
 class ApiError(Exception):
-    """The call is answered with this status and `{"detail": ...}`."""
+    """Makes the call answer with this status and `{"detail": ...}`."""
 
     def __init__(self, status: int, detail: Any) -> None:
         super().__init__(str(detail))
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the API, read."""
+    """One call of the API."""
 
     method: str
     path: str
@@ -73,7 +73,7 @@ def validation(*errors: dict[str, str], warnings: list[dict[str, str]] | None = 
 
 @dataclass(frozen=True)
 class Service:
-    """The parts that every kind of job needs."""
+    """What every kind of job needs."""
 
     folder: DataFolder
     store: JobStore
@@ -85,7 +85,7 @@ class Service:
 
     @property
     def calendar(self) -> Calendar:
-        """Where the data lie in time."""
+        """The calendar of the data."""
         return Calendar(self.folder.last_day)
 
     def model(self, query: Query, split: Split) -> Model:
@@ -133,7 +133,7 @@ class Service:
         return {"resource_updated": updated}
 
     def start(self, job: Job, *stages: Stage, upstream: Job | None = None) -> None:
-        """Let a job run."""
+        """Run a job in a thread of its own."""
         self.runner.start(job, stages, upstream=upstream)
 
     def check_anchor(self, anchor: datetime, cutoff_day: int) -> int:
@@ -159,7 +159,7 @@ class Service:
 
 
 def tag_errors(tags: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What is wrong with the tags, as errors of a ValidationResponse."""
+    """The errors in the tags, as in a ValidationResponse."""
     errors: list[dict[str, str]] = []
     for name, value in tags.items():
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):

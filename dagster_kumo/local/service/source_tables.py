@@ -62,7 +62,7 @@ class SourceTables:
         if name == "customers":
             customers = transactions[["customer_id"]].drop_duplicates()
             return customers.head(rows).to_json(orient="table")
-        return None  # `months` is a view that nobody has computed
+        return None  # `months` is a view without stored rows
 
     def _find(self, name: Any) -> dict[str, Any]:
         table = self._tables.get(_plain(name))

@@ -25,14 +25,14 @@ class Trained:
 
 
 class TrainingJobs:
-    """Lists training jobs; their metrics are measured when somebody looks."""
+    """The calls for training jobs. Metrics are measured when they are first asked for."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         for spec in TRAINING_JOBS:
             if service.store.get("training_jobs", spec.id) is None:
                 self._add(spec.id, spec.query, spec.split, spec.status, spec.tags)
-        # The older job is older, the failed and the running one are newer than the good one.
+        # In order of launch: the older job, the current ones, then the failed and the running one.
         for spec in TRAINING_JOBS:
             job = service.store.get("training_jobs", spec.id)
             assert job is not None
@@ -40,7 +40,7 @@ class TrainingJobs:
             if spec.status == "RUNNING":
                 launched = service.folder.created_at
             job.created_at = job.start_time = launched
-            if job.over:
+            if job.has_ended:
                 job.end_time = job.start_time + timedelta(minutes=42)
 
     def _add(self, id: str, query: Query, split: Split, status: str, tags: dict[str, str]) -> None:
@@ -57,7 +57,7 @@ class TrainingJobs:
         if status == "FAILED":
             message = "The training table had no rows left after the split. (A stand-in's example.)"
             job.errors = [{"title": "Training failed", "message": message}]
-        if job.over:
+        if job.has_ended:
             job.log(status.capitalize())
         self._service.store.add(job)
 
@@ -102,11 +102,11 @@ class TrainingJobs:
             private={"pquery_id": query.id, "cutoff": CURRENT.cutoff},
         )
         self.resume(job)
-        self._service.runner.linger(job)
+        self._service.runner.wait_briefly(job)
         return {"id": job.id}
 
     def resume(self, job: Job) -> None:
-        """Let a training job run. (Those that come with the data folder stay as they are.)"""
+        """Run a training job. Those that every data folder has stay as they are."""
         if job.id not in {spec.id for spec in TRAINING_JOBS}:
             self._service.start(job, Stage("Training", 1.0, self._train))
 
@@ -138,7 +138,7 @@ class TrainingJobs:
         return resource
 
     def progress(self, call: Call) -> dict[str, Any]:
-        """How far a training job is."""
+        """The progress of a training job."""
         job = self.get(call.id).job
         start = job.start_time or job.created_at
         elapsed = ((job.end_time or now()) - start).total_seconds()
@@ -147,7 +147,7 @@ class TrainingJobs:
             "total_trials": 1,
             "completed_trials": int(job.status == "DONE"),
             "elapsed_training_time": elapsed,
-            "estimated_training_time": None if job.over else elapsed + 60.0,
+            "estimated_training_time": None if job.has_ended else elapsed + 60.0,
             "trial_progress": {},
         }
 
@@ -156,7 +156,7 @@ class TrainingJobs:
         return {"is_cancelled": self._service.runner.cancel(self.get(call.id).job)}
 
     def holdout(self, call: Call) -> str:
-        """A url of the holdout data: what the model said, and what then happened."""
+        """A url of the holdout data: predictions and outcomes."""
         trained = self.get(call.id)
         if trained.job.status != "DONE":
             raise ApiError(409, f"Training job {call.id} is {trained.job.status}, not DONE.")
