@@ -89,7 +89,7 @@ class ExportRun:
             else:
                 at_once = self._settings.max_concurrent_jobs
                 done = PartitionJobs(context.partition_keys, self._export, at_once=at_once)
-                yield materialize_each(context, context.asset_key, done, dict)
+                yield materialize_each(context, context.asset_key, done)
 
     def _export(self, partition_key: str | None) -> dict[str, Any]:
         """Export one partition and wait until it is written: the metadata of it."""

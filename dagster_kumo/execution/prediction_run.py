@@ -103,7 +103,7 @@ class PredictionRun:
 
         keys = self._definition.several_partitions
         if keys is not None:
-            return materialize_each(self._context, asset_key, self._at_once(keys, make), dict)
+            return materialize_each(self._context, asset_key, self._at_once(keys, make))
         metadata = make(self._definition.partition_keys[0])
         return dg.MaterializeResult(
             asset_key=asset_key, metadata=metadata, data_version=_data_version(metadata)
@@ -148,9 +148,7 @@ class PredictionRun:
         else:
             all_done = self._at_once(keys, predict)
             for output_type, asset_key in outputs:
-                value = PartitionOutputs(
-                    self._context, asset_key, all_done, partial(describe, output_type), self._jobs
-                )
+                value = PartitionOutputs(all_done, partial(describe, output_type), self._jobs)
                 yield dg.MaterializeResult(asset_key=asset_key, value=value)
 
     def _at_once(self, keys: Sequence[str], make: Callable[[str], T]) -> PartitionJobs[T]:

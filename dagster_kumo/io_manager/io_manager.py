@@ -13,7 +13,7 @@ from pydantic import Field
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
-from dagster_kumo.execution.partitions.outputs import store_each
+from dagster_kumo.execution.partitions.outputs import PartitionOutputs, store_each
 from dagster_kumo.io_manager.base_path import check_usable, store_root
 from dagster_kumo.io_manager.input_types import Annotation, input_type
 from dagster_kumo.io_manager.output_metadata import output_metadata
@@ -129,6 +129,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
             return
         if obj is None:
             raise TypeError(_nothing_returned(context))
+        if isinstance(obj, PartitionOutputs):
+            store_each(context, obj, partial(self._store_partition, context))
+            return
         keys = _partition_keys(context)
         by_partition = isinstance(obj, Mapping) and keys != [None]
         if by_partition and (len(obj) != len(keys) or not all(key in obj for key in keys)):

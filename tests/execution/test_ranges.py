@@ -18,7 +18,16 @@ from dagster_kumo import (
     build_kumo_export_asset,
 )
 from dagster_kumo.local import LocalKumo
-from tests.support import DAYS, PREDICTIONS, PURCHASE, day, error_of, metadata_of, purchase_assets
+from tests.support import (
+    DAYS,
+    EMBEDDINGS,
+    PREDICTIONS,
+    PURCHASE,
+    day,
+    error_of,
+    metadata_of,
+    purchase_assets,
+)
 
 RANGE = [day(n) for n in (10, 9, 8, 7, 6)]
 TAGS = {
@@ -79,14 +88,16 @@ def most_at_once(jobs: list[dict[str, Any]]) -> int:
     return max(sum(begin <= start < end for begin, end in spans) for start, _ in spans)
 
 
-def delivered(instance: dg.DagsterInstance, run: dg.ExecuteInProcessResult) -> dict[str, str]:
+def delivered(
+    instance: dg.DagsterInstance, run: dg.ExecuteInProcessResult, key: dg.AssetKey = PREDICTIONS
+) -> dict[str, str]:
     """The job behind each partition that the run materialized."""
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     found: dict[str, str] = {}
     for event in events:
         materialization = event.asset_materialization
         assert materialization
-        if materialization.asset_key == PREDICTIONS and materialization.partition:
+        if materialization.asset_key == key and materialization.partition:
             found[materialization.partition] = str(
                 materialization.metadata["dagster-kumo/job_id"].value
             )
@@ -179,16 +190,85 @@ def metadata_of_logged(
     return found.metadata
 
 
+LISTED = r"/get_prediction_df_urls$"
+EMBEDDINGS_LISTED = r"/get_embedding_df_urls$"
+
+
+def fail_one(kumo: LocalKumo, how: str) -> str:
+    """Let one partition of a run fail in some way, once; what the error says of it."""
+    if how == "its files cannot be listed":
+        kumo.faults.answer(404, body={"detail": "No such output."}, path=LISTED, after=1)
+        return "No such output."
+    kumo.faults.refuse_launch("Time", "There is no data for that time yet.", after=1)
+    return "There is no data for that time yet."
+
+
+@pytest.mark.parametrize("how", ["its files cannot be listed", "its launch is refused"])
+def test_what_fails_one_partition_leaves_the_others_stored_and_a_retry_makes_that_one(
+    how: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    reason = fail_one(kumo, how)
+    run = materialize([assets()], kumo, instance, tmp_path, max_concurrent_jobs=1)
+
+    found_class, message = error_of(run)
+    made = delivered(instance, run)
+    (bad_day,) = set(RANGE) - set(made)
+    assert found_class == KumoPartitionsError.__name__
+    assert "1 of 5 partitions failed" in message
+    assert f"{bad_day}: " in message
+    assert reason in message
+    assert "not begun" not in message
+    assert {
+        d for d in RANGE if (tmp_path / "purchase/predictions" / d / "manifest.json").exists()
+    } == set(made)
+
+    kumo.faults.clear()
+    fail_one(kumo, how)
+    before = len(kumo.jobs)
+    run = materialize(
+        [assets(retry_policy=dg.RetryPolicy(max_retries=1))],
+        kumo,
+        instance,
+        tmp_path,
+        max_concurrent_jobs=1,
+    )
+
+    assert run.success
+    assert set(delivered(instance, run)) == set(RANGE)
+    assert len(launched(kumo, before)) == len(RANGE)
+
+
+def test_a_partition_without_embeddings_leaves_those_of_the_others(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    both = assets(outputs=("predictions", "embeddings"))
+    kumo.faults.answer(200, body={"embedding_partitions": []}, path=EMBEDDINGS_LISTED, after=1)
+
+    run = materialize([both], kumo, instance, tmp_path, max_concurrent_jobs=1)
+
+    _, message = error_of(run)
+    stored = delivered(instance, run, EMBEDDINGS)
+    (bad_day,) = set(RANGE) - set(stored)
+    assert f"{bad_day}: Kumo has no files of the embeddings" in message
+    assert set(delivered(instance, run)) == set(RANGE)
+
+
 def test_what_would_fail_every_partition_is_not_tried_with_all_of_them(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     before = len(kumo.jobs)
-    refused = kumo.faults.refuse_launch("Snapshot", "The graph is stale.", times=None)
+    refused = kumo.faults.answer(
+        401,
+        body={"detail": "The key was revoked."},
+        path=r"/prediction_jobs$",
+        method="POST",
+        times=None,
+    )
 
     run = materialize([assets()], kumo, instance, tmp_path, max_concurrent_jobs=2)
 
     _, message = error_of(run)
-    assert "Snapshot: The graph is stale." in message
+    assert "The key was revoked." in message
     assert "were not begun" in message
     assert refused.hits <= 2
     assert launched(kumo, before) == []

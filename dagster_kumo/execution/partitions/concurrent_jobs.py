@@ -1,30 +1,25 @@
-"""The partitions of a run over several: so many at once, each handed out as soon as it is done."""
+"""The jobs of a run over several partitions: a limited number at once, each done in its own time."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from concurrent.futures import Future, as_completed
+from typing import Generic, TypeVar
 
 from dagster_kumo.api.errors import (
     KumoAuthenticationError,
     KumoConnectionError,
     KumoError,
     KumoModelError,
-    KumoValidationError,
 )
 
 T = TypeVar("T")
 
-# What fails one partition in such a way fails the others too: no more of them are begun.
-_FAILS_ALL = (
-    KumoAuthenticationError,
-    KumoConnectionError,
-    KumoModelError,
-    KumoValidationError,
-)
+# These would fail every other partition as well, so no more are begun. A refused launch is not among
+# them: the server may refuse one day only, for instance a day that is beyond its data.
+_FAILS_ALL = (KumoAuthenticationError, KumoConnectionError, KumoModelError)
 PARTITIONS_NAMED = 10
 
 
@@ -53,66 +48,32 @@ class KumoPartitionsError(KumoError):
         )
 
 
-class PartitionJobs(Mapping[str, T]):
-    """What `make` gives for each partition, in the order in which they are done.
+class PartitionJobs(Generic[T]):
+    """Calls `make` for each partition on threads of its own. What it returns are futures.
 
-    Asking for a partition waits for it. Iterating goes on when one fails, and raises at its end.
+    When one partition fails in a way that would fail the others too, those that have not begun are
+    cancelled.
 
     Args:
         keys: the partitions, begun in this order.
-        make: called for each, on one of `at_once` threads. Those do not keep a process from ending,
-            as an executor's would: a terminated run must not wait for the jobs that it leaves.
+        make: called with the key of each.
+        at_once: how many threads there are. They are daemons, which an executor's threads are not: a
+            terminated run must not wait for the jobs that it leaves.
     """
 
     def __init__(self, keys: Sequence[str], make: Callable[[str], T], *, at_once: int) -> None:
         self._make = make
+        self._futures: dict[str, Future[T]] = {key: Future() for key in keys}
         self._to_do = deque(keys)
-        self._came: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._done: list[str] = []
-        self._keys = keys
-        self._made: dict[str, T] = {}
-        self.failed: dict[str, Exception] = {}
-        """The error of each partition that failed so far."""
-        self.not_begun: Sequence[str] = ()
-        """The partitions that were given up when another one failed."""
         for number in range(min(at_once, len(keys))):
             name = f"kumo-partitions-{number}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def __iter__(self) -> Iterator[str]:
-        """The keys, each when it is done.
-
-        Raises:
-            KumoPartitionsError: some failed; raised after all others.
-        """
-        given = 0
-        while given < len(self._done) or self._one_more():
-            key = self._done[given]
-            given += 1
-            if key in self._made:
-                yield key
-        if self.failed:
-            raise KumoPartitionsError(self.failed, of=len(self), not_begun=self.not_begun)
-
-    def __getitem__(self, key: str) -> T:
-        while key not in self._done and key in self._keys and self._one_more():
-            pass
-        if key in self.failed:
-            raise self.failed[key]
-        return self._made[key]
-
-    def _one_more(self) -> bool:
-        """Wait until another partition is done; False when there is none."""
-        if len(self._done) + len(self.not_begun) == len(self._keys):
-            return False
-        self._done.append(self._came.get())
-        return True
+    def completed(self) -> Iterator[tuple[str, Future[T]]]:
+        """Each partition with its future as soon as that is done, failed or cancelled."""
+        key_of = {future: key for key, future in self._futures.items()}
+        for future in as_completed(key_of):
+            yield key_of[future], future
 
     def _work(self) -> None:
         while True:
@@ -120,19 +81,13 @@ class PartitionJobs(Mapping[str, T]):
                 key = self._to_do.popleft()
             except IndexError:
                 return
+            future = self._futures[key]
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
-                self._made[key] = self._make(key)
-            except Exception as error:  # noqa: BLE001 - raised where the partition is asked for
-                self.failed[key] = error
+                future.set_result(self._make(key))
+            except Exception as error:  # noqa: BLE001 - raised where the partition's result is asked for
                 if isinstance(error, _FAILS_ALL):
-                    self._give_up_the_rest()
-            self._came.put(key)
-
-    def _give_up_the_rest(self) -> None:
-        left: list[str] = []
-        while self._to_do:
-            try:
-                left.append(self._to_do.popleft())
-            except IndexError:
-                break
-        self.not_begun = [*self.not_begun, *left]
+                    for other in self._futures.values():
+                        other.cancel()
+                future.set_exception(error)

@@ -1,15 +1,16 @@
-"""What a run over several partitions makes of each: delivered as soon as its job is done.
+"""What a run over several partitions makes of each: stored and recorded as soon as its job is done.
 
-Dagster hands an I/O manager all partitions of such a run at once, and writes their materializations
-when the step's result is there. Here the value is a mapping whose partitions arrive while it is read,
-and when some fail, the materializations of the others are written all the same.
+Dagster hands an I/O manager all partitions of such a run at once, and records their materializations
+when the step has succeeded. Here the value holds jobs that may still be running. If one partition
+fails, the others are still stored, and their materializations are recorded although the step fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
@@ -19,87 +20,59 @@ from dagster_kumo.predictions.predictions import Predictions
 
 Metadata = dict[str, Any]
 T = TypeVar("T")
+Store = Callable[[str, Any], Metadata]
 
 
-class PartitionOutputs(Mapping[str, Predictions]):
-    """One output of each partition, in the order in which their jobs are done.
+class PartitionOutputs(Generic[T]):
+    """One output of each partition of a run, for the I/O manager to store.
 
     Args:
-        context: the context of the assets, which is told what is known of each job.
-        asset_key: the asset of the output.
-        done: what came of the jobs.
-        describe: makes of it the output of a partition, and what is known of its job.
-        jobs: the jobs of the run, some of which go on while the first outputs are stored.
+        jobs: the jobs of the partitions, some of which may still be running.
+        output_of: makes of a finished job the output of a partition, and the metadata of its job.
+        run_jobs: what cancels the jobs if the run is terminated while an output is stored.
     """
 
     def __init__(
         self,
-        context: dg.AssetExecutionContext,
-        asset_key: dg.AssetKey,
-        done: PartitionJobs[T],
-        describe: Callable[[str, T], tuple[Predictions, Metadata]],
-        jobs: RunJobs,
+        jobs: PartitionJobs[T],
+        output_of: Callable[[str, T], tuple[Predictions, Metadata]],
+        run_jobs: RunJobs,
     ) -> None:
-        self._context = context
-        self._asset_key = asset_key
-        self._done: Mapping[str, Any] = done
-        self._describe: Callable[[str, Any], tuple[Predictions, Metadata]] = describe
-        self.jobs = jobs
-        self.metadata: dict[str, Metadata] = {}
-        """What is known of each job, by the partitions that have been handed out."""
+        self._jobs = jobs
+        self._output_of = output_of
+        self._run_jobs = run_jobs
 
-    def __len__(self) -> int:
-        return len(self._done)
+    def store(self, context: dg.OutputContext, store: Store) -> dict[str, Metadata]:
+        """Store each partition as soon as its job is done: the metadata of each.
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._done
+        Raises:
+            KumoPartitionsError: some partitions failed; the others are materialized.
+        """
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._done)
+        def store_output(key: str, result: T) -> Metadata:
+            output, job_metadata = self._output_of(key, result)
+            return {**job_metadata, **store(key, output)}
 
-    def __getitem__(self, key: str) -> Predictions:
-        output, metadata = self._describe(key, self._done[key])
-        if key not in self.metadata:
-            self.metadata[key] = metadata
-            self._context.add_asset_metadata(metadata, self._asset_key, key)
-        return output
+        with self._run_jobs.cancel_jobs_on_termination():
+            return _make_each(context, context.asset_key, _results(self._jobs), store_output)
 
 
 def store_each(
-    context: dg.OutputContext, values: Mapping[str, Any], store: Callable[[str, Any], Metadata]
+    context: dg.OutputContext, values: Mapping[str, Any] | PartitionOutputs[Any], store: Store
 ) -> None:
-    """Store each partition of an output, and give it metadata of its own, which `store` returns.
-
-    A partition that fails does not keep the others from being stored.
+    """Store each partition of an output, and give it the metadata that `store` returns.
 
     Raises:
         KumoPartitionsError: some partitions failed; the others are materialized.
     """
-    stored: dict[str, Metadata] = {}
-    failed: dict[str, Exception] = {}
-    not_begun: list[str] = []
-    live = values if isinstance(values, PartitionOutputs) else None
-    try:
-        try:
-            with live.jobs.cancel_jobs_on_termination() if live else nullcontext():
-                for key, value in values.items():
-                    try:
-                        stored[key] = store(key, value)
-                    except Exception as error:  # noqa: BLE001 - raised below, with the others
-                        failed[key] = error
-        except KumoPartitionsError as error:
-            failed.update(error.failed)
-            not_begun.extend(error.not_begun)
-        if failed:
-            raise KumoPartitionsError(failed, of=len(values), not_begun=not_begun)
-    except BaseException:  # also a termination: what is stored is in force
-        known: Mapping[str, Metadata] = live.metadata if live else {}
-        whole = {key: {**known.get(key, {}), **metadata} for key, metadata in stored.items()}
-        _write_materializations(context, context.asset_key, whole)
-        raise
+    if isinstance(values, PartitionOutputs):
+        stored = values.store(context, store)
+    else:
+        given = [(key, partial(values.__getitem__, key)) for key in values]
+        stored = _make_each(context, context.asset_key, given, store)
     try:
         asset: Any = dg.AssetExecutionContext.get()
-    except dg.DagsterInvariantViolationError:  # a context that a test has built: there is no run
+    except dg.DagsterInvariantViolationError:  # outside of a run, in a test
         return
     if isinstance(asset, dg.AssetExecutionContext):  # in a graph it is an op's, which has no room
         for key, metadata in stored.items():
@@ -107,33 +80,51 @@ def store_each(
 
 
 def materialize_each(
-    context: dg.AssetExecutionContext,
-    asset_key: dg.AssetKey,
-    made: PartitionJobs[T],
-    metadata_of: Callable[[T], Metadata],
+    context: dg.AssetExecutionContext, asset_key: dg.AssetKey, jobs: PartitionJobs[Metadata]
 ) -> dg.MaterializeResult[Any]:
     """Wait for all partitions of an asset that Kumo keeps: the result that materializes them.
 
     Raises:
         KumoPartitionsError: some partitions failed; the others are materialized.
     """
-    done: dict[str, Metadata] = {}
-    try:
-        for key, one in made.items():
-            done[key] = metadata_of(one)
-    except BaseException:
-        _write_materializations(context, asset_key, done)
-        raise
-    for key, metadata in done.items():
+    made = _make_each(context, asset_key, _results(jobs), lambda _, metadata: metadata)
+    for key, metadata in made.items():
         context.add_asset_metadata(metadata, asset_key, key)
     return dg.MaterializeResult(asset_key=asset_key)
 
 
-def _write_materializations(
+def _results(jobs: PartitionJobs[T]) -> Iterator[tuple[str, Callable[[], T]]]:
+    return ((key, future.result) for key, future in jobs.completed())
+
+
+def _make_each(
     context: dg.OutputContext | dg.AssetExecutionContext,
     asset_key: dg.AssetKey,
-    metadata: Mapping[str, Metadata],
-) -> None:
-    """Write what Dagster would have written, had the step come to its end."""
-    for key, entries in metadata.items():
-        context.log_event(dg.AssetMaterialization(asset_key, partition=key, metadata=entries))
+    results: Iterable[tuple[str, Callable[[], T]]],
+    make: Callable[[str, T], Metadata],
+) -> dict[str, Metadata]:
+    """Make each partition of what `results` has for it, and go on when one fails.
+
+    Raises:
+        KumoPartitionsError: some partitions failed; the others are materialized.
+    """
+    made: dict[str, Metadata] = {}
+    failed: dict[str, Exception] = {}
+    not_begun: list[str] = []
+    try:
+        for key, result in results:
+            try:
+                made[key] = make(key, result())
+            except CancelledError:
+                not_begun.append(key)
+            except Exception as error:  # noqa: BLE001 - raised below, with the others
+                failed[key] = error
+        if failed:
+            of = len(made) + len(failed) + len(not_begun)
+            raise KumoPartitionsError(failed, of=of, not_begun=sorted(not_begun))
+    except BaseException:  # also a termination: what is made stays
+        for key, metadata in made.items():
+            # What Dagster would have recorded, had the step succeeded.
+            context.log_event(dg.AssetMaterialization(asset_key, partition=key, metadata=metadata))
+        raise
+    return made
