@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import partial, reduce
 from typing import Any, TypeGuard
 
 import pyarrow as pa
@@ -20,43 +21,69 @@ NANOS_AS_LONG = "spark.sql.legacy.parquet.nanosAsLong"
 _HADOOP_SCHEMES = {"": "file", "local": "file", "s3": "s3a", "gcs": "gs"}
 
 
-def to_dask(stored: Predictions, columns: Sequence[str] | None) -> Any:
+def to_dask(stored: Predictions, columns: Iterable[str] | None) -> Any:
     """Stored files as a `dask.dataframe.DataFrame`; workers take the store's options along."""
+    import dask.config  # pyright: ignore[reportMissingImports] - as below
     import dask.dataframe as dd  # pyright: ignore[reportMissingImports] - an extra that nothing else needs
 
+    schema = stored.schema_of(columns)
     files = _stored_files(stored)
     file_system: Any = files[0].upath.fs
+    if not stored.files_agree:
+        read = partial(_read_file, file_system=file_system, schema=schema)
+        paths = [file.upath.path for file in files]
+        with dask.config.set({"dataframe.convert-string": False}):  # lists would become texts too
+            return dd.from_map(read, paths, meta=_as_dask_does(schema.empty_table()))
     return dd.read_parquet(
         [glob.escape(file.upath.path) for file in files],
-        columns=None if columns is None else list(columns),
+        columns=None if columns is None else schema.names,
         filesystem=file_system,
         dataset={"partitioning": None},
     )
 
 
-def to_spark(stored: Predictions, columns: Sequence[str] | None) -> Any:
+def to_spark(stored: Predictions, columns: Iterable[str] | None) -> Any:
     """Stored files as a DataFrame of the active Spark session, or of one that is made.
 
     Spark knows no nanoseconds and refuses files with them, but for the setting that reads them as
     integers. It is set in the session where it is needed, and the integers are made times again, to
-    the microsecond.
+    the microsecond. Files that do not agree are read in groups that do, each cast to the schema of all:
+    Spark's own way to merge them would narrow types, and refuses columns without values.
     """
-    from pyspark.sql import (  # pyright: ignore[reportMissingImports] - as above
-        SparkSession,
-        functions,
-    )
+    from pyspark.sql import SparkSession  # pyright: ignore[reportMissingImports] - as above
 
     session = SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
-    types: dict[str, pa.DataType] = dict(zip(stored.schema.names, stored.schema.types, strict=True))
-    if any(map(_is_nanos, types.values())):
+    schema = stored.schema_of(columns)
+    groups: dict[pa.Schema, list[str]] = {}
+    for file, of_file in zip(_stored_files(stored), stored.schemas, strict=True):
+        groups.setdefault(of_file.remove_metadata(), []).append(_hadoop_path(file))
+    if any(_is_nanos(type_) for of_group in groups for type_ in of_group.types):
         session.conf.set(NANOS_AS_LONG, "true")
-    paths = [_hadoop_path(file) for file in _stored_files(stored)]
-    return session.read.parquet(*paths).select(
-        [
-            functions.expr(_spark_column(name, types.get(name))).alias(name)
-            for name in (types if columns is None else columns)
-        ]
-    )
+    frames: list[Any] = [
+        session.read.parquet(*paths).select(*_spark_columns(of_group, schema))
+        for of_group, paths in groups.items()
+    ]
+    return reduce(lambda one, other: one.unionAll(other), frames)
+
+
+def _read_file(path: str, *, file_system: Any, schema: pa.Schema) -> Any:
+    """A file as a frame of all columns of `schema`; called on a worker."""
+    import pyarrow.dataset as ds
+
+    dataset = ds.dataset(path, schema=schema, filesystem=file_system, format="parquet")
+    return _as_dask_does(dataset.to_table())
+
+
+def _as_dask_does(table: pa.Table) -> Any:
+    """A frame with the types that `dd.read_parquet` has for texts and decimals."""
+    import pandas as pd
+
+    def type_of(type_: pa.DataType) -> Any:
+        if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+            return pd.StringDtype("pyarrow")
+        return pd.ArrowDtype(type_) if pa.types.is_decimal(type_) else None
+
+    return table.to_pandas(types_mapper=type_of)
 
 
 def _stored_files(stored: Predictions) -> list[StoredFile]:
@@ -70,12 +97,45 @@ def _hadoop_path(file: StoredFile) -> str:
     return f"{_HADOOP_SCHEMES.get(path.protocol, path.protocol)}://{where}"
 
 
-def _is_nanos(type_: pa.DataType | None) -> TypeGuard[pa.TimestampType[Any]]:
+def _is_nanos(type_: pa.DataType) -> TypeGuard[pa.TimestampType[Any]]:
     return isinstance(type_, pa.TimestampType) and type_.unit == "ns"
 
 
-def _spark_column(name: str, type_: pa.DataType | None) -> str:
-    """A column by its name (an unknown one is for Spark to refuse), a time as one."""
+def _spark_columns(of_group: pa.Schema, schema: pa.Schema) -> list[Any]:
+    """The columns of `schema`, from files that have the schema `of_group`."""
+    from pyspark.sql import functions as f  # pyright: ignore[reportMissingImports] - as above
+
+    columns: list[Any] = []
+    for field in schema:
+        at = of_group.get_field_index(field.name)
+        found = of_group.field(at).type if at >= 0 else pa.null()
+        column: Any = f.lit(None)
+        if not pa.types.is_null(found):
+            column = f.expr(_spark_column(field.name, found))
+        if found != field.type and (type_ := _spark_type(field.type)) is not None:
+            if pa.types.is_integer(found) and pa.types.is_floating(field.type):
+                lost = f.raise_error(
+                    f.lit(f"{field.name} has integers that {field.type} cannot hold")
+                )
+                column = f.when(f.abs(column) > 2**53, lost).otherwise(column)
+            column = column.cast(type_)
+        columns.append(column.alias(field.name))
+    return columns
+
+
+def _spark_type(type_: pa.DataType) -> Any:
+    """What Spark calls a type; None where it has no such type."""
+    from pyspark.errors import PySparkTypeError  # pyright: ignore[reportMissingImports] - as above
+    from pyspark.sql.pandas.types import from_arrow_type  # pyright: ignore[reportMissingImports]
+
+    try:
+        return from_arrow_type(type_, prefer_timestamp_ntz=True)
+    except PySparkTypeError:
+        return None
+
+
+def _spark_column(name: str, type_: pa.DataType) -> str:
+    """A column by its name, a time as one."""
     column = "`" + name.replace("`", "``") + "`"
     if not _is_nanos(type_):
         return column

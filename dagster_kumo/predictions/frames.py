@@ -9,12 +9,14 @@ did both in turn spent half of its time in copying, with a core idle.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+
+from dagster_kumo.predictions.schemas import concat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,24 +24,26 @@ if TYPE_CHECKING:
 SPARE = 1.1  # files differ a little in length; memory that is never written to costs nothing
 
 
-def to_frame(tables: Iterable[pa.Table], count: int) -> pd.DataFrame:
-    """`count` tables, one below the other, as `pa.concat_tables(...).to_pandas()` has them.
+def to_frame(tables: Iterable[pa.Table], names: Sequence[str]) -> pd.DataFrame:
+    """The tables of the files called `names`, one below the other, as `concat(...).to_pandas()` has them.
 
     Raises:
-        pyarrow.ArrowException: the tables do not fit together.
+        KumoDataError: they cannot become one table.
     """
     tables = iter(tables)
-    growing: FrameBuilder | None = None
+    builder: FrameBuilder | None = None
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="kumo-frame") as copiers:
         for table in tables:
-            if growing is None:
-                growing = FrameBuilder(table, count, copiers)
-            if not growing.takes(table):
-                whole = [growing.so_far(), table, *tables]
-                return pa.concat_tables(whole, promote_options="default").to_pandas()
-            growing.append(table)
-        assert growing is not None
-        return growing.frame()
+            if builder is None:
+                builder = FrameBuilder(table, len(names), copiers)
+            if not builder.takes(table):
+                rest = [table, *tables]
+                before = names[: len(names) - len(rest)]
+                whole = [builder.so_far()] if before else []
+                return concat([*whole, *rest], [*before[:1], *names[len(before) :]]).to_pandas()
+            builder.append(table)
+        assert builder is not None
+        return builder.frame()
 
 
 class FrameBuilder:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 131_072
 
 T = TypeVar("T")
+Data = TypeVar("Data", "pa.Table", "pa.RecordBatch")
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,21 @@ class Expectation:
 
 
 class Predictions:
-    """An output as a sequence of Parquet partition files, read one at a time.
+    """An output as a sequence of Parquet files, read one at a time.
 
     The same class stands for the live result of a job and for files that the I/O manager stored.
-    Nothing is fetched before it is asked for. Iterating holds one partition in memory, while the next
-    few are fetched to a disk; only the columns that are asked for are.
+    Nothing is fetched before it is asked for. Iterating holds one file in memory, while the next few are
+    fetched to a disk; of a file only the columns that are asked for are fetched.
+
+    Files that do not agree are read by one schema: it has the columns of all files, with types wide enough
+    for all of them. A file that lacks a column has nulls there. Iterating with `columns=None` gives
+    each file as it is.
 
     Raises (from every method that reads):
-        KumoDataError: a file is missing, cut or not Parquet, or has no such column.
+        KumoDataError: a file is missing, cut or not Parquet; no file has such a column; or the files
+            have types that cannot become one, such as text and numbers.
         KumoConnectionError: a live result could not be fetched.
+        TypeError: `columns` is a text instead of a list.
 
     Examples:
         >>> for table in predictions:                       # doctest: +SKIP
@@ -99,14 +106,14 @@ class Predictions:
 
     @property
     def files(self) -> Sequence[PartitionFile]:
-        """The partition files themselves, for those who move them."""
+        """The partition files themselves, for code that moves them."""
         return self._files
 
     @property
     def paths(self) -> list[str]:
         """Where the partition files are, for engines that read them on their own.
 
-        Of a live result on SaaS these are presigned urls: treat them as secrets.
+        For a live result on SaaS these are presigned urls: treat them as secrets.
         """
         return [file.path for file in self._files]
 
@@ -120,92 +127,93 @@ class Predictions:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns and their types, from the first partition file."""
-        self._some_files()
-        return next(self._footers(self._files[:1]))[0]
+        """The columns and their types: one schema for all files, from their footers."""
+        from dagster_kumo.predictions.schemas import unify
+
+        return unify(self.schemas, self._names)
+
+    @property
+    def schemas(self) -> list[pa.Schema]:
+        """The schema of each file, from its footer."""
+        return [schema for schema, _ in self._footers]
+
+    @cached_property
+    def files_agree(self) -> bool:
+        """Whether all files have the same columns, in the same order and of the same types."""
+        return all(schema.equals(self.schema) for schema in self.schemas)
+
+    def schema_of(self, columns: Iterable[str] | None) -> pa.Schema:
+        """The schema of some columns, in their order; None: of all.
+
+        Raises:
+            KumoDataError: no file has such a column.
+        """
+        from dagster_kumo.predictions.schemas import select
+
+        names = column_list(columns)
+        return self.schema if names is None else select(self.schema, names)
 
     @property
     def num_rows(self) -> int:
         """The rows of all partition files, counted by their footers."""
         if self._num_rows is None:
-            self._num_rows = sum(rows for _, rows in self._footers(self._files))
+            self._num_rows = sum(rows for _, rows in self._footers) if self._files else 0
         return self._num_rows
 
     def __iter__(self) -> Iterator[pa.Table]:
         return self.iter_tables()
 
-    def iter_tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def iter_tables(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
         """Each partition file as a `pyarrow.Table`, one after the other."""
-        return self._read(lambda parquet, names: [parquet.read(columns=names)], columns)
+        return self._read_columns(lambda file, names: [file.read(columns=names)], columns)
 
-    def table(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(self, index: int, columns: Iterable[str] | None = None) -> pa.Table:
         """The partition file at `index` as a `pyarrow.Table`."""
-        return next(Predictions([self._files[index]]).iter_tables(columns))
-
-    def iter_batches(
-        self, batch_size: int = BATCH_ROWS, columns: Sequence[str] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """All rows as record batches of at most `batch_size` rows."""
-        return self._read(
-            lambda parquet, names: parquet.iter_batches(batch_size=batch_size, columns=names),
-            columns,
+        return next(
+            self._read_columns(
+                lambda file, names: [file.read(columns=names)], columns, [self._files[index]]
+            )
         )
 
-    def iter_pandas(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    def iter_batches(
+        self, batch_size: int = BATCH_ROWS, columns: Iterable[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows as record batches of at most `batch_size` rows."""
+        return self._read_columns(
+            lambda file, names: file.iter_batches(batch_size=batch_size, columns=names), columns
+        )
+
+    def iter_pandas(self, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
         """Each partition file as a `pandas.DataFrame`."""
-        for table in self.iter_tables(columns):
-            yield table.to_pandas()
+        return (table.to_pandas() for table in self.iter_tables(columns))
 
-    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+    def to_arrow(self, columns: Iterable[str] | None = None) -> pa.Table:
         """Everything as one `pyarrow.Table`, in memory."""
-        import pyarrow as pa
+        from dagster_kumo.predictions.schemas import concat
 
-        self._some_files()
-        tables = list(self.iter_tables(columns))
-        with _fitting_together():
-            return pa.concat_tables(tables, promote_options="default")
+        return concat(list(self.iter_tables(columns)), self._names)
 
-    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def to_pandas(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """Everything as one `pandas.DataFrame`, in memory."""
         from dagster_kumo.predictions.frames import to_frame
 
-        self._some_files()
-        with _fitting_together():
-            return to_frame(self.iter_tables(columns), len(self))
+        return to_frame(self.iter_tables(columns), self._names)
 
-    def to_reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+    def to_reader(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
         """Everything as a stream of record batches, for DuckDB and the like.
 
         Their types are those of `to_arrow()`, known beforehand from the footers of all files.
         """
         import pyarrow as pa
 
-        self._some_files()
-        schemas = [schema for schema, _ in self._footers(self._files)]
-        if columns is not None:
-            schemas = [
-                pa.schema([schema.field(name) for name in _known(columns, schema.names)])
-                for schema in schemas
-            ]
-        with _fitting_together():
-            empty = pa.concat_tables(
-                [schema.empty_table() for schema in schemas], promote_options="default"
-            )
+        from dagster_kumo.predictions.schemas import conform
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            for batch in self.iter_batches(columns=columns):
-                if batch.schema == empty.schema:
-                    yield batch
-                    continue
-                with _fitting_together():
-                    table = pa.concat_tables(
-                        [empty, pa.Table.from_batches([batch])], promote_options="default"
-                    )
-                yield from table.to_batches()
+        names = column_list(columns)
+        schema = self.schema_of(names)
+        batches = (conform(batch, schema) for batch in self.iter_batches(columns=names))
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
-        return pa.RecordBatchReader.from_batches(empty.schema, batches())
-
-    def to_dataset(self) -> ds.Dataset:
+    def to_dataset(self, columns: Iterable[str] | None = None) -> ds.Dataset:
         """The stored files as a `pyarrow.dataset.Dataset`, read lazily.
 
         Raises:
@@ -215,67 +223,81 @@ class Predictions:
 
         from dagster_kumo.predictions.files import StoredFile
 
-        self._some_files()
         stored = [file for file in self._files if isinstance(file, StoredFile)]
         if len(stored) < len(self):
             raise KumoDataError(
                 "A live result cannot be a dataset, since its urls expire. Store it by materializing "
                 "the asset with KumoIOManager, or read it with .to_reader() or .iter_batches()."
             )
+        schema = self.schema_of(columns)
         file_system = stored[0].upath.fs
-        return ds.dataset(
-            [file.upath.path for file in stored], filesystem=file_system, format="parquet"
+        paths = [file.upath.path for file in stored]
+        return ds.dataset(paths, schema=schema, filesystem=file_system, format="parquet")
+
+    @cached_property
+    def _footers(self) -> list[tuple[pa.Schema, int]]:
+        """The schema and the rows of each file."""
+        return list(
+            self._read(lambda file: [(file.schema_arrow, file.metadata.num_rows)], [], self._files)
         )
 
-    def _footers(self, files: Sequence[PartitionFile]) -> Iterator[tuple[pa.Schema, int]]:
-        """The schema and the rows of each file."""
-        return Predictions(files)._read(
-            lambda parquet, _: [(parquet.schema_arrow, parquet.metadata.num_rows)], []
-        )
+    @property
+    def _names(self) -> list[str]:
+        """What messages call the files. Nothing can be read where there are none."""
+        from dagster_kumo.predictions.files import StoredFile
+
+        if not self._files:
+            raise KumoDataError("There are no partition files, so there is no schema either.")
+        return [f.path if isinstance(f, StoredFile) else f.name for f in self._files]
+
+    def _read_columns(
+        self,
+        read: Callable[[pq.ParquetFile, list[str] | None], Iterable[Data]],
+        columns: Iterable[str] | None,
+        files: Sequence[PartitionFile] | None = None,
+    ) -> Iterator[Data]:
+        """What `read` gives for each file, with exactly `columns`."""
+        from dagster_kumo.predictions.schemas import conform
+
+        names = column_list(columns)
+
+        def read_file(file: pq.ParquetFile) -> Iterable[Data]:
+            if names is None:
+                return read(file, None)
+            present = [name for name in names if name in file.schema_arrow.names]
+            if len(present) == len(names):
+                return (data.select(names) for data in read(file, names))
+            schema = self.schema_of(names)  # what one file lacks another one has, or nobody
+            return (conform(data, schema) for data in read(file, present))
+
+        return self._read(read_file, names, self._files if files is None else files)
 
     def _read(
         self,
-        read: Callable[[pq.ParquetFile, list[str] | None], Iterable[T]],
-        columns: Sequence[str] | None,
+        read: Callable[[pq.ParquetFile], Iterable[T]],
+        columns: list[str] | None,
+        files: Sequence[PartitionFile],
     ) -> Iterator[T]:
         """What `read` makes of the files, one after the other; the next ones are fetched meanwhile."""
         from dagster_kumo.predictions.files import open_parquet
-        from dagster_kumo.predictions.prefetch import fetched
+        from dagster_kumo.predictions.prefetch import prefetch
 
         # Closed here: an interrupt's traceback would keep it, and its threads, alive for a while.
-        with closing(fetched(self._files, columns)) as files:
-            for file, path in files:
+        with closing(prefetch(files, columns)) as fetched:
+            for file, path in fetched:
                 with open_parquet(path, name=file.name) as parquet:
-                    yield from read(parquet, _checked(columns, parquet, file))
-
-    def _some_files(self) -> None:
-        if not self._files:
-            raise KumoDataError("There are no partition files, so there is no schema either.")
+                    yield from read(parquet)
 
 
-@contextmanager
-def _fitting_together() -> Generator[None, None, None]:
-    import pyarrow as pa
+def column_list(columns: Iterable[str] | None) -> list[str] | None:
+    """Names of columns as a list; None: all columns.
 
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise KumoDataError(f"The partition files do not fit together: {error}") from None
+    Raises:
+        TypeError: it is a text, whose letters would be taken for names.
 
-
-def _checked(
-    columns: Sequence[str] | None, parquet: pq.ParquetFile, file: PartitionFile
-) -> list[str] | None:
-    """`columns`, or an error: pyarrow would leave out in silence what it does not know."""
-    if columns is None:
-        return None
-    return _known(columns, parquet.schema_arrow.names, where=f" in {file.name}")
-
-
-def _known(columns: Sequence[str], there: Sequence[Any], *, where: str = "") -> list[str]:
-    missing = [name for name in columns if name not in there]
-    if missing:
-        raise KumoDataError(
-            f"There is no column {', '.join(missing)}{where}; there are: {', '.join(there)}."
-        )
-    return list(columns)
+    >>> column_list(name.upper() for name in ("entity", "score"))
+    ['ENTITY', 'SCORE']
+    """
+    if isinstance(columns, str):
+        raise TypeError(f"columns is a list of names: write columns=[{columns!r}].")
+    return None if columns is None else list(columns)

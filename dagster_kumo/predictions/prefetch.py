@@ -16,7 +16,7 @@ STREAMS = 4  # connections at a time
 READY = 2  # files that wait on disk besides: else a connection is idle whenever one is read
 
 
-def fetched(
+def prefetch(
     files: Sequence[PartitionFile],
     columns: Sequence[str] | None = None,
     *,

@@ -152,7 +152,7 @@ def test_schema_and_rows_of_a_live_output_come_from_footers(kumo, result):
     kumo.clear_requests()
     assert (embeddings.num_rows, embeddings.schema.names) == (23570, ["ENTITY", "EMBEDDING"])
     ranges = [r.headers.get("range") for r in kumo.requests]
-    assert len(ranges) == 4
+    assert len(ranges) == 3
     assert all(asked.startswith("bytes=-") for asked in ranges)
 
 
@@ -185,7 +185,16 @@ def test_a_reader_has_the_types_of_the_table(tmp_path, tables):
     assert output.to_reader(["x"]).read_all() == output.to_arrow(["x"])
 
 
-@pytest.mark.parametrize("read", [Predictions.to_arrow, lambda p: p.to_reader().read_all()])
+@pytest.mark.parametrize(
+    "read",
+    [
+        Predictions.to_arrow,
+        Predictions.to_pandas,
+        Predictions.to_dataset,
+        lambda p: p.to_reader().read_all(),
+        lambda p: p.schema,
+    ],
+)
 def test_partitions_that_do_not_fit_together_are_a_data_error(tmp_path, read):
     files = [pa.table({"x": [1]}), pa.table({"x": ["a"]})]
     with pytest.raises(KumoDataError, match="do not fit together"):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from dagster_kumo.predictions.statistics.quantiles import Distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Sequence
 
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
@@ -149,7 +149,7 @@ class ColumnSummary:
 
 
 class OutputSummary:
-    """What is known of the columns of an output, of all or of those that are `wanted`."""
+    """What is known of the columns of an output: of all, or of the `wanted` ones."""
 
     def __init__(self, schema: pa.Schema, wanted: Container[str] | None = None) -> None:
         self.columns = {
@@ -159,7 +159,15 @@ class OutputSummary:
         }
         self.num_rows = 0
         self.failed: dict[str, str] = {}
-        """Columns that could not be summarised, and why: they have no place in `columns`."""
+        """Columns that could not be summarised, and why. They are not in `columns`."""
+
+    @classmethod
+    def merged(cls, schema: pa.Schema, summaries: Sequence[OutputSummary]) -> OutputSummary:
+        """What is known of an output whose files were summarised one by one; `schema` is that of all."""
+        whole = cls(schema, {name for part in summaries for name in (*part.columns, *part.failed)})
+        for part in summaries:
+            whole._merge(part)
+        return whole
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Take in a batch of rows."""
@@ -167,19 +175,20 @@ class OutputSummary:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             self._try(name, ColumnSummary.update, column)
 
-    def merge(self, other: OutputSummary) -> None:
-        """Take in what another has seen of an output with the same columns."""
-        self.num_rows += other.num_rows
-        for name, why in other.failed.items():
+    def _merge(self, part: OutputSummary) -> None:
+        self.num_rows += part.num_rows
+        for name, why in part.failed.items():
             self._give_up(name, why)
-        for name, column in other.columns.items():
-            self._try(name, ColumnSummary.merge, column)
+        rows = part.num_rows
+        for name in list(self.columns):
+            nulls = ColumnSummary(name, pa.null(), rows=rows, nulls=rows)
+            self._try(name, ColumnSummary.merge, part.columns.get(name, nulls))
 
     def _try(self, name: str, step: Callable[[ColumnSummary, Any], None], more: Any) -> None:
         if name in self.columns:
             try:
                 step(self.columns[name], more)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the data and the other columns stand
+            except Exception as error:  # noqa: BLE001 - statistics are optional: never fail the asset over them
                 self._give_up(name, str(error))
 
     def _give_up(self, name: str, why: str) -> None:

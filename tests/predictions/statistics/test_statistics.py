@@ -22,12 +22,11 @@ RANK_TOLERANCE = 0.01
 
 def summary_of(*tables: pa.Table, batch_rows: int = 1000) -> OutputSummary:
     """The statistics of files, each read in batches and then merged."""
-    whole, *others = [OutputSummary(table.schema) for table in tables]
-    for summary, table in zip([whole, *others], tables, strict=True):
+    summaries = [OutputSummary(table.schema) for table in tables]
+    for summary, table in zip(summaries, tables, strict=True):
         for batch in table.to_batches(max_chunksize=batch_rows):
             summary.update(batch)
-    for other in others:
-        whole.merge(other)
+    whole = OutputSummary.merged(tables[0].schema, summaries)
     assert whole.failed == {}
     return whole
 

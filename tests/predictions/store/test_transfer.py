@@ -71,20 +71,41 @@ def test_an_output_without_files_is_refused(store):
     assert store.manifest() is None
 
 
-@pytest.mark.parametrize(
-    "other", [pa.table({"ENTITY": [2]}), pa.table({"x": [2.0], "ENTITY": [2]})]
-)
-def test_files_with_different_columns_are_refused_and_nothing_is_left(tmp_path, store, other):
-    output = write_files(tmp_path / "files", [pa.table({"ENTITY": [1], "x": [1.0]}), other])
-    with pytest.raises(KumoDataError, match=r"part-1\.parquet has the columns"):
+def test_files_that_do_not_agree_are_stored_and_described_as_one(tmp_path, store):
+    tables = [
+        pa.table({"ENTITY": [1], "x": [1], "word": pa.nulls(1)}),
+        pa.table({"word": ["a"], "ENTITY": [2]}),
+        pa.table({"ENTITY": [3], "x": [2.5], "word": ["a"]}),
+    ]
+    stored, came = store_output(write_files(tmp_path / "files", tables), store)
+    expected = pa.schema({"ENTITY": pa.int64(), "x": pa.float64(), "word": pa.string()})
+    assert came.schema == stored.schema == expected
+    x, word = came.summary.columns["x"], came.summary.columns["word"]
+    assert (x.rows, x.nulls, x.min, x.max, x.mean) == (3, 1, 1, 2.5, 1.75)
+    assert (word.rows, word.nulls, word.values) == (3, 1, {"a": 2})
+    assert stored.to_arrow()["x"].to_pylist() == [1.0, None, 2.5]
+
+
+def test_files_whose_types_cannot_be_one_are_refused_and_nothing_is_left(tmp_path, store):
+    tables = [pa.table({"x": [1]}), pa.table({"x": [2]}), pa.table({"x": ["a"]})]
+    output = write_files(tmp_path / "files", tables)
+    with pytest.raises(KumoDataError, match=r"part-2\.parquet.*\n.*int64 vs string"):
         store_output(output, store)
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def test_two_columns_of_one_name_are_refused_and_nothing_is_left(tmp_path, store):
+    table = pa.table([[1], [2], [3]], names=["id", "v", "v"])
+    with pytest.raises(KumoDataError, match="duplicate columns: v"):
+        store_output(as_predictions(table), store)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 def test_a_statistic_that_fails_leaves_the_data(tmp_path, store):
-    """Two files whose columns have one name and two types cannot be summarised as one."""
+    """Parquet holds times beyond the calendar, which have no minimum that could be shown."""
+    far = pa.array([2**62], pa.timestamp("us"))
     output = write_files(
-        tmp_path / "files", [pa.table({"x": [1], "y": [1]}), pa.table({"x": ["a"], "y": [2]})]
+        tmp_path / "files", [pa.table({"x": far, "y": [1]}), pa.table({"x": far, "y": [2]})]
     )
     stored, came = store_output(output, store)
     assert list(came.summary.failed) == ["x"]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from upath import UPath
 
-from dagster_kumo import Predictions
+from dagster_kumo import KumoDataError, Predictions
 from dagster_kumo.io_manager.input_types import input_type
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
@@ -163,3 +163,35 @@ def test_assets_take_frames_of_an_engine_whole_and_by_partition(
     )
     assert run.success
     assert seen == {"whole": 2 * 23_570, "each": {day(31): 23_570, day(30): 23_570}}
+
+
+OLD = pa.table({"x": [1], "word": pa.nulls(1), "list": [[1.5]]})
+NEW = pa.table({"y`": ["new"], "x": [0.5], "word": ["a"], "list": [[2.5]]})
+
+
+@pytest.mark.parametrize("engine", ["dask", "spark"])
+def test_files_that_do_not_agree_are_read_by_one_schema(request, tmp_path, engine):
+    request.getfixturevalue(engine)
+    frame = {"dask": dask_frame, "spark": spark_frame}[engine]()
+
+    def rows(stored: Predictions, columns: list[str] | None) -> list[dict[str, Any]]:
+        loaded = input_type(frame).load(stored, columns)
+        if engine == "spark":
+            return [row.asDict() for row in loaded.collect()]
+        loaded = loaded.compute()
+        return loaded.astype(object).where(loaded.notna(), None).to_dict("records")
+
+    output = write_files(tmp_path / "files", [OLD, NEW])
+    expected = [
+        {"x": 1.0, "word": None, "list": [1.5], "y`": None},
+        {"x": 0.5, "word": "a", "list": [2.5], "y`": "new"},
+    ]
+    found = [{**row, "list": list(row["list"])} for row in rows(output, None)]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert {row["y`"] for row in rows(output, ["y`"])} == {None, "new"}
+    with pytest.raises(KumoDataError, match="no column y; there are: x, word, list, y`"):
+        rows(output, ["y"])
+    with pytest.raises(KumoDataError, match="do not fit together"):
+        rows(write_files(tmp_path / "other", [OLD, pa.table({"x": ["a"]})]), None)
+    with pytest.raises(Exception, match=r"not in range|cannot hold"):
+        rows(write_files(tmp_path / "big", [pa.table({"x": [2**53 + 1]}), NEW]), ["x"])

@@ -1,0 +1,158 @@
+"""The rule for files that do not agree: one schema for all of them.
+
+It has the columns of all files. A file that lacks one has nulls there. Types are widened as Arrow does it
+(`promote_options="permissive"`), but never so that a value would change: text does not become a number,
+a time without a zone none with one, a date no time, and a decimal no floating-point number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from dagster_kumo.api.errors import KumoDataError
+
+Data = TypeVar("Data", pa.Table, pa.RecordBatch)
+
+
+def unify(schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:
+    """One schema for the data of all files, which messages call by their `names`.
+
+    Raises:
+        KumoDataError: two files have a column of the same name, and its types cannot become one.
+    """
+    unified = schemas[0]
+    for schema, name in zip(schemas, names, strict=True):
+        if schema.equals(unified):
+            continue
+        check_names(schema, name)
+        unified = _widened(unified, schema, name)
+    if unified is schemas[0]:
+        return unified
+    # A column that one file lacks has nulls, whatever the others say.
+    fields = [
+        field
+        if all(field.name in schema.names for schema in schemas)
+        else field.with_nullable(True)
+        for field in unified
+    ]
+    return pa.schema(fields, metadata=_metadata(schemas[0], unified))
+
+
+def check_names(schema: pa.Schema, name: str) -> None:
+    """Refuse a file, called `name`, that has two columns of the same name.
+
+    Raises:
+        KumoDataError: it has.
+    """
+    twice = [column for column, times in Counter(schema.names).items() if times > 1]
+    if twice:
+        raise KumoDataError(
+            f"{name} has duplicate columns: {', '.join(twice)}. Rename or drop one of each name."
+        )
+
+
+def select(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """The schema of some columns, in their order.
+
+    Raises:
+        KumoDataError: there is no such column.
+    """
+    columns = list(columns)
+    missing = [name for name in columns if name not in schema.names]
+    if missing:
+        raise KumoDataError(
+            f"There is no column {', '.join(map(str, missing))}; there are: {', '.join(schema.names)}."
+        )
+    metadata: Any = schema.metadata
+    return pa.schema([schema.field(name) for name in columns], metadata=metadata)
+
+
+def conform(data: Data, schema: pa.Schema) -> Data:
+    """Data with the columns and types of `schema`, which comes from `unify`.
+
+    Raises:
+        KumoDataError: a value does not fit into the wider type: an integer beyond 2**53 among floats.
+    """
+    if data.schema.equals(schema) or not schema.names:
+        return data.select(schema.names)
+    columns: list[Any] = [
+        _cast(data.column(field.name), field)
+        if field.name in data.schema.names
+        else pa.nulls(data.num_rows, field.type)
+        for field in schema
+    ]
+    return type(data).from_arrays(columns, schema=schema)
+
+
+def concat(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
+    """Tables of files, one below the other.
+
+    Raises:
+        KumoDataError: they cannot become one table.
+    """
+    schema = unify([table.schema for table in tables], names)
+    return pa.concat_tables([conform(table, schema) for table in tables])
+
+
+def _widened(unified: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
+    """The schema of the files so far, widened by that of the file `name`."""
+    one, other = unified, schema
+    try:
+        for index, field in enumerate(unified):
+            at = schema.get_field_index(field.name)
+            if at < 0 or field.type == schema.field(at).type:
+                continue
+            types = field.type, schema.field(at).type
+            if any(map(pa.types.is_decimal, types)) and any(map(_is_binary_number, types)):
+                raise pa.ArrowTypeError(f"{field.name} is {types[0]} and {types[1]}")
+            one = one.set(index, field.with_type(_plain(types[0])))
+            other = other.set(at, schema.field(at).with_type(_plain(types[1])))
+        return pa.unify_schemas([one, other], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise KumoDataError(
+            f"The partition files do not fit together: {name} has a column of another type than the files "
+            f"before it.\n{error}"
+        ) from None
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    """The type of the values where they are encoded or laid out in a way of their own."""
+    if isinstance(type_, pa.DictionaryType):
+        return type_.value_type
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(type_) else type_
+
+
+def _is_binary_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_)
+
+
+def _metadata(first: pa.Schema, unified: pa.Schema) -> dict[Any, Any] | None:
+    """The metadata of the first file; what pandas noted there of a column must not narrow it again."""
+    metadata: dict[Any, Any] = dict(first.metadata or {})
+    if b"pandas" in metadata:
+        noted = json.loads(metadata[b"pandas"])
+        same = {field.name for field in first if field.type == unified.field(field.name).type}
+        for column in noted["columns"]:
+            if column["field_name"] not in same:
+                column |= {"pandas_type": "object", "numpy_type": "object", "metadata": None}
+        metadata[b"pandas"] = json.dumps(noted).encode()
+    return metadata or None
+
+
+def _cast(column: Any, field: pa.Field[Any]) -> Any:
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise KumoDataError(
+            f"The partition files do not fit together: a value of {field.name} does not fit into "
+            f"{field.type}, which the column is in another file.\n{error}"
+        ) from None
