@@ -1,4 +1,4 @@
-"""What the commands that ask Kumo share: how they connect, fail and print."""
+"""What the commands that call Kumo share: connecting, errors and printing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tabulate import DataRow, TableFormat, tabulate
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoError
 
-# Somebody waits at the terminal, and can call again.
+# Short: a person waits at the terminal, and can call again.
 REQUEST_TIMEOUT = 30.0
 REQUEST_MAX_RETRIES = 2
 
@@ -25,10 +25,10 @@ _PLAIN = TableFormat(None, None, None, None, _ROW, _ROW, padding=0, with_header_
 
 
 def asks_kumo(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command its connection as first argument, and let it fail as a command does.
+    """Pass a command the client as its first argument, and turn errors into exit codes.
 
-    Kumo's errors are told in one or a few lines on stderr and exit with 1; a connection that cannot be
-    made from what is given, with 2.
+    An error of Kumo is printed to stderr, without a traceback, and exits with 1. A connection that is
+    not fully specified exits with 2.
     """
 
     @click.option("--url", metavar="URL", help="The API's address, instead of KUMO_API_ENDPOINT.")
@@ -39,7 +39,7 @@ def asks_kumo(command: Callable[..., None]) -> Callable[..., None]:
         *args: Any, url: str | None, group: str | None, project: str | None, **options: Any
     ) -> None:
         if not os.getenv("KUMO_API_KEY"):
-            # Not an option: the arguments of a process are there for everybody on the machine to see.
+            # Not an option: everybody on the machine can see the arguments of a process.
             raise click.UsageError(
                 "There is no Kumo API key: set the environment variable KUMO_API_KEY."
             )
@@ -114,7 +114,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value as people read it, in one line."""
+    """A value for people, in one line."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -126,12 +126,12 @@ def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         pairs: Mapping[Any, Any] = value
         return " ".join(f"{key}={shown(item)}" for key, item in pairs.items())
-    # Whoever can name a job could write to the terminal otherwise.
+    # Else the name of a job could send control characters to the terminal.
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags that people and Dagster have set, without those that the server adds."""
+    """The tags without those that the server adds."""
     return {key: value for key, value in tags.items() if key not in _SERVER_TAGS}
 
 

@@ -1,4 +1,4 @@
-"""`dagster-kumo check`: whether Kumo answers, and to whom."""
+"""`dagster-kumo check`: does Kumo accept the key?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dagster_kumo.cli.asking import as_json_option, asks_kumo, print_facts, prin
 @as_json_option
 @asks_kumo
 def check(client: KumoClient, *, as_json: bool) -> None:
-    """Ask Kumo whether it accepts the key, and which groups and projects it opens."""
+    """Check the API key, and list its groups and projects."""
     groups = client.list_groups()
     if groups is None or click.get_current_context().params["group"]:
         client.check()
@@ -33,7 +33,7 @@ def check(client: KumoClient, *, as_json: bool) -> None:
         return
     facts = {"deployment": client.url, "API key": "accepted"}
     if groups is not None and not groups:
-        facts["groups"] = "the key belongs to none: ask for one in Kumo"
+        facts["groups"] = "none: ask in Kumo to be added to one"
     for group, names in projects.items():
         facts[f"group {group}"] = f"projects {', '.join(names)}" if names else "no projects"
     print_facts(facts)

@@ -81,7 +81,7 @@ def list_jobs(
 @as_json_option
 @asks_kumo
 def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
-    """Show what is known of a prediction job."""
+    """Show all details of a prediction job."""
     job = client.get_prediction_job(job_id)
     report = job.job_status_report
     facts: dict[str, Any] = {
@@ -159,10 +159,10 @@ def _row(job: BatchPredictionJobResource) -> dict[str, Any]:
 
 
 def _progress(client: KumoClient, job: BatchPredictionJobResource) -> float | None:
-    """What is done of the whole, 0 to 1, while the job runs."""
+    """The progress of a job, 0 to 1, while it runs."""
     if job.job_status_report.status != RUNNING:
         return None
     try:
         return client.get_prediction_progress(job.job_id, repeat=False).fraction
-    except KumoError:  # all else is known
+    except KumoError:  # show the rest
         return None

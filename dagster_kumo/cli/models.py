@@ -1,4 +1,4 @@
-"""`dagster-kumo models`: what there is to predict with."""
+"""`dagster-kumo models`: the models to predict with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dagster-kumo local`: the stand-in for Kumo, in a process of its own."""
+"""`dagster-kumo local`: the stand-in for Kumo, in its own process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _NEEDED = ("starlette", "uvicorn", "sklearn", "duckdb")
 
 
 @click.command()
-@click.option("--port", default=_DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--port", default=_DEFAULT_PORT, show_default=True, help="Port; 0 for a free one.")
 @click.option(
     "--data",
     default=Path(".kumo-local"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for jobs, prediction files and exports; a restart goes on with it.",
+    help="Folder for jobs, prediction files and exports. A restart continues with it.",
 )
 @click.option("--queue-seconds", default=2.0, show_default=True, help="How long a job is QUEUED.")
 @click.option("--run-seconds", default=6.0, show_default=True, help="How long a job is RUNNING.")
 @click.option(
     "--idle-timeout",
     default=0.0,
-    help="End after so many seconds without a call. By default it never ends by itself.",
+    help="Stop after so many seconds without a call. By default it does not stop by itself.",
 )
 def local(
     port: int, data: Path, queue_seconds: float, run_seconds: float, idle_timeout: float
@@ -51,7 +51,7 @@ def local(
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, end)
     if hasattr(signal, "pthread_sigmask"):
-        # Whoever started this may have had them blocked, which is inherited.
+        # The parent process may have blocked them, which is inherited.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     kumo = LocalKumo(data, port=port, queue_seconds=queue_seconds, run_seconds=run_seconds)
     try:
@@ -67,11 +67,11 @@ def local(
         click.echo("Training jobs:")
         for job in TRAINING_JOBS:
             click.echo(f"  {job.id:<36} {job.status:<8} {job.query.description.partition('?')[0]}?")
-        click.echo(f"Exports land in {kumo.data / 'exports'}")
-        click.echo("Ctrl-C ends it.")
+        click.echo(f"Exports are written to {kumo.data / 'exports'}")
+        click.echo("Press Ctrl-C to stop it.")
         while not ended.wait(1.0):
             if idle_timeout and kumo.idle_seconds > idle_timeout:
-                click.echo(f"Nobody has called for {idle_timeout:g} seconds: ending.")
+                click.echo(f"No call for {idle_timeout:g} seconds: stopping.")
                 break
     finally:
         kumo.stop()

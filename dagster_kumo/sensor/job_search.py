@@ -1,7 +1,7 @@
-"""Which prediction jobs there is news of since the last look: a search that goes on where it stopped.
+"""The search for prediction jobs that are new or have ended since the last tick.
 
-Kumo lists jobs newest first by their creation, and they end in any order. So the cursor keeps how far
-the list has been worked through, oldest first, and which jobs from before had not ended by then.
+Kumo lists jobs by creation, newest first, but jobs end in any order. So the cursor holds how far the
+list has been visited, oldest first, and which of the visited jobs had not ended.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dagster_kumo.api.errors import KumoAPIError, KumoError
 from dagster_kumo.api.records import BatchPredictionJobResource, UTCDatetime
 
 MOST_LISTED = 16 * LIST_LIMIT
-# A job may come into the list a little after a newer one: those of so long are looked for again.
+# A job may appear in the list a little after a newer one: look back this far.
 OVERLAP = timedelta(minutes=10)
-# What bounds the cursor. Where more are waiting, newer jobs are looked at when some of them have ended.
+# These bound the cursor. While more jobs wait, new jobs are not visited until some of them end.
 MOST_WAITING = 200
 MOST_SEEN = 500
-# A job that has not ended by then never will.
+# After that a job that has not ended is given up.
 LONGEST_WAIT = timedelta(days=30)
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=timezone.utc)
@@ -39,7 +39,7 @@ class JobNews:
 
     job_id: str
     is_settled: bool = True
-    """Whether nothing more is expected of the job: later ticks need not visit it."""
+    """Whether later ticks need not visit the job again."""
     run_requests: Sequence[dg.RunRequest] = ()
     materializations: Sequence[dg.AssetMaterialization] = ()
 
@@ -49,21 +49,21 @@ class JobNews:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far the search has come; a few kilobytes as text, whatever happens in Kumo."""
+    """How far the search has come. As text it takes a few kilobytes at most."""
 
     after: datetime
-    """Jobs created until then have been looked at."""
+    """All jobs created until then have been visited."""
     seen: Sequence[str] = ()
-    """Those created later that have been looked at as well."""
+    """Visited jobs that were created later."""
     waiting: Sequence[str] = ()
-    """Those looked at that had not ended, or could not be read; the longest untouched come first."""
+    """Visited jobs that had not ended or could not be read, least recently visited first."""
 
     @classmethod
     def from_text(cls, text: str) -> Cursor:
-        """Read what `to_text` wrote.
+        """The cursor that `to_text` wrote.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the text is not a cursor.
         """
         try:
             value = TypeAdapter(dict[str, Any]).validate_json(text)
@@ -73,7 +73,7 @@ class Cursor:
                 TypeAdapter(list[str]).validate_python(value["waiting"]),
             )
         except (ValidationError, KeyError):
-            raise ValueError("this is no cursor of a search for jobs") from None
+            raise ValueError("it is not a cursor of this sensor") from None
 
     def to_text(self) -> str:
         """The cursor as text."""
@@ -179,40 +179,40 @@ class JobSearch:
         return SearchResult(self._moved(listed, visited, waiting), news, error, ended_early)
 
     def _get(self, job_id: str) -> BatchPredictionJobResource | None:
-        """A job that is too old for the list; None when Kumo does not have it any more."""
+        """A job that is too old for the list; None if Kumo no longer has it."""
         try:
             return self._client.get_prediction_job(job_id)
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise
-            self._warn(f"Kumo does not have prediction job {job_id} any more.")
+            self._warn(f"Kumo no longer has prediction job {job_id}.")
             return None
 
     def _is_given_up(self, job: BatchPredictionJobResource) -> bool:
         if datetime.now(timezone.utc) - _created(job) < LONGEST_WAIT:
             return False
         self._warn(
-            f"Prediction job {job.job_id} has not ended in {LONGEST_WAIT.days} days, and is not looked "
-            "at any more."
+            f"Prediction job {job.job_id} has not ended in {LONGEST_WAIT.days} days. The sensor no longer "
+            "watches it."
         )
         return True
 
     def _listed(self) -> list[BatchPredictionJobResource]:
-        """The jobs since the cursor, and some before, oldest first."""
+        """The jobs since the cursor and some earlier ones, oldest first."""
         limit, before = LIST_LIMIT, -1
         while True:
             jobs = self._client.list_prediction_jobs(limit=limit)
             jobs.sort(key=lambda job: (_created(job), job.job_id))
             if len(jobs) == 0 or _created(jobs[0]) <= self._cursor.after:
                 return jobs
-            # As many as when fewer were asked for: that is all that this server lists.
+            # As many as for a lower limit: this server lists no more.
             is_cut_off = len(jobs) == before
             if len(jobs) < limit and not is_cut_off:
                 return jobs
             if is_cut_off or limit >= MOST_LISTED:
                 self._warn(
                     f"Kumo lists {len(jobs)} jobs, the oldest of {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
-                    "If there are older ones that are new, they are not looked at."
+                    "Older jobs are not found."
                 )
                 return jobs
             limit, before = limit * 4, len(jobs)

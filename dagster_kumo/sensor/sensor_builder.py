@@ -13,8 +13,8 @@ from dagster_kumo.sensor.tick import Tick
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
 DEFAULT_CALLS = 50
-FEWEST_CALLS = 10  # a few go to groups and lists before any job is looked at
-# Dagster gives a tick a minute, all in all.
+FEWEST_CALLS = 10  # groups and lists take a few before the first job
+# Dagster stops a tick after a minute.
 TICK_SECONDS = 30.0
 CALL_SECONDS = 20.0
 JOBS_PER_TICK = 100
@@ -34,28 +34,28 @@ def build_kumo_sensor(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dg.SensorDefinition:
-    """Make a sensor that finds prediction jobs which were launched outside Dagster and are done.
+    """Make a sensor that finds finished prediction jobs which were launched outside Dagster.
 
-    Each job of the assets' models shows up once: as a materialization of the partition that it
-    predicted for, or, with `deliver=True`, by a run that brings its data. What Dagster launched itself
-    is left alone, and so is a job that a materialization names already.
+    It handles each job of the assets' models once. It records a materialization of the partition that
+    the job predicted for, or, with `deliver=True`, requests a run that stores the job's data. It skips
+    jobs that Dagster launched, and jobs that a materialization already names.
 
     Args:
-        assets: what `build_kumo_assets_definitions` or `@kumo_assets` made, of one model or several.
+        assets: what `build_kumo_assets_definitions` or `@kumo_assets` made, for one or several models.
         name: the sensor's name.
-        deliver: whether to request a run that brings the data of each job to the I/O manager. Without,
-            the materialization is recorded and the data stay with Kumo.
-        lookback: how far back the first tick looks, by when jobs were launched.
-        max_calls_per_tick: how many calls to Kumo's API a tick makes at most, 10 or more; the next
-            tick goes on.
+        deliver: whether to request a run that passes the data of each job to the I/O manager. If not,
+            the sensor records a materialization, and the data stay with Kumo.
+        lookback: how old jobs may be at the first tick, by the time of their launch.
+        max_calls_per_tick: how many calls to Kumo's API a tick makes at most, 10 or more. The next tick
+            continues.
         resource_key: the key of the `KumoResource`.
-        minimum_interval_seconds: how long to wait between two ticks; by default as Dagster has it.
-        default_status: whether it runs as soon as it is deployed; by default it is switched on by hand.
-        description: what Dagit shows; says what the sensor does by default.
+        minimum_interval_seconds: the least time between two ticks, by default Dagster's.
+        default_status: whether the sensor runs as soon as it is deployed. By default you switch it on.
+        description: what Dagit shows. By default it says what the sensor does.
         tags: tags of the sensor.
 
     Raises:
-        ValueError: none of the assets are outputs of a model, or fewer calls than it takes.
+        ValueError: none of the assets is an output of a model, or `max_calls_per_tick` is too low.
 
     Examples:
         >>> from dagster_kumo import BatchPrediction, build_kumo_assets_definitions
@@ -112,7 +112,9 @@ def build_kumo_sensor(
 def _recorded(news: Sequence[JobNews]) -> str:
     """What a tick did, in a sentence."""
     if not news:
-        return "No prediction job of these models was launched outside Dagster and is newly done."
+        return (
+            "No prediction job of these models was launched outside Dagster and has newly finished."
+        )
     named = ", ".join(job.job_id for job in news[:JOBS_NAMED])
     more = len(news) - JOBS_NAMED
     return f"Recorded {named}{f' and {more} more' if more > 0 else ''}."
@@ -124,8 +126,8 @@ def _cursor(context: dg.SensorEvaluationContext, lookback: timedelta) -> Cursor:
             return Cursor.from_text(context.cursor)
         except ValueError as error:
             context.log.warning(
-                f"The cursor cannot be read ({error}): beginning {lookback} ago. What has been recorded "
-                "since then is not recorded again."
+                f"The cursor cannot be read ({error}). The search begins {lookback} ago. Jobs that are already "
+                "recorded are not recorded again."
             )
     return Cursor(datetime.now(timezone.utc) - lookback)
 

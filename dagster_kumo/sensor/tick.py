@@ -28,13 +28,13 @@ from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.sensor.job_search import JobNews
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
-# Newest materializations of one partition. More than one tick records, in case the cursor is lost.
+# Of one partition, the newest. If the cursor is lost, the jobs of the last tick are among them.
 MATERIALIZATIONS_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
 class _Match:
-    """Which outputs a job makes of which partition of some assets, and for which time."""
+    """The outputs and the partition of some assets that a job made, and the time it predicted for."""
 
     assets: WatchedAssets
     outputs: Sequence[OutputType]
@@ -48,7 +48,7 @@ class Tick:
     Args:
         context: the sensor's context.
         client: the connection, with the limits of a tick.
-        watched: the assets whose jobs are looked for.
+        watched: the assets whose jobs the sensor looks for.
         deliver: whether a job leads to a run that delivers it, or to a materialization.
     """
 
@@ -68,7 +68,7 @@ class Tick:
         self._tags_of_model = cache(self._model_tags)
 
     def visit(self, job: BatchPredictionJobResource) -> JobNews:
-        """What a job leads to. All of it or nothing: after an error the next tick visits it again."""
+        """What a job leads to. After an error the next tick visits the job again."""
         if is_launched_by_dagster(job):
             return JobNews(job.job_id)
         meant = [assets for assets in self._watched if self._is_meant(assets, job)]
@@ -99,7 +99,7 @@ class Tick:
             return {}
 
     def _match(self, assets: WatchedAssets, job: BatchPredictionJobResource) -> _Match:
-        """No outputs where the job does not fit the assets, or has been delivered."""
+        """A match without outputs if the job does not fit the assets, or is already recorded."""
         time = job.config.prediction_time
         try:
             check_entities(job, assets.prediction)
@@ -108,7 +108,7 @@ class Tick:
             partition_key = assets.partition_of(time)
         except KumoDataError as reason:
             name = next(iter(assets.outputs.values())).to_user_string()
-            self._context.log.info(f"Prediction job {job.job_id} is no {name}: {reason}.")
+            self._context.log.info(f"Prediction job {job.job_id} does not fit {name}: {reason}.")
             return _Match(assets, [])
         wanted: list[OutputType] = [
             output_type
@@ -120,7 +120,7 @@ class Tick:
     def _job_ids(self, key: dg.AssetKey, partition_key: str | None) -> set[str]:
         """The jobs that materializations name.
 
-        The cursor knows them too, but not after a crash between the two, or when it is reset.
+        The cursor alone is not enough: it may be reset, or a tick may crash before it is saved.
         """
         return set(
             materialized_job_ids(
@@ -134,7 +134,7 @@ class Tick:
         return [
             dg.AssetMaterialization(
                 match.assets.outputs[output_type],
-                description="Launched outside Dagster. The data are with Kumo.",
+                description="Launched outside Dagster. The data stay with Kumo.",
                 partition=match.partition_key,
                 metadata=job_metadata(
                     job,

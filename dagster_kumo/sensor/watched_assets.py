@@ -1,4 +1,4 @@
-"""Prediction jobs that were launched outside Dagster: whose they are, and what they predicted for."""
+"""The assets of a sensor: which model they use, and which partition a time belongs to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 @dataclass(frozen=True)
 class WatchedAssets:
-    """The outputs of one model, as their definition has them."""
+    """The outputs of one model, from their definition."""
 
     prediction: BatchPrediction
     outputs: Mapping[OutputType, dg.AssetKey]
@@ -26,7 +26,7 @@ class WatchedAssets:
 
     @classmethod
     def of(cls, assets_def: dg.AssetsDefinition) -> WatchedAssets | None:
-        """The outputs among some assets; None where `@kumo_assets` did not make them."""
+        """The outputs of a definition; None if `@kumo_assets` did not make it."""
         prediction = prediction_of(assets_def)
         if prediction is None:
             return None
@@ -39,7 +39,7 @@ class WatchedAssets:
 
     @property
     def have_times(self) -> bool:
-        """Whether each partition has an anchor time of its own, from which it can be told."""
+        """Whether a partition can be found by its anchor time."""
         has_windows = isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition)
         return has_windows and self.prediction.anchor is not None
 
@@ -53,9 +53,9 @@ class WatchedAssets:
             return None
         anchor = self.prediction.anchor
         if anchor is None or not isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
-            raise KumoDataError("which partition it is for does not follow from a time alone")
+            raise KumoDataError("its partition does not follow from a time alone")
         if predicted_for is None:
-            raise KumoDataError("it does not say which time it predicted for")
+            raise KumoDataError("it does not state the time that it predicted for")
         key = partition_at(self.partitions_def, anchor, predicted_for)
         if key is None:
             raise KumoDataError(

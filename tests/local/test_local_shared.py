@@ -134,7 +134,7 @@ def test_the_command_line(tmp_path):
     lines = []
     for line in process.stdout:
         lines.append(line.strip())
-        if line.startswith("Ctrl-C"):
+        if line.startswith("Press Ctrl-C"):
             break
     text = "\n".join(lines)
     assert "NOT Kumo" in text

@@ -298,7 +298,7 @@ def test_a_job_that_falls_on_no_partition_is_told_of_once(
     capfd.readouterr()
     watch.tick()
     told = capfd.readouterr().err
-    assert f"Prediction job {job_id} is no purchase/predictions" in told
+    assert f"Prediction job {job_id} does not fit purchase/predictions" in told
     assert why in told
     watch.tick()
     assert job_id not in capfd.readouterr().err
