@@ -145,12 +145,7 @@ class ArrowDataset(InputType):
     name = "pyarrow.dataset.Dataset"
 
     def load(self, stored: Predictions, columns: Columns) -> Any:
-        import pyarrow as pa
-
-        dataset = stored.to_dataset()
-        if columns is None:
-            return dataset
-        return dataset.replace_schema(pa.schema([dataset.schema.field(name) for name in columns]))
+        return stored.to_dataset(columns)
 
 
 class PolarsFrame(InputType):
@@ -168,12 +163,16 @@ class PolarsLazyFrame(InputType):
     def load(self, stored: Predictions, columns: Columns) -> Any:
         import polars as pl
 
-        paths = _local_paths(stored)
+        paths = _paths_on_disk(stored)
         if paths is not None:
             lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
         else:
             lazy = pl.scan_pyarrow_dataset(stored.to_dataset())
-        return lazy if columns is None else lazy.select(list(columns))
+        if columns is None:
+            return lazy
+        # By position: polars takes names such as "*" and "^x.*$" for patterns.
+        names = stored.schema.names
+        return lazy.select(pl.nth(*map(names.index, stored.schema_of(columns).names)))
 
 
 class DuckDBRelation(InputType):
@@ -184,16 +183,17 @@ class DuckDBRelation(InputType):
 
         # DuckDB's default connection: relations of several inputs can be joined, and duckdb.sql()
         # finds them by the names of Python's variables.
-        paths = _local_paths(stored)
+        paths = _paths_on_disk(stored)
         if paths is not None:
             relation = duckdb.read_parquet(
-                [glob.escape(path) for path in paths], union_by_name=True, hive_partitioning=False
+                [glob.escape(path) for path in paths], hive_partitioning=False
             )
         else:
             relation = duckdb.from_arrow(stored.to_dataset())
         if columns is None:
             return relation
-        return relation.select(*(duckdb.ColumnExpression(name) for name in columns))
+        quoted = [name.replace('"', '""') for name in stored.schema_of(columns).names]
+        return relation.select(*(duckdb.SQLExpression(f'"{name}"') for name in quoted))
 
 
 class DaskFrame(InputType):
@@ -245,10 +245,13 @@ def input_type(kind: Any) -> InputType:
     )
 
 
-def _local_paths(stored: Predictions) -> list[str] | None:
-    """Where the files are on this machine, for engines with a reader of their own; None: elsewhere."""
+def _paths_on_disk(stored: Predictions) -> list[str] | None:
+    """Where the files are, if an engine's own reader can read them all by one schema.
+
+    None where they are elsewhere, and where they do not agree: Arrow's dataset then reads them by the
+    schema that all inputs share.
+    """
     from dagster_kumo.predictions.files import StoredFile
 
-    if stored.files and all(isinstance(f, StoredFile) and f.is_local for f in stored.files):
-        return stored.paths
-    return None
+    local = all(isinstance(file, StoredFile) and file.is_local for file in stored.files)
+    return stored.paths if local and stored.files_agree else None

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 import textwrap
+from decimal import Decimal
 
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from upath import UPath
 
-from dagster_kumo import Predictions
+from dagster_kumo import KumoDataError, Predictions
 from dagster_kumo.io_manager.input_types import input_type
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
 
 TABLES = [pa.table({"x": [1, 2], "y": ["a", "b"]}), pa.table({"x": [3], "y": ["c"]})]
+noon = dt.datetime(2026, 11, 24, 12)
+noon_utc = noon.replace(tzinfo=dt.timezone.utc)
+day = noon.date()
 WHOLE = pa.concat_tables(TABLES)
 
 
@@ -62,6 +68,106 @@ def test_polars_frames(stored, annotation, columns):
     frame = input_type(annotation).load(stored, columns)
     assert isinstance(frame, annotation)
     assert frame.lazy().collect().equals(pl.from_arrow(WHOLE.select(columns or ["x", "y"])))
+
+
+# Files that do not agree, and names that are patterns elsewhere. What is read here as a table is read
+# in the same way with and without `columns`, on a disk and elsewhere.
+
+ENGINES = {
+    "polars.DataFrame": (pl.DataFrame, lambda frame: frame.to_arrow()),
+    "polars.LazyFrame": (pl.LazyFrame, lambda frame: frame.collect().to_arrow()),
+    "duckdb": (duckdb.DuckDBPyRelation, lambda relation: relation.to_arrow_table()),
+    "dataset": (ds.Dataset, lambda dataset: dataset.to_table()),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def read(request):
+    """Loads an input of one kind and reads it as rows."""
+    annotation, as_table = ENGINES[request.param]
+    return lambda stored, columns: as_table(
+        input_type(annotation).load(stored, columns)
+    ).to_pylist()
+
+
+@pytest.fixture(params=["disk", "memory"])
+def keep(request, tmp_path):
+    """Keeps tables in files, one each."""
+
+    def keep(*tables):
+        if request.param == "disk":
+            return write_files(tmp_path, tables)
+        files = [UPath(f"memory://{tmp_path.name}/{i}.parquet") for i in range(len(tables))]
+        for path, table in zip(files, tables, strict=True):
+            path.write_bytes(parquet_bytes(table))
+        return Predictions([StoredFile(path) for path in files])
+
+    return keep
+
+
+OLD, NEW = pa.table({"x": [1], "z": pa.nulls(1)}), pa.table({"y": ["new"], "x": [0.5], "z": ["z"]})
+
+
+@pytest.mark.parametrize("columns", [None, ["x", "y"], ["y"], ["z", "y"]], ids=str)
+@pytest.mark.parametrize("tables", [[OLD, NEW], [NEW, OLD]], ids=["later", "gone"])
+def test_files_that_do_not_agree_are_read_by_one_schema(keep, read, tables, columns):
+    found = read(keep(*tables), columns)
+    expected = [{"x": None, "y": None, "z": None, **row} for t in tables for row in t.to_pylist()]
+    assert found == [{name: row[name] for name in columns or row} for row in expected]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ([1], ["a"]),
+        ([True], [7]),
+        ([0.5], [Decimal("2.25")]),
+        ([day], [noon]),
+        ([noon], [noon_utc]),
+    ],
+    ids=["text", "bool", "decimal", "date", "zone"],
+)
+def test_files_that_cannot_be_one_are_a_data_error(keep, read, values):
+    with pytest.raises(KumoDataError, match="do not fit together"):
+        read(keep(*(pa.table({"x": value}) for value in values)), None)
+
+
+def test_an_integer_that_no_float_holds_is_not_rounded(keep, read):
+    with pytest.raises(Exception, match="9007199254740993"):
+        read(keep(pa.table({"x": [2**53 + 1]}), pa.table({"x": [0.5]})), None)
+
+
+NAMES = [
+    "*",
+    "^x.*$",
+    "xx",
+    "a.b",
+    "a b",
+    'q"x',
+    "q'x",
+    "b`c",
+    "select",
+    "ü",
+    "x,y",
+    "COLUMNS('x')",
+]
+
+
+@pytest.mark.parametrize("disagree", [False, True])
+def test_a_name_is_taken_literally(keep, read, disagree):
+    tables = [pa.table({name: [f"{name}/{n}"] for name in NAMES}) for n in range(2)]
+    tables[1] = tables[1].append_column("later", pa.nulls(1)) if disagree else tables[1]
+    stored = keep(*tables)
+    for names in ([name] for name in NAMES):
+        assert read(stored, names) == [{names[0]: f"{names[0]}/{n}"} for n in range(2)]
+    assert list(read(stored, NAMES[::-1])[0]) == NAMES[::-1]
+
+
+@pytest.mark.parametrize("columns", [["nope"], ["x", "nope"], ["x", "*"]], ids=str)
+def test_a_column_that_no_file_has_is_a_data_error_at_once(keep, columns):
+    for annotation, _ in ENGINES.values():
+        with pytest.raises(KumoDataError, match=r"no column (nope|\*); there are: x"):
+            input_type(annotation).load(keep(pa.table({"x": [1]})), columns)
 
 
 @pytest.mark.parametrize("annotation", ["DataFrame", "LazyFrame"])
