@@ -22,10 +22,8 @@ from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, export_metadata, target_entry
 from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import materialize_each
-from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
-from dagster_kumo.jobs.export import ArtifactExportJob
 
 PARTITION_KEY = "{partition_key}"
 """In a table's name, the partition of the asset. (`{PARTITION}` is Kumo's own: a part's name.)"""
@@ -67,7 +65,8 @@ class ExportRun:
         self._context = context
         self._settings = settings
         self._client = settings.client
-        self._jobs = RunJobs(context, settings.cancel_on_termination)
+        self._keys = context.partition_keys if context.assets_def.partitions_def else [None]
+        self._jobs = RunJobs(context, settings, brief=len(self._keys) > 1)
         self._predictions = predictions
         self._connector = connector
         self._table_name = table_name
@@ -78,12 +77,11 @@ class ExportRun:
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Export the partitions of the run, and yield the result when all is written."""
         context = self._context
-        keys = context.partition_keys if context.assets_def.partitions_def else [None]
-        for key in keys:  # refused before anything is sent
+        for key in self._keys:  # refused before anything is sent
             self._output(key)
         with self._jobs.cancel_jobs_on_termination():
-            if len(keys) == 1:
-                metadata = self._export(keys[0])
+            if len(self._keys) == 1:
+                metadata = self._export(self._keys[0])
                 version = dg.DataVersion(metadata[JOB_ID_METADATA])
                 yield dg.MaterializeResult(metadata=metadata, data_version=version)
             else:
@@ -100,19 +98,8 @@ class ExportRun:
         launch = ExportLaunch(
             self._client, self._context, partition_key, job_id=job_id, output=output, target=target
         )
-        with self._jobs.track(launch):
-            export_id = launch.run()
-            does = "Attached to" if launch.attached else "Launched"
-            self._context.log.info(
-                f"{does} export job {export_id}: the {self._output_type} of {job_id} to {target}"
-            )
-            brief = len(self._context.partition_keys) > 1 if partition_key else False
-            log = ProgressLog(self._context, f"Export job {export_id}", brief=brief)
-            ArtifactExportJob(export_id, self._client).result(
-                poll_interval=self._settings.poll_interval,
-                timeout=self._settings.poll_timeout,
-                on_look=self._jobs.interruptible(log),
-            )
+        about = f": the {self._output_type} of {job_id} to {target}"
+        export_id = self._jobs.finish(launch, about)
         return export_metadata(
             export_job_id=export_id,
             job_id=job_id,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -15,11 +14,10 @@ import dagster as dg
 from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.execution.adopted_job import AdoptedJob
 from dagster_kumo.execution.anchor_check import check_launched_job
-from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, job_metadata, table_metadata
 from dagster_kumo.execution.partitions.anchor_time import said_time
-from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
+from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
 from dagster_kumo.execution.prediction_tables import (
     GeneratedTable,
@@ -28,12 +26,10 @@ from dagster_kumo.execution.prediction_tables import (
     row_count,
     table_request,
 )
-from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
-from dagster_kumo.jobs.prediction_table import PredictionTableJob
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.predictions.predictions import Expectation, Predictions
 
 T = TypeVar("T")
@@ -42,6 +38,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Done:
     result: BatchPredictionJobResult
+    table: GeneratedTable | None
     seconds: float
 
 
@@ -70,7 +67,10 @@ class PredictionRun:
         self._definition = definition
         self._model = model
         self._adopted = adopted
-        self._jobs = RunJobs(context, settings.cancel_on_termination)
+        brief = definition.several_partitions is not None
+        self._jobs = RunJobs(context, settings, brief=brief)
+        self._tables: dict[str | None, GeneratedTable] = {}
+        self._tables_failed: Mapping[str, Exception] = {}
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Make what is selected, all partitions, and yield it asset by asset.
@@ -79,27 +79,21 @@ class PredictionRun:
         """
         definition = self._definition
         with self._jobs.cancel_jobs_on_termination():
-            tables: dict[str | None, GeneratedTable] = {}
-            if self._adopted is not None:
-                if self._adopted.table is not None:
-                    tables[definition.partition_keys[0]] = self._adopted.table
-            elif definition.table is not None and definition.makes_table:
-                yield self._make_tables(definition.table, tables)
-            elif definition.table is not None:
-                for key in definition.partition_keys:
-                    tables[key] = self._materialized_table(definition.table, key)
+            if definition.table is not None and definition.makes_table:
+                try:
+                    yield self._make_tables(definition.table)
+                except KumoPartitionsError as error:
+                    self._tables_failed = error.failed
+                    if not definition.outputs or error.not_begun:
+                        raise
             if definition.outputs:
-                yield from self._make_outputs(tables)
+                yield from self._make_outputs()
 
-    def _make_tables(
-        self, asset_key: dg.AssetKey, tables: dict[str | None, GeneratedTable]
-    ) -> dg.MaterializeResult[Any]:
-        """Make the prediction tables, all of which are added to `tables`."""
-
+    def _make_tables(self, asset_key: dg.AssetKey) -> dg.MaterializeResult[Any]:
         def make(key: str | None) -> dict[str, Any]:
             started = time.monotonic()
-            tables[key] = self._make_table(asset_key, key)
-            return self._table_metadata(tables[key], time.monotonic() - started)
+            table = self._tables[key] = self._make_table(asset_key, key)
+            return self._table_metadata(table, time.monotonic() - started)
 
         keys = self._definition.several_partitions
         if keys is not None:
@@ -109,23 +103,11 @@ class PredictionRun:
             asset_key=asset_key, metadata=metadata, data_version=_data_version(metadata)
         )
 
-    def _make_outputs(
-        self, tables: Mapping[str | None, GeneratedTable]
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        def predict(key: str | None) -> _Done:
-            if (adopted := self._adopted) is not None:
-                self._context.log.info(
-                    f"Delivering prediction job {adopted.result.id}, which is done: the run's tag names it"
-                )
-                return _Done(adopted.result, adopted.seconds)
-            started = time.monotonic()
-            result = self._predict(key, tables.get(key))
-            return _Done(result, time.monotonic() - started)
-
+    def _make_outputs(self) -> Iterator[dg.MaterializeResult[Any]]:
         def describe(
             output_type: OutputType, key: str | None, done: _Done
         ) -> tuple[Predictions, dict[str, Any]]:
-            output = self._output(done.result, output_type, key, tables.get(key))
+            output = self._output(done, output_type, key)
             metadata = job_metadata(
                 done.result.get(),
                 output.provenance,
@@ -138,7 +120,7 @@ class PredictionRun:
         keys = self._definition.several_partitions
         if keys is None:
             (key,) = self._definition.partition_keys
-            done = predict(key)
+            done = self._finished_job(key)
             for output_type, asset_key in outputs:
                 output, metadata = describe(output_type, key, done)
                 version = _data_version(metadata)
@@ -146,7 +128,7 @@ class PredictionRun:
                     asset_key=asset_key, metadata=metadata, data_version=version, value=output
                 )
         else:
-            all_done = self._at_once(keys, predict)
+            all_done = self._at_once(keys, self._finished_job)
             for output_type, asset_key in outputs:
                 value = PartitionOutputs(all_done, partial(describe, output_type), self._jobs)
                 yield dg.MaterializeResult(asset_key=asset_key, value=value)
@@ -168,21 +150,33 @@ class PredictionRun:
             table=asset_key,
             outputs=list(self._definition.outputs.values()),
         )
-        with self._launched(launch, _for(anchor_time)) as job_id:
-            PredictionTableJob(job_id, self._client).result(
-                poll_interval=self._settings.poll_interval,
-                timeout=self._settings.poll_timeout,
-                on_look=self._jobs.interruptible(self._log(f"Prediction table job {job_id}")),
-            )
+        job_id = self._jobs.finish(launch, _for(anchor_time))
         return checked_table(self._client, job_id, anchor_time)
 
-    def _materialized_table(
-        self, asset_key: dg.AssetKey, partition_key: str | None
-    ) -> GeneratedTable:
+    def _finished_job(self, partition_key: str | None) -> _Done:
+        """The job of a partition: launched and waited for, or the one that the run is to deliver."""
+        if (adopted := self._adopted) is not None:
+            self._context.log.info(
+                f"Delivering prediction job {adopted.result.id}, which is done: the run's tag names it"
+            )
+            return _Done(adopted.result, adopted.table, adopted.seconds)
+        started = time.monotonic()
+        table = self._table(partition_key)
+        result = self._predict(partition_key, table)
+        return _Done(result, table, time.monotonic() - started)
+
+    def _table(self, partition_key: str | None) -> GeneratedTable | None:
+        """The prediction table of a partition: made by this run, or materialized before."""
+        if partition_key in self._tables:
+            return self._tables[partition_key]
+        if partition_key is not None and partition_key in self._tables_failed:
+            raise self._tables_failed[partition_key]
+        if self._definition.table is None:
+            return None
         return materialized_table(
             self._client,
             self._context.instance,
-            asset_key,
+            self._definition.table,
             partition_key,
             model=self._model,
             anchor_time=self._definition.anchor_time(partition_key),
@@ -205,15 +199,8 @@ class PredictionRun:
             partition_key,
             outputs=list(self._definition.outputs.values()),
         )
-        about = f"{_for(prediction_time)}, model {self._model.job_id}"
-        with self._launched(launch, about) as job_id:
-            log = self._log(f"Prediction job {job_id}")
-            result = BatchPredictionJob(job_id, self._client).result(
-                poll_interval=self._settings.poll_interval,
-                timeout=self._settings.poll_timeout,
-                on_look=log,
-                on_progress=log.on_progress,
-            )
+        job_id = self._jobs.finish(launch, f"{_for(prediction_time)}, model {self._model.job_id}")
+        result = BatchPredictionJobResult(job_id, self._client)
         stated = result.get().config.prediction_time
         check_launched_job(job_id, stated=stated, asked=request.prediction_time)
         if self._definition.several_partitions is None:
@@ -221,32 +208,13 @@ class PredictionRun:
             self._context.log.info(f"Predicted for {entities:,} entities: {result.tracking_url}")
         return result
 
-    @contextmanager
-    def _launched(self, launch: Launch, about: str) -> Generator[str, None, None]:
-        """Attach to a job or launch it, and let it end with the run while the block waits for it."""
-        with self._jobs.track(launch):
-            job_id = launch.run()
-            done = "Attached to" if launch.attached else "Launched"
-            self._context.log.info(f"{done} {launch.kind} {job_id}{about}")
-            for warning in launch.warnings:
-                self._context.log.warning(f"Kumo warns of {job_id}: {warning}")
-            yield job_id
-
-    def _log(self, job: str) -> ProgressLog:
-        return ProgressLog(
-            self._context, job, brief=self._definition.several_partitions is not None
-        )
-
     # Results
 
     def _output(
-        self,
-        result: BatchPredictionJobResult,
-        output_type: OutputType,
-        partition_key: str | None,
-        table: GeneratedTable | None,
+        self, done: _Done, output_type: OutputType, partition_key: str | None
     ) -> Predictions:
         """An output, and the time that the I/O manager expects its data to be for."""
+        result, table = done.result, done.table
         output = result.predictions() if output_type == "predictions" else result.embeddings()
         assert output.provenance is not None
         stated = table.anchor_time if table else output.provenance.prediction_time
@@ -268,7 +236,7 @@ class PredictionRun:
         rows = None
         try:
             rows = row_count(self._client, table.job_id)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the table stands
+        except Exception as error:  # noqa: BLE001 - the table is made: its metadata must not fail the asset
             self._context.log.warning(
                 f"How many rows prediction table {table.job_id} has is not known: {error}"
             )

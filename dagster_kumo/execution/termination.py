@@ -1,21 +1,21 @@
-"""What becomes of the Kumo jobs when the run that waits for them is terminated."""
+"""The Kumo jobs of a run: waited for, and cancelled or left when the run is terminated."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import JobStatusReport
+from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.identity import is_over_its_time, status_of_run
-from dagster_kumo.execution.settings import CancelOnTermination
-
-if TYPE_CHECKING:
-    from dagster_kumo.execution.launch.base import Launch
+from dagster_kumo.execution.progress_log import ProgressLog
+from dagster_kumo.execution.settings import RunSettings
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
 
 OnLook = Callable[[JobStatusReport], None]
 
@@ -30,9 +30,12 @@ class RunJobs:
     written while jobs go on says so by `cancel_jobs_on_termination` as well.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, policy: CancelOnTermination) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, settings: RunSettings, *, brief: bool
+    ) -> None:
         self._context = context
-        self._policy = policy
+        self._settings = settings
+        self._brief = brief
         self._waited_for: list[Launch] = []
         self._ended = threading.Event()
 
@@ -46,6 +49,33 @@ class RunJobs:
         except BaseException:
             self._end()
             raise
+
+    def finish(self, launch: Launch, about: str) -> str:
+        """Attach to a job or launch it, log how it gets on, and wait until it is done: its id.
+
+        Raises:
+            KumoJobFailedError: the job ended FAILED or CANCELLED.
+            KumoTimeoutError: it takes longer than `poll_timeout`; it goes on.
+        """
+        with self.track(launch):
+            job_id = launch.run()
+            done = "Attached to" if launch.attached else "Launched"
+            self._context.log.info(f"{done} {launch.kind} {job_id}{about}")
+            for warning in launch.warnings:
+                self._context.log.warning(f"Kumo warns of {job_id}: {warning}")
+            log = ProgressLog(
+                self._context, f"{launch.kind.capitalize()} {job_id}", brief=self._brief
+            )
+            job = launch.job(job_id)
+            how: dict[str, Any] = {
+                "poll_interval": self._settings.poll_interval,
+                "timeout": self._settings.poll_timeout,
+                "on_look": self.interruptible(log),
+            }
+            if isinstance(job, BatchPredictionJob):
+                how["on_progress"] = log.on_progress
+            job.result(**how)
+        return job_id
 
     @contextmanager
     def track(self, launch: Launch) -> Generator[None, None, None]:
@@ -100,8 +130,8 @@ class RunJobs:
 
         A run that Dagster ends by its own time limit has the status of a user's terminate.
         """
-        if self._policy != "user":
-            return self._policy == "always"
+        if self._settings.cancel_on_termination != "user":
+            return self._settings.cancel_on_termination == "always"
         terminated = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
         status = status_of_run(self._context)
         return status in terminated and not is_over_its_time(self._context)

@@ -191,6 +191,7 @@ def metadata_of_logged(
 
 
 LISTED = r"/get_prediction_df_urls$"
+TABLES = r"/genpredtable_jobs$"
 EMBEDDINGS_LISTED = r"/get_embedding_df_urls$"
 
 
@@ -303,6 +304,29 @@ def test_prediction_tables_and_exports_of_a_range_run_at_once_too(
         table = metadata_of(run, TABLE, partition)["dagster-kumo/job_id"]
         assert table == table_of[predicted_by]
         assert metadata_of(run, export.key, partition)["dagster-kumo/job_id"] == predicted_by
+
+
+def test_a_prediction_table_that_cannot_be_made_leaves_the_other_days_predicted(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    before = len(kumo.jobs)
+    outputs = assets(
+        prediction=BatchPrediction(training_job_id=PURCHASE, prediction_table="generate")
+    )
+    kumo.faults.answer(
+        422, body={"detail": "No data for that time."}, path=TABLES, method="POST", after=1
+    )
+
+    run = materialize([outputs], kumo, instance, tmp_path, max_concurrent_jobs=1)
+
+    found_class, message = error_of(run)
+    made = delivered(instance, run)
+    (bad_day,) = set(RANGE) - set(made)
+    assert found_class == KumoPartitionsError.__name__
+    assert f"{bad_day}: " in message
+    assert "No data for that time." in message
+    assert set(delivered(instance, run, TABLE)) == set(made)
+    assert len(launched(kumo, before)) == len(made)
 
 
 def test_an_export_that_fails_leaves_the_others_of_its_range(

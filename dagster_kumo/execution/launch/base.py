@@ -26,7 +26,10 @@ from dagster_kumo.api.records import (
 )
 from dagster_kumo.execution.launch.deliveries import delivered_before, materialized_job_ids
 from dagster_kumo.execution.launch.identity import launch_key, note_on_run
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
+from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
+from dagster_kumo.jobs.prediction_table import PredictionTableJob
 from dagster_kumo.jobs.tags import (
     ASSET_TAG,
     CODE_LOCATION_TAG,
@@ -113,7 +116,7 @@ class Launch(ABC):
         answered = answer.result() if answer is not None and not answer.exception() else None
         job_id = self._job_id or answered or self._find()
         if job_id is not None:
-            self._cancel(job_id)
+            self.job(job_id).cancel()
 
     def _launch_on_thread(self) -> str:
         """Launch on a thread of its own: an interrupt must not cut off the answer, which tells what
@@ -170,7 +173,8 @@ class Launch(ABC):
     def _create(self) -> str: ...
 
     @abstractmethod
-    def _cancel(self, job_id: str) -> object: ...
+    def job(self, job_id: str) -> BatchPredictionJob | PredictionTableJob | ArtifactExportJob:
+        """The job, to be waited for or cancelled."""
 
 
 class TaggedLaunch(Launch):
@@ -214,7 +218,7 @@ class TaggedLaunch(Launch):
             f"Another attempt launched {self.kind} {jobs[0]} at the same moment: attaching to it, and "
             f"cancelling {job_id}."
         )
-        self._cancel(job_id)
+        self.job(job_id).cancel()
         return jobs[0]
 
     def _own_tags(self) -> dict[str, str]:

@@ -123,5 +123,6 @@ class ExportLaunch(Launch):
     def _tag_job(self, value: str | None) -> None:
         self._client.update_prediction_job_tags(self._job_id_exported, {self._tag: value})
 
-    def _cancel(self, job_id: str) -> object:
-        return ArtifactExportJob(job_id, self._client).cancel()
+    def job(self, job_id: str) -> ArtifactExportJob:
+        """The export job."""
+        return ArtifactExportJob(job_id, self._client)

@@ -16,7 +16,8 @@ from dagster_kumo.api.records import (
 )
 from dagster_kumo.execution.launch.base import Find, TaggedLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, TABLE_JOB_ID_METADATA
-from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR
+from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR, BatchPredictionJob
+from dagster_kumo.jobs.prediction_table import PredictionTableJob
 
 
 class PredictionLaunch(TaggedLaunch):
@@ -62,8 +63,9 @@ class PredictionLaunch(TaggedLaunch):
     def _list(self, tags: Mapping[str, str]) -> Sequence[BatchPredictionJobResource]:
         return self._client.list_prediction_jobs(tags)
 
-    def _cancel(self, job_id: str) -> object:
-        return self._client.cancel_prediction_job(job_id)
+    def job(self, job_id: str) -> BatchPredictionJob:
+        """The prediction job."""
+        return BatchPredictionJob(job_id, self._client)
 
 
 class TableLaunch(TaggedLaunch):
@@ -106,5 +108,6 @@ class TableLaunch(TaggedLaunch):
     def _list(self, tags: Mapping[str, str]) -> Sequence[PredictionTableJobResource]:
         return self._client.list_prediction_table_jobs(tags)
 
-    def _cancel(self, job_id: str) -> object:
-        return self._client.cancel_prediction_table_job(job_id)
+    def job(self, job_id: str) -> PredictionTableJob:
+        """The prediction table job."""
+        return PredictionTableJob(job_id, self._client)
