@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,7 +16,8 @@ import click
 from tabulate import DataRow, TableFormat, tabulate
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoError
+from dagster_kumo.api.errors import KumoAPIError, KumoError
+from dagster_kumo.api.records import LIVE_STATUSES, TERMINAL_STATUSES
 
 # Short: a person waits at the terminal, and can call again.
 REQUEST_TIMEOUT = 30.0
@@ -43,6 +47,7 @@ def asks_kumo(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError(
                 "There is no Kumo API key: set the environment variable KUMO_API_KEY."
             )
+        client: KumoClient | None = None
         try:
             client = KumoClient(
                 url,
@@ -55,7 +60,11 @@ def asks_kumo(command: Callable[..., None]) -> Callable[..., None]:
         except ValueError as error:
             raise click.UsageError(_words(error)) from None
         except KumoError as error:
-            raise click.ClickException(_words(error)) from None
+            words = _words(error)
+            is_missing = isinstance(error, KumoAPIError) and error.status_code == 404
+            if is_missing and client is not None and not client.url.endswith("/api"):
+                words += f"\nDoes the address end in /api? It is {client.url}."
+            raise click.ClickException(words) from None
 
     return asking
 
@@ -90,7 +99,11 @@ tags_option = click.option(
     callback=_as_mapping,
     help="Only those with this tag; may be given several times.",
 )
-status_option = click.option("--status", help="Only those with this status, such as DONE.")
+status_option = click.option(
+    "--status",
+    type=click.Choice(sorted(LIVE_STATUSES | TERMINAL_STATUSES), case_sensitive=False),
+    help="Only those with this status.",
+)
 
 
 def print_json(value: Any) -> None:
@@ -99,11 +112,24 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, if_none: str) -> None:
-    """Print rows that all have the same columns, each in one line however long."""
+    """Print rows that all have the same columns. Empty columns are left out.
+
+    On a terminal that is too narrow, the last columns are left out, and named on stderr.
+    """
     if not rows:
         click.echo(if_none)
         return
-    _print_columns([list(rows[0]), *([shown(value) for value in row.values()] for row in rows)])
+    columns = [[name, *(shown(row[name]) for row in rows)] for name in rows[0]]
+    columns = [column for column in columns if any(column[1:])]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+    left_out: list[str] = []
+    while len(columns) > 1 and sum(max(map(len, c)) + 3 for c in columns) - 3 > width:
+        left_out.insert(0, columns.pop()[0])
+    _print_columns(list(zip(*columns, strict=True)))
+    if left_out:
+        click.echo(
+            f"The terminal is too narrow for: {', '.join(left_out)}. --json prints all.", err=True
+        )
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -118,7 +144,7 @@ def shown(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M %Z}"
+        return f"{value:%Y-%m-%d %H:%M:%S %Z}".replace(":00 ", " ", 1)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):

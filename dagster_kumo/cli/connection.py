@@ -14,7 +14,10 @@ from dagster_kumo.cli.asking import as_json_option, asks_kumo, print_facts, prin
 def check(client: KumoClient, *, as_json: bool) -> None:
     """Check the API key, and list its groups and projects."""
     groups = client.list_groups()
-    if groups is None or click.get_current_context().params["group"]:
+    options = click.get_current_context().params
+    if groups is None and (options["group"] or options["project"]):
+        raise click.UsageError("This deployment has no groups. Leave out --group and --project.")
+    if groups is None or options["group"]:
         client.check()
     projects = {
         group.display_name or group.id: [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoError
+from dagster_kumo.api.errors import KumoAPIError, KumoError
 from dagster_kumo.api.records import RUNNING, BatchPredictionJobResource
 from dagster_kumo.cli.asking import (
     as_json_option,
@@ -82,7 +83,7 @@ def list_jobs(
 @asks_kumo
 def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     """Show all details of a prediction job."""
-    job = client.get_prediction_job(job_id)
+    job = _job(client, job_id)
     report = job.job_status_report
     facts: dict[str, Any] = {
         **_row(job),
@@ -99,9 +100,26 @@ def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    tags = own_tags(facts.pop("tags"))
-    said = {name.replace("_", " "): value for name, value in facts.items()}
-    print_facts({**said, "outputs": ", ".join(facts["outputs"]), "tags": tags})
+    seconds = facts["duration_seconds"]
+    print_facts(
+        {
+            "job": job_id,
+            "status": facts["status"],
+            "stage": facts["stage"],
+            "progress": facts["progress"],
+            "reason": facts["reason"],
+            "model": facts["training_job_id"],
+            "predicts for": facts["prediction_time"],
+            "outputs": ", ".join(facts["outputs"]),
+            "entities": facts["num_entities_predicted"],
+            "created": facts["created_at"],
+            "started": facts["started_at"],
+            "ended": facts["ended_at"],
+            "duration": None if seconds is None else timedelta(seconds=round(seconds)),
+            "page": facts["tracking_url"],
+            "tags": own_tags(facts["tags"]),
+        }
+    )
 
 
 @jobs.command()
@@ -111,7 +129,7 @@ def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
 @asks_kumo
 def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None:
     """Cancel a prediction job."""
-    job = client.get_prediction_job(job_id)
+    job = _job(client, job_id)
     if job.job_status_report.is_terminal:
         raise click.ClickException(
             f"Prediction job {job_id} is {job.job_status_report.status}: there is nothing to cancel."
@@ -138,12 +156,24 @@ def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None
 @asks_kumo
 def url(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     """Print the address of a prediction job's page in Kumo."""
-    job = client.get_prediction_job(job_id)
+    job = _job(client, job_id)
     page = client.public_url(job.job_status_report.tracking_url)
     if as_json:
         print_json({"job_id": job_id, "tracking_url": page})
     else:
         click.echo(page)
+
+
+def _job(client: KumoClient, job_id: str) -> BatchPredictionJobResource:
+    try:
+        return client.get_prediction_job(job_id)
+    except KumoAPIError as error:
+        if error.status_code == 404 and job_id.startswith("trainingjob-"):
+            raise click.ClickException(
+                f"{job_id} is a training job, not a prediction job. To list training jobs: "
+                "dagster-kumo models"
+            ) from None
+        raise
 
 
 def _row(job: BatchPredictionJobResource) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from dagster_kumo.cli.asking import (
 )
 
 
-@click.command()
+@click.command(short_help="List training jobs: the models to predict with.")
 @tags_option
 @status_option
 @limit_option

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 _DEFAULT_PORT = 8765
-_NEEDED = ("starlette", "uvicorn", "sklearn", "duckdb")
+_SECONDS = click.FloatRange(min=0)
 
 
-@click.command()
-@click.option("--port", default=_DEFAULT_PORT, show_default=True, help="Port; 0 for a free one.")
+@click.command(short_help="Run a stand-in for Kumo on this machine.")
+@click.option(
+    "--port",
+    default=_DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port; 0 for a free one.",
+)
 @click.option(
     "--data",
     default=Path(".kumo-local"),
@@ -22,23 +27,30 @@ _NEEDED = ("starlette", "uvicorn", "sklearn", "duckdb")
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for jobs, prediction files and exports. A restart continues with it.",
 )
-@click.option("--queue-seconds", default=2.0, show_default=True, help="How long a job is QUEUED.")
-@click.option("--run-seconds", default=6.0, show_default=True, help="How long a job is RUNNING.")
+@click.option(
+    "--queue-seconds",
+    default=2.0,
+    show_default=True,
+    type=_SECONDS,
+    help="How long a job is QUEUED.",
+)
+@click.option(
+    "--run-seconds",
+    default=6.0,
+    show_default=True,
+    type=_SECONDS,
+    help="How long a job is RUNNING.",
+)
 @click.option(
     "--idle-timeout",
     default=0.0,
+    type=_SECONDS,
     help="Stop after so many seconds without a call. By default it does not stop by itself.",
 )
 def local(
     port: int, data: Path, queue_seconds: float, run_seconds: float, idle_timeout: float
 ) -> None:
     """Run a stand-in for the Kumo service on this machine (it is not Kumo)."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise click.ClickException(
-            f"The stand-in needs packages that are not installed ({', '.join(missing)}). "
-            "Install them with: pip install 'dagster-kumo[local]'"
-        )
     from dagster_kumo.local import LocalKumo
     from dagster_kumo.local.model.tasks import TRAINING_JOBS
 
@@ -56,7 +68,7 @@ def local(
     kumo = LocalKumo(data, port=port, queue_seconds=queue_seconds, run_seconds=run_seconds)
     try:
         kumo.start()
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     try:
         click.echo(

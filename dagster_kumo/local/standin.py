@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dagster_kumo.local.http.wire import RecordedRequest, Recorder
 
 _HOST = "127.0.0.1"
+_NEEDED = ("anyio", "duckdb", "sklearn", "starlette", "uvicorn")
 _START_SECONDS = 15.0
 _STOP_SECONDS = 5.0
 
@@ -121,9 +123,19 @@ class LocalKumo:
         )
 
     def start(self) -> LocalKumo:
-        """Start the server, and return self."""
+        """Start the server, and return self.
+
+        Raises:
+            ImportError: the extra `local` is not installed.
+            RuntimeError: the port is taken, or another stand-in serves the data folder.
+        """
         if self._running is not None:
             return self
+        if missing := [name for name in _NEEDED if find_spec(name) is None]:
+            raise ImportError(
+                f"The stand-in needs packages that are not installed ({', '.join(missing)}). "
+                "Install them with: pip install 'dagster-kumo[local]'"
+            )
         temporary = self._given_data is None
         data = self._given_data or Path(tempfile.mkdtemp(prefix="local-kumo-"))
         try:

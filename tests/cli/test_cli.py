@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,20 @@ def run_against(server: Any, *words: str, **options: Any) -> Result:
     result = CliRunner().invoke(main, words, env={**env, **options.pop("env", {})}, **options)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def on_terminal(server: LocalKumo, width: int, *words: str) -> tuple[list[str], str]:
+    """The lines that the installed command prints to a terminal of this width, and its stderr."""
+    terminal, child = pty.openpty()
+    script = Path(sys.executable).with_name("dagster-kumo")
+    env = {"KUMO_API_KEY": server.api_key, "KUMO_API_ENDPOINT": server.url, "COLUMNS": str(width)}
+    done = subprocess.run(
+        [script, *words], env={**os.environ, **env}, stdout=child, stderr=subprocess.PIPE, text=True
+    )
+    os.close(child)
+    with os.fdopen(terminal, "rb", buffering=0) as file:
+        printed = file.read(65536).decode()
+    return printed.splitlines(), done.stderr
 
 
 @pytest.fixture
@@ -131,6 +146,30 @@ def test_the_address_can_be_given(run: Run, kumo: LocalKumo) -> None:
     assert "The address of the Kumo API is like" in wrong.stderr
 
 
+def test_an_address_without_its_path_is_asked_about(run: Run, kumo: LocalKumo) -> None:
+    wrong = run("check", "--url", kumo.url.removesuffix("/api"))
+    assert wrong.exit_code == 1
+    assert "Does the address end in /api?" in wrong.stderr
+    missing = run("jobs", "show", "bp-job-none")
+    assert "/api?" not in missing.stderr
+
+
+def test_a_group_where_there_are_none_is_refused(run: Run) -> None:
+    for option in ("--group", "--project"):
+        wrong = run("check", option, "Analytics")
+        assert wrong.exit_code == 2
+        assert "has no groups" in wrong.stderr
+
+
+@pytest.mark.parametrize("words", [("--port", "99999"), ("--queue-seconds", "-1")])
+def test_numbers_of_the_stand_in_that_cannot_be_are_refused(words: tuple[str, str]) -> None:
+    assert CliRunner().invoke(main, ["local", *words]).exit_code == 2
+
+
+def test_the_help_cuts_no_summary(run: Run) -> None:
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]
+
+
 # models
 
 
@@ -169,6 +208,29 @@ def test_the_json_of_a_model_has_its_metrics(run: Run) -> None:
     assert model["query"] == "cdnow_spend"
 
 
+def test_a_status_is_one_that_kumo_has_in_any_case(run: Run) -> None:
+    assert table(run("models", "--status", "done")) == table(run("models", "--status", "DONE"))
+    wrong = run("jobs", "list", "--status", "nope")
+    assert wrong.exit_code == 2
+    assert "'running'" in wrong.stderr.lower()
+
+
+def test_a_narrow_terminal_gets_fewer_columns_in_one_line_each(run: Run, kumo: LocalKumo) -> None:
+    for width in (80, 120, 500):
+        lines, said = on_terminal(kumo, width, "models", "--tag", "use_case=purchase")
+        assert max(map(len, lines)) <= width
+        assert lines[0].startswith("training job")
+        assert ("tags. --json prints all" in said) is (width < 500)
+    assert "tags" in table(run("models"))[0]
+
+
+@pytest.mark.usefixtures("job_id")
+def test_columns_without_any_value_are_left_out(run: Run) -> None:
+    head, *_ = table(run("jobs", "list", "--tag", "team=growth"))
+    assert "created" in head
+    assert "partition" not in head
+
+
 @pytest.mark.parametrize("words", [("--tag", "spend"), ("--tag", "=x"), ("--limit", "0")])
 def test_wrong_filters_exit_with_two(run: Run, words: tuple[str, str]) -> None:
     assert run("models", *words).exit_code == 2
@@ -202,8 +264,9 @@ def test_a_job_is_shown_with_all_that_is_known(run: Run, job_id: str, kumo: Loca
     assert shown["duration_seconds"] > 0
     assert shown["tags"]["team"] == "growth"
     said = run("jobs", "show", job_id).stdout
-    assert f"tracking url             {kumo.url.removesuffix('/api')}/jobs/{job_id}\n" in said
-    assert "tags                     team=growth\n" in said
+    assert f"page           {kumo.url.removesuffix('/api')}/jobs/{job_id}\n" in said
+    assert "tags           team=growth\n" in said
+    assert "predicts for   2026-11-01 00:00 UTC\n" in said
 
 
 def test_why_a_job_failed_is_shown(
@@ -229,6 +292,7 @@ def test_a_job_that_is_not_there_exits_with_one(run: Run) -> None:
         assert result.exit_code == 1
         assert "Job bp-job-none was not found." in result.stderr
         assert "Traceback" not in result.output
+        assert "is a training job" in run("jobs", command, "trainingjob-none").stderr
 
 
 def test_cancelling_asks_first(slow_kumo: LocalKumo, queued: str) -> None:

@@ -152,9 +152,12 @@ def test_the_command_line(tmp_path):
 def test_the_command_line_says_what_is_missing(monkeypatch):
     from click.testing import CliRunner
 
-    from dagster_kumo.cli import main, stand_in
+    from dagster_kumo.cli import main
+    from dagster_kumo.local import standin
 
-    monkeypatch.setattr(stand_in, "find_spec", lambda name: None if name == "duckdb" else object())
+    monkeypatch.setattr(standin, "find_spec", lambda name: None if name == "duckdb" else object())
+    with pytest.raises(ImportError, match=r"duckdb.*pip install 'dagster-kumo\[local\]'"):
+        LocalKumo().start()
     result = CliRunner().invoke(main, ["local"])
     assert result.exit_code == 1
     assert "duckdb" in result.output
