@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
@@ -93,6 +93,21 @@ class Predictions:
     def __repr__(self) -> str:
         source = f"{self.output_type} of {self.job_id}" if self.provenance else "data"
         return f"<Predictions: {source}, {len(self)} partition files>"
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled where that would write keys or presigned urls to a disk.
+
+        Dagster's own I/O managers pickle what an asset returns.
+        """
+        from dagster_kumo.predictions.files import StoredFile
+
+        if all(isinstance(f, StoredFile) and not f.upath.storage_options for f in self._files):
+            return super().__reduce__()
+        raise TypeError(
+            f"{self!r} cannot be pickled: it holds what gives access to its files. Let KumoIOManager store "
+            'it: Definitions(resources={"kumo_io_manager": KumoIOManager(base_path=...)}), or hand on a '
+            "DataFrame, as .to_pandas() makes it."
+        )
 
     @property
     def job_id(self) -> str | None:

@@ -413,3 +413,36 @@ def test_without_statistics_the_rest_of_the_metadata_is_there(
     assert metadata["dagster/row_count"] == 23_570
     assert len(metadata["dagster-kumo/preview"].records) == 2
     assert "dagster-kumo/statistics" not in metadata
+
+
+def test_another_io_manager_does_not_pickle_what_gives_access(
+    kumo: LocalKumo, instance: dg.DagsterInstance, s3: dict[str, Any], tmp_path: Path
+) -> None:
+    """Dagster's own would write the API key, or the keys of a bucket, to its disk."""
+    pickling = dg.FilesystemIOManager(base_dir=str(tmp_path))
+    store = KumoIOManager(base_path=f"s3://{BUCKET}/{tmp_path.name}", storage_options=s3)
+
+    @dg.asset(io_manager_key="kumo_io_manager")
+    def table() -> pa.Table:
+        return pa.table({"a": [1]})
+
+    @dg.asset(ins={"table": dg.AssetIn(input_manager_key="kumo_io_manager")})
+    def handed_on(table: Predictions) -> Predictions:
+        return table
+
+    runs = [
+        (
+            [purchase_assets()],
+            {**resources(kumo, tmp_path), "kumo_io_manager": pickling},
+            {"partition_key": day(5)},
+        ),
+        ([table, handed_on], {"io_manager": pickling, "kumo_io_manager": store}, {}),
+    ]
+    for assets, given, options in runs:
+        run = dg.materialize(
+            assets, instance=instance, resources=given, raise_on_error=False, **options
+        )
+        assert "Let KumoIOManager store it" in error_of(run)[1]
+    written = b"".join((tmp_path / name).read_bytes() for name in files_below(tmp_path))
+    assert kumo.api_key.encode() not in written
+    assert b"endpoint_url" not in written
