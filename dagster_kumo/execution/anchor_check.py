@@ -8,7 +8,7 @@ prediction table, and the data itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.partitions.anchor_time import said_time
@@ -72,8 +72,9 @@ def check_table(job_id: str, *, stated: datetime | None, asked: datetime | None)
 def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
     """Refuse data for another time than the one that was asked for, or for an unknown time.
 
-    Data further from that time than the partition's own window is another partition's data.
-    Embeddings and queries that are not about time have no ANCHOR_TIMESTAMP: for them the job or its
+    It may be for a time before the one asked for, by up to the partition's own window: a server that
+    takes the latest time in its data finds it a little earlier. Anything older is another partition's
+    data, and anything later knows the future of this one. Embeddings and queries that are not about time have no ANCHOR_TIMESTAMP: for them the job or its
     table must have stated the time.
 
     Args:
@@ -97,8 +98,10 @@ def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
         raise KumoDataError(
             f"{asked} neither the job nor its {output.output_type} say for when it did. {refused}"
         )
+    time_asked = expected.anchor_time.astimezone(timezone.utc)  # a local time counts by the clock
+    earliest, latest = time_asked - expected.window, time_asked + _TOLERANCE
     for time in found or ():
-        if abs(time - expected.anchor_time) > expected.window:
+        if not earliest <= time <= latest:
             raise KumoDataError(f"{asked} its data is for {said_time(time)}. {refused}")
 
 

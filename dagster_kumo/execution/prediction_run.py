@@ -16,7 +16,7 @@ from dagster_kumo.execution.adopted_job import AdoptedJob
 from dagster_kumo.execution.anchor_check import check_launched_job
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, job_metadata, table_metadata
-from dagster_kumo.execution.partitions.anchor_time import said_time
+from dagster_kumo.execution.partitions.anchor_time import length_of, said_time
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
 from dagster_kumo.execution.prediction_tables import (
@@ -223,7 +223,7 @@ class PredictionRun:
         expectation = None
         if asked is not None and window is not None:
             expectation = Expectation(
-                asked, window.end - window.start, is_stated=bool(table) or stated is not None
+                asked, length_of(window), is_stated=bool(table) or stated is not None
             )
         provenance = replace(
             output.provenance,

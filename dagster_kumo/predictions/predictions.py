@@ -47,7 +47,7 @@ class Expectation:
 
     anchor_time: datetime
     window: timedelta
-    """How long the partition is whose output it is."""
+    """How long the output's partition is: data may be for a time so much earlier."""
     is_stated: bool
     """Whether the job or its prediction table states this time; otherwise only the data can."""
 

@@ -32,6 +32,8 @@ class OtherServer:
         self.training_jobs: list[dict[str, Any]] = [training_job("trainingjob-1")]
         self.query_names: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
+        self.only_time: datetime | None = None
+        """Set: the server knows no prediction_time, and its data is for this time, whatever is asked."""
         handler = type("Handler", (_Handler,), {"kumo": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.origin = f"http://127.0.0.1:{self._http.server_port}"
@@ -52,6 +54,8 @@ class OtherServer:
 
     def launch(self, body: dict[str, Any]) -> list[Any]:
         self.launches.append(body)
+        if self.only_time is not None:
+            body = {**body, "prediction_time": None}
         job_id = f"bp-job-{len(self.launches)}"
         self.jobs[job_id] = {
             "job_id": job_id,
@@ -76,7 +80,7 @@ class OtherServer:
             table = pa.table({"ENTITY": ids, "embedding": [[i / 2, 1.0] for i in ids]})
         else:
             asked = self.jobs[job_id]["config"]["prediction_time"]
-            anchor = datetime.fromisoformat(asked.replace("Z", "+00:00"))
+            anchor = self.only_time or datetime.fromisoformat(asked.replace("Z", "+00:00"))
             score = [(i % 10) / 10 + anchor.day / 1000 for i in ids]
             table = pa.table(
                 {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -32,6 +32,14 @@ def window_of(
             if isinstance(time_def, dg.TimeWindowPartitionsDefinition):
                 return time_def.time_window_for_partition_key(keys[dimension.name])
     return None
+
+
+def length_of(window: dg.TimeWindow) -> timedelta:
+    """How long a window really lasts: a day on which clocks change has 23 hours, or 25.
+
+    `window.end - window.start` is the difference between what the clock shows.
+    """
+    return timedelta(seconds=window.end.timestamp() - window.start.timestamp())
 
 
 def anchor_time(window: dg.TimeWindow | None, anchor: Anchor | None) -> datetime | None:
