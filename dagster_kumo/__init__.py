@@ -30,7 +30,7 @@ from dagster_kumo.api.errors import (
 )
 from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets.asset_decorator import kumo_assets
-from dagster_kumo.assets.definitions import build_kumo_assets_definitions
+from dagster_kumo.assets.definitions import KumoModelAssets, build_kumo_assets_definitions
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
@@ -71,6 +71,7 @@ __all__ = [
     "KumoExport",
     "KumoIOManager",
     "KumoJobFailedError",
+    "KumoModelAssets",
     "KumoModelError",
     "KumoPartitionsError",
     "KumoResource",

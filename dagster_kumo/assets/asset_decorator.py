@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_kumo.assets.specs import AssetOptions, op_options, prediction_specs
+from dagster_kumo.assets.specs import AssetOptions, op_name, op_options, prediction_specs
 from dagster_kumo.assets.translator import DagsterKumoTranslator
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
@@ -28,23 +28,23 @@ def kumo_assets(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Make the outputs of a batch prediction assets: `<name>/predictions` and `<name>/embeddings`.
 
-    They share one Kumo job and can be materialized apart. With time partitions, the anchor time of
-    the job is the end (or the start) of the partition's window. A prediction that generates its table
-    first (`prediction_table="generate"`) has it as an asset `<name>/prediction_table`.
+    They share one Kumo job, and each can be materialized alone. With time partitions, the anchor time
+    of the job is the end (or the start) of the partition's window. With `prediction_table="generate"`
+    there is also `<name>/prediction_table`, the table that Kumo generates first.
 
     Args:
         name: the model's name; the prefix of the keys.
         prediction: what to run.
         partitions_def: the partitions of the assets, one job for each.
-        deps: what the predictions depend on, as `deps` of any asset: the model's source tables.
+        deps: the model's source tables, as the `deps` of any asset.
         translator: changes keys, groups, owners, tags or deps of the specs.
-        io_manager_key: the I/O manager that stores the outputs, a `KumoIOManager`.
-        automation_condition: when the outputs are to be materialized by themselves.
-        required_resource_keys: resources that the function takes from its context, by their keys.
+        io_manager_key: the key of the `KumoIOManager` that stores the outputs.
+        automation_condition: when Dagster materializes the outputs by itself.
+        required_resource_keys: the keys of resources that the function takes from its context.
         options: see `AssetOptions`.
 
     Raises:
-        ValueError: the definition cannot be; the message says what to write instead.
+        ValueError: an argument is invalid; the message says what to write instead.
 
     Examples:
         >>> import dagster as dg
@@ -65,7 +65,7 @@ def kumo_assets(
         options=options,
     )
     return dg.multi_asset(
-        name=name,
+        name=op_name(specs),
         specs=specs,
         partitions_def=partitions_def,
         can_subset=len(specs) > 1,

@@ -11,11 +11,50 @@ from typing_extensions import Unpack
 from dagster_kumo.assets.asset_decorator import kumo_assets
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
-from dagster_kumo.assets.specs import AssetOptions, completed_spec, op_options, prediction_specs
+from dagster_kumo.assets.specs import (
+    AssetOptions,
+    asset_deps,
+    completed_spec,
+    op_name,
+    op_options,
+    prediction_specs,
+)
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
+from dagster_kumo.execution.model_observation import observed_model
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+
+_IS_MODEL = {"dagster-kumo/asset": "model"}
+"""The tag of a model's asset, by which conditions leave it out under whatever key it is loaded."""
+
+
+class KumoModelAssets(list[dg.AssetsDefinition]):
+    """All assets of one model: a list, which goes wherever Dagster takes assets.
+
+    Attributes:
+        model: the trained model, an observable asset.
+        predictions: predictions, embeddings and the prediction table, as far as there are any.
+        exports: one for each `KumoExport`.
+
+    Examples:
+        >>> from dagster_kumo import BatchPrediction
+        >>> churn = build_kumo_assets_definitions(
+        ...     name="churn", prediction=BatchPrediction(training_job_id="trainingjob-1")
+        ... )
+        >>> job = dg.define_asset_job("churn", selection=[churn.predictions, *churn.exports])
+    """
+
+    def __init__(
+        self,
+        model: dg.AssetsDefinition,
+        predictions: dg.AssetsDefinition,
+        exports: Sequence[dg.AssetsDefinition] = (),
+    ) -> None:
+        super().__init__([model, predictions, *exports])
+        self.model = model
+        self.predictions = predictions
+        self.exports = list(exports)
 
 
 def build_kumo_assets_definitions(
@@ -31,55 +70,64 @@ def build_kumo_assets_definitions(
     automation_condition: dg.AutomationCondition[Any] | None = None,
     fan_out: bool = False,
     **options: Unpack[AssetOptions],
-) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+) -> KumoModelAssets:
     """Make all assets of one model.
 
-    The trained model is an external asset `<name>/model`: Kumo trains it from the tables in `deps`,
-    and the predictions depend on it. Each run that predicts with it shows there what is known of it:
-    its query, its numbers on the holdout data, its age. The predictions depend on the tables too,
-    which Kumo reads anew for each prediction: in a run that makes both, the tables come first. Then
-    there are `<name>/predictions`, `<name>/embeddings` if the prediction asks for them,
-    `<name>/prediction_table` if it generates one, and one asset for each export.
+    - `<name>/model` is the trained model. Kumo trains it from the tables in `deps`. To observe it
+      shows what Kumo knows of it: its query, its metrics on the holdout data, its age. Each run that
+      predicts with it does so as well.
+    - `<name>/predictions`, and `<name>/embeddings` if the prediction asks for them. They depend on the
+      model, and on the tables too: Kumo reads them again for each prediction.
+    - `<name>/prediction_table`, if the prediction generates one.
+    - One asset for each export.
 
     Args:
         name: the model's name; the prefix of the keys.
         prediction: what to run.
-        exports: what Kumo writes to warehouses and buckets once the predictions are there.
-        partitions_def: the partitions of predictions, embeddings and exports.
-        deps: the source tables that the model reads, as `deps` of any asset.
+        exports: what Kumo writes to warehouses and buckets after the predictions.
+        partitions_def: the partitions of all assets but the model.
+        deps: the source tables that the model reads, as the `deps` of any asset.
         translator: changes the specs.
         resource_key: the key of the `KumoResource`.
         io_manager_key: the key of the `KumoIOManager`.
-        automation_condition: for predictions and embeddings; an export has its own.
-        fan_out: whether each of Kumo's files is brought by a step of its own, so that the executor
-            spreads them over processes or machines. One partition a run; `op_tags`, `retry_policy`
-            and `pool` hold for each step.
-        options: see `AssetOptions`.
+        automation_condition: when Dagster materializes predictions and embeddings by itself. It looks
+            at the tables and not at the model, which Kumo trains outside of Dagster. An export has a
+            condition of its own.
+        fan_out: whether each of Kumo's files has a step of its own, so that the executor spreads them
+            over processes or machines. Each run is for one partition; `op_tags`, `retry_policy` and
+            `pool` apply to each step.
+        options: see `AssetOptions`. `group_name` is the model's name by default.
 
     Raises:
-        ValueError: the definition cannot be; the message says what to write instead.
+        ValueError: an argument is invalid; the message says what to write instead.
 
     Examples:
         >>> import dagster as dg
-        >>> assets = build_kumo_assets_definitions(
+        >>> churn = build_kumo_assets_definitions(
         ...     name="churn",
         ...     prediction=BatchPrediction(training_job_id="trainingjob-1"),
         ...     partitions_def=dg.DailyPartitionsDefinition(start_date="2026-01-01"),
         ...     deps=["customers", "orders"],
         ... )
-        >>> [asset.key.to_user_string() for asset in assets]  # a spec for the model, then definitions
+        >>> [asset.key.to_user_string() for asset in churn]
         ['churn/model', 'churn/predictions']
+        >>> churn.predictions.key
+        AssetKey(['churn', 'predictions'])
     """
+    options = {"group_name": name, **options}
     translator = translator or DagsterKumoTranslator()
-    tables = [dg.AssetDep(dep) if not isinstance(dep, dg.AssetDep) else dep for dep in deps]
-    model = completed_spec(
-        translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
-        # Without their partition mappings: those map to the partitions of the predictions.
-        deps=[table.asset_key for table in tables],
-        automation_condition=None,
-        options=options,
+    tables = asset_deps(deps)
+    model = _model(
+        completed_spec(
+            translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
+            # Without their partition mappings: those map to the partitions of the predictions.
+            deps=[table.asset_key for table in tables],
+            automation_condition=None,
+            options=options,
+        ).merge_attributes(tags=_IS_MODEL),
+        prediction,
+        resource_key,
     )
-
     about: dict[str, Any] = {
         "name": name,
         "prediction": prediction,
@@ -105,9 +153,11 @@ def build_kumo_assets_definitions(
         @kumo_assets(**about, required_resource_keys={resource_key}, **options)
         def predictions(context: dg.AssetExecutionContext) -> Any:
             kumo: KumoResource = getattr(context.resources, resource_key)
-            yield from kumo.predict(context, model=model.key)
+            model_input = predictions.input_names_by_node_key[model.key]
+            yield from kumo.predict(context, model=context.asset_key_for_input(model_input))
 
-    built = [
+    predictions = predictions.map_asset_specs(_with_condition_on_tables)
+    made = [
         build_kumo_export_asset(
             name=name,
             predictions=predictions,
@@ -124,8 +174,32 @@ def build_kumo_assets_definitions(
         )
         for export in exports
     ]
-    _check_keys([model.key, *predictions.keys, *(key for export in built for key in export.keys)])
-    return [model, predictions, *built]
+    _check_keys([model.key, *predictions.keys, *(export.key for export in made)])
+    return KumoModelAssets(model, predictions, made)
+
+
+def _model(
+    spec: dg.AssetSpec, prediction: BatchPrediction, resource_key: str
+) -> dg.AssetsDefinition:
+    @dg.multi_observable_source_asset(
+        name=op_name([spec]), specs=[spec], required_resource_keys={resource_key}
+    )
+    def model(context: dg.AssetExecutionContext) -> Any:
+        kumo: KumoResource = getattr(context.resources, resource_key)
+        yield observed_model(context, kumo.get_client(), prediction)
+
+    return model
+
+
+def _with_condition_on_tables(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """A condition that waits for all dependencies would wait for the model: nothing materializes it."""
+    ignore = getattr(spec.automation_condition, "ignore", None)
+    if ignore is None:
+        return spec
+    (tag,) = _IS_MODEL.items()
+    return spec.replace_attributes(
+        automation_condition=ignore(dg.AssetSelection.tag(*tag, include_sources=True))
+    )
 
 
 def _check_keys(keys: Sequence[dg.AssetKey]) -> None:

@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from dagster_kumo.api.connectors import (
     prediction_output,
 )
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_options
+from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.export_run import names_partition
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
@@ -121,7 +120,7 @@ def build_kumo_export_asset(
     )
 
     @dg.multi_asset(
-        name=re.sub(r"[^A-Za-z0-9_]", "_", "__".join(spec.key.path)),
+        name=op_name([spec]),
         specs=[spec],
         partitions_def=partitions_def,
         required_resource_keys={resource_key},
@@ -131,7 +130,7 @@ def build_kumo_export_asset(
         kumo: KumoResource = getattr(context.resources, resource_key)
         yield from kumo.export(
             context,
-            predictions=upstream,
+            predictions=context.asset_key_for_input(export.input_names_by_node_key[upstream]),
             connector=connector,
             table_name=table_name,
             output_type=output_type,

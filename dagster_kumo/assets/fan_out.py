@@ -1,21 +1,22 @@
-"""Outputs whose files are each brought by a step of its own, on whatever machine Dagster runs it.
+"""Outputs with a step for each file, on whatever machine Dagster runs the step.
 
-predict             launches the job or attaches to it, waits for it, and plans one step for each file
-transfer[<file>]    brings its file into the new version in the store
-store               checks the whole, puts the version in force and materializes the assets
+The steps are `predict`, `transfer[<file>]` for each file, and `store`; `_Steps` says what they do.
 """
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
+from dagster_kumo.assets.specs import op_name
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
+from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.io_manager.step_values import (
     STEP_VALUE,
@@ -31,6 +32,8 @@ from dagster_kumo.resource import KumoResource
 if TYPE_CHECKING:
     from dagster_kumo.predictions.files import PartitionFile
 
+_MODEL = "model"
+"""The input of the graph that is the trained model."""
 _KEPT = {STEP_VALUE: True}
 _WITHOUT_DYNAMIC_STEPS = ("dask",)
 
@@ -46,21 +49,21 @@ def build_fanned_out_assets(
     io_manager_key: str,
     op_options: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """Make the assets of `specs`, whose files are each brought by a step of its own.
+    """Make the assets of `specs` by a graph that has a step for each file.
 
     Args:
-        name: the model's name, and that of the graph.
+        name: the model's name.
         specs: the outputs, as `@kumo_assets` would have them.
         prediction: what to run.
-        model: the asset that stands for the trained model.
-        partitions_def: the partitions of the assets, one a run.
+        model: the asset of the trained model.
+        partitions_def: the partitions of the assets. Each run is for one.
         resource_key: the key of the `KumoResource`.
         io_manager_key: the key of the `KumoIOManager`.
-        op_options: the options that Dagster's `multi_asset` takes; all but the backfill policy, which
-            is the graph's, are those of each step.
+        op_options: the options of Dagster's `multi_asset`. The backfill policy applies to the graph, the
+            others to each step.
 
     Raises:
-        ValueError: the definition has no room for a fan-out.
+        ValueError: the prediction or the backfill policy does not go with a fan-out.
     """
     options = dict(op_options)
     backfill_policy: dg.BackfillPolicy | None = options.pop("backfill_policy")
@@ -68,85 +71,14 @@ def build_fanned_out_assets(
     _check(prediction, backfill_policy, name=name)
     by_type: dict[OutputType, dg.AssetSpec] = {spec.metadata[OUTPUT_TYPE]: spec for spec in specs}
     deps = {dep.asset_key: dep for spec in specs for dep in spec.deps}
-    upstream = {f"upstream_{index}": dep for index, dep in enumerate(deps.values())}
-    resources = {resource_key, io_manager_key}
-
-    @dg.op(
-        name=f"{name}__predict",
-        ins={input_name: dg.In(dg.Nothing) for input_name in upstream},
-        out=dg.DynamicOut(PlannedFile, io_manager_key=io_manager_key, metadata=_KEPT),
-        required_resource_keys=resources,
-        **options,
-    )
-    def predict(context: dg.AssetExecutionContext) -> Iterator[dg.DynamicOutput[PlannedFile]]:
-        kumo: KumoResource = getattr(context.resources, resource_key)
-        store = _store_of(context, io_manager_key)
-        partition_key = _partition_key(context)
-        _check_executor(context)
-        for result in kumo.predict(context, model=model):
-            plan = _plan(result, store, partition_key)
-            for index in range(len(plan.names)):
-                yield dg.DynamicOutput(
-                    PlannedFile(plan, index),
-                    mapping_key=f"{plan.provenance.output_type}_{index:05d}",
-                )
-
-    @dg.op(
-        name=f"{name}__transfer",
-        out=dg.Out(FinishedFile, io_manager_key=io_manager_key, metadata=_KEPT),
-        required_resource_keys=resources,
-        **options,
-    )
-    def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> FinishedFile:
-        from dagster_kumo.predictions.store.transfer import transfer_file
-
-        kumo: KumoResource = getattr(context.resources, resource_key)
-        store = _store_of(context, io_manager_key)
-        plan = file.plan
-        versions = store.partition_store(plan.asset_key, plan.partition_key)
-        with versions.shared_version(plan.version) as version:
-            brought = transfer_file(
-                _live_file(kumo, plan, file.index),
-                file.index,
-                version,
-                streams=store.max_parallel_downloads,
-                summarise=store.summarised,
-            )
-        return FinishedFile(plan, file.index, brought)
-
-    @dg.op(
-        name=f"{name}__store",
-        out={
-            output_type: dg.Out(
-                FinishedOutput, io_manager_key=io_manager_key, is_required=len(by_type) == 1
-            )
-            for output_type in by_type
-        },
-        required_resource_keys={io_manager_key},
-        **options,
-    )
-    def store(
-        context: dg.AssetExecutionContext, files: list[FinishedFile]
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        for output_type, spec in by_type.items():
-            brought = [file for file in files if file.plan.provenance.output_type == output_type]
-            if spec.key in context.selected_asset_keys:
-                plan, output = _finished_output(brought)
-                yield dg.MaterializeResult(
-                    asset_key=spec.key,
-                    metadata=plan.metadata,
-                    data_version=dg.DataVersion(plan.data_version),
-                    value=output,
-                )
-        run = context.run
-        remove_step_values(
-            _store_of(context, io_manager_key).root(),
-            {run.run_id, run.parent_run_id, run.root_run_id},
-            name,
-        )
+    upstream = {_MODEL: deps.pop(model)} | {
+        f"upstream_{index}": dep for index, dep in enumerate(deps.values())
+    }
+    steps = _Steps(op_name(specs), list(by_type), resource_key, io_manager_key, options)
+    predict, transfer, store = steps.predict(upstream), steps.transfer(), steps.store()
 
     @dg.graph_multi_asset(
-        name=name,
+        name=steps.graph,
         ins={
             input_name: dg.AssetIn(
                 dep.asset_key, dagster_type=dg.Nothing, partition_mapping=dep.partition_mapping
@@ -161,13 +93,121 @@ def build_fanned_out_assets(
         backfill_policy=backfill_policy,
         can_subset=len(by_type) > 1,
     )
-    def fanned_out(**upstream: Any) -> dict[str, Any]:
+    def fan_out(**upstream: Any) -> dict[str, Any]:
         planned = predict.alias("predict")(**upstream)
         stored: Any = store.alias("store")(planned.map(transfer.alias("transfer")).collect())
         return dict(zip(by_type, stored if len(by_type) > 1 else [stored], strict=True))
 
     by_key = {spec.key: spec.replace_attributes(partitions_def=partitions_def) for spec in specs}
-    return fanned_out.map_asset_specs(lambda spec: by_key[spec.key])
+    return fan_out.map_asset_specs(lambda spec: by_key[spec.key])
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Makes the ops of a fan-out."""
+
+    graph: str
+    outputs: Sequence[OutputType]
+    resource_key: str
+    io_manager_key: str
+    options: Mapping[str, Any]
+
+    def predict(self, upstream: Iterable[str]) -> dg.OpDefinition:
+        """Launches the job or attaches to it, waits for it, and plans a step for each file."""
+
+        @dg.op(
+            name=f"{self.graph}__predict",
+            ins={input_name: dg.In(dg.Nothing) for input_name in upstream},
+            out=dg.DynamicOut(PlannedFile, io_manager_key=self.io_manager_key, metadata=_KEPT),
+            required_resource_keys={self.resource_key, self.io_manager_key},
+            **self.options,
+        )
+        def predict(context: dg.AssetExecutionContext) -> Iterator[dg.DynamicOutput[PlannedFile]]:
+            store = self._store_of(context)
+            partition_key = _partition_key(context)
+            _check_executor(context)
+            model = context.asset_key_for_input(_MODEL)
+            for result in self._kumo_of(context).predict(context, model=model):
+                plan = _plan(result, store, partition_key)
+                for index in range(len(plan.names)):
+                    yield dg.DynamicOutput(
+                        PlannedFile(plan, index),
+                        mapping_key=f"{plan.provenance.output_type}_{index:05d}",
+                    )
+
+        return predict
+
+    def transfer(self) -> dg.OpDefinition:
+        """Transfers one file into the new version in the store."""
+
+        @dg.op(
+            name=f"{self.graph}__transfer",
+            out=dg.Out(FinishedFile, io_manager_key=self.io_manager_key, metadata=_KEPT),
+            required_resource_keys={self.resource_key, self.io_manager_key},
+            **self.options,
+        )
+        def transfer(context: dg.AssetExecutionContext, file: PlannedFile) -> FinishedFile:
+            from dagster_kumo.predictions.store.transfer import transfer_file
+
+            store = self._store_of(context)
+            plan = file.plan
+            versions = store.partition_store(plan.asset_key, plan.partition_key)
+            with versions.shared_version(plan.version) as version:
+                transferred = transfer_file(
+                    _live_file(self._kumo_of(context), plan, file.index),
+                    file.index,
+                    version,
+                    streams=store.max_parallel_downloads,
+                    summarise=store.summarised,
+                )
+            return FinishedFile(plan, file.index, transferred)
+
+        return transfer
+
+    def store(self) -> dg.OpDefinition:
+        """Checks that the output is complete, puts the version in force and materializes the assets."""
+        is_required = len(self.outputs) == 1
+
+        @dg.op(
+            name=f"{self.graph}__store",
+            out={
+                output_type: dg.Out(
+                    FinishedOutput, io_manager_key=self.io_manager_key, is_required=is_required
+                )
+                for output_type in self.outputs
+            },
+            required_resource_keys={self.io_manager_key},
+            **self.options,
+        )
+        def store(
+            context: dg.AssetExecutionContext, files: list[FinishedFile]
+        ) -> Iterator[dg.MaterializeResult[Any]]:
+            for output_type, asset_key in RunDefinition(context).outputs.items():
+                plan, output = _finished_output(
+                    [file for file in files if file.plan.provenance.output_type == output_type]
+                )
+                yield dg.MaterializeResult(
+                    asset_key=asset_key,
+                    metadata=plan.metadata,
+                    data_version=dg.DataVersion(plan.data_version),
+                    value=output,
+                )
+            run_ids = {context.run.run_id, context.run.parent_run_id, context.run.root_run_id}
+            remove_step_values(self._store_of(context).root(), run_ids, self.graph)
+
+        return store
+
+    def _kumo_of(self, context: dg.AssetExecutionContext) -> KumoResource:
+        return getattr(context.resources, self.resource_key)
+
+    def _store_of(self, context: dg.AssetExecutionContext) -> KumoIOManager:
+        store = getattr(context.resources, self.io_manager_key)
+        if not isinstance(store, KumoIOManager):
+            raise ValueError(
+                f"{self.io_manager_key!r} is a {type(store).__name__}, which cannot store files one by "
+                "one.\nMake it a KumoIOManager, or leave fan_out=True out."
+            )
+        return store
 
 
 def _check(
@@ -183,16 +223,6 @@ def _check(
             f"{name!r} fans out, one partition a run, and its backfill policy puts several in one.\n"
             "Write BackfillPolicy.multi_run(), or leave fan_out=True out."
         )
-
-
-def _store_of(context: dg.AssetExecutionContext, io_manager_key: str) -> KumoIOManager:
-    store = getattr(context.resources, io_manager_key)
-    if not isinstance(store, KumoIOManager):
-        raise ValueError(
-            f"{io_manager_key!r} is a {type(store).__name__}, to which files cannot be brought one by "
-            "one.\nMake it a KumoIOManager, or leave fan_out=True out."
-        )
-    return store
 
 
 def _check_executor(context: dg.AssetExecutionContext) -> None:

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 class AssetOptions(TypedDict, total=False):
     """Options that every factory passes on to Dagster.
 
-    `group_name`, `owners` and `tags` hold for each asset, where the translator sets none; the others
+    `group_name`, `owners` and `tags` apply to each asset, where the translator sets none. The others
     are those of Dagster's `multi_asset`.
     """
 
@@ -54,7 +54,7 @@ def prediction_specs(
     check_anchor(prediction, partitions_def, name=name)
     translator = translator or DagsterKumoTranslator()
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
-    upstream = list(deps)
+    upstream: list[Any] = asset_deps(deps)
     table: tuple[PredictedKind, ...] = ("prediction_table",) if prediction.generates_table else ()
     for kind in (*table, *prediction.outputs):
         spec = translator.get_asset_spec(KumoAssetProps(name, kind, prediction))
@@ -88,10 +88,35 @@ def completed_spec(
     """The spec with what the definition adds; what the translator has set stays."""
     tags = {k: v for k, v in (options.get("tags") or {}).items() if k not in spec.tags}
     owners = [owner for owner in options.get("owners", ()) if owner not in spec.owners]
-    return spec.merge_attributes(deps=deps, tags=tags, owners=owners).replace_attributes(
+    return spec.merge_attributes(
+        deps=asset_deps(deps), tags=tags, owners=owners
+    ).replace_attributes(
         group_name=spec.group_name or options.get("group_name"),
         automation_condition=spec.automation_condition or automation_condition,
     )
+
+
+def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
+    """What Dagster takes as `deps`, one for each asset: a definition of several has several.
+
+    Raises:
+        ValueError: it is no list.
+    """
+    if isinstance(deps, str | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | dg.AssetDep):
+        raise ValueError("deps is a list of assets or of their keys. Write deps=[...].")
+    found: list[Any] = []
+    for dep in deps:
+        if isinstance(dep, dg.AssetsDefinition):
+            found += [spec.key for spec in dep.specs]
+        elif isinstance(dep, str):
+            found.append(dg.AssetKey.from_user_string(dep))
+        elif isinstance(dep, list) or type(dep) is tuple:  # not a named tuple, as Dagster's are
+            parts: Sequence[Any] = dep
+            is_key = all(isinstance(part, str) for part in parts)
+            found += [dg.AssetKey(parts)] if is_key else asset_deps(parts)
+        else:
+            found.append(dep)
+    return [dep if isinstance(dep, dg.AssetDep) else dg.AssetDep(dep) for dep in found]
 
 
 def op_options(options: AssetOptions) -> dict[str, Any]:
@@ -100,9 +125,23 @@ def op_options(options: AssetOptions) -> dict[str, Any]:
     return {name: options.get(name) for name in names}
 
 
+def op_name(specs: Sequence[dg.AssetSpec]) -> str:
+    """The name of the op that makes some assets: as Dagster names it after one asset's key.
+
+    Of several, the first output names it. No two assets have the same key, so no two ops the same name.
+    """
+    first = next((spec for spec in specs if OUTPUT_TYPE in spec.metadata), specs[0])
+    return first.key.to_python_identifier()
+
+
 def check_name(name: str) -> None:
+    """Refuse a name that cannot begin an asset key.
+
+    Raises:
+        ValueError: it has other characters than letters, digits and underscores.
+    """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"name={name!r} names an op and begins asset keys: write it with letters, digits and "
-            "underscores. For longer keys use a translator."
+            f"name={name!r} begins asset keys: write it with letters, digits and underscores. For "
+            "longer keys use a translator."
         )

@@ -137,13 +137,16 @@ def build_kumo_prediction_checks(
         pool=pool,
     )
     def run_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        outputs = StoredOutputs(context, asset_key, partitions_def, io_manager_key)
+        # Not `asset_key`: loading a module under a prefix changes the key afterwards.
+        selected = {key.name: key.asset_key for key in context.selected_asset_check_keys}
+        checked_key = next(iter(selected.values()))
+        outputs = StoredOutputs(context, checked_key, partitions_def, io_manager_key)
         for check in checks:
-            if dg.AssetCheckKey(asset_key, check.name) in context.selected_asset_check_keys:
+            if check.name in selected:
                 found = run_check(check, outputs)
                 yield dg.AssetCheckResult(
                     passed=found.passed,
-                    asset_key=asset_key,
+                    asset_key=checked_key,
                     check_name=check.name,
                     description=found.said,
                     metadata=dict(found.metadata),

@@ -1,8 +1,9 @@
-"""What is known of the trained model, shown on the asset that stands for it."""
+"""What is known of the trained model, shown on its asset."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Any
 
 import dagster as dg
 
@@ -10,6 +11,19 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
 from dagster_kumo.execution.metadata import model_metadata
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.trained_model import trained_model
+
+
+def observed_model(
+    context: dg.AssetExecutionContext, client: KumoClient, prediction: BatchPrediction
+) -> dg.ObserveResult:
+    """What is known of the model that would predict now.
+
+    Raises:
+        KumoModelError: there is no trained model as asked for.
+    """
+    return dg.ObserveResult(metadata=_metadata(context, client, trained_model(client, prediction)))
 
 
 def observe_model(
@@ -18,22 +32,27 @@ def observe_model(
     model: TrainingJobResource,
     asset_key: dg.AssetKey,
 ) -> None:
-    """Show what is known of a model on the asset that stands for it. Nothing here fails the run.
+    """Record what is known of the model that predicts in this run. Nothing here fails the run.
 
-    It is an observation, not a materialization: nothing was made, and what is downstream is not to
-    run for it. It has no data version: Dagster takes the versions of a step's inputs when the step
-    begins, so that predictions would count as out of date by the news that they brought themselves.
+    The observation has no data version. Dagster takes the versions of a step's inputs when the step
+    begins, so that predictions would count as out of date by what they have observed themselves.
     """
     try:
-        metadata = model_metadata(
-            model,
-            _query_of(context, client, model),
-            tracking_url=client.public_url(model.job_status_report.tracking_url),
-            now=datetime.now(timezone.utc),
-        )
+        metadata = _metadata(context, client, model)
         context.log_event(dg.AssetObservation(asset_key, metadata=metadata))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the model predicts
+    except Exception as error:  # noqa: BLE001 - the model predicts without it
         context.log.warning(f"What is known of the model {model.job_id} is not shown: {error}")
+
+
+def _metadata(
+    context: dg.AssetExecutionContext, client: KumoClient, model: TrainingJobResource
+) -> dict[str, Any]:
+    return model_metadata(
+        model,
+        _query_of(context, client, model),
+        tracking_url=client.public_url(model.job_status_report.tracking_url),
+        now=datetime.now(timezone.utc),
+    )
 
 
 def _query_of(

@@ -199,9 +199,7 @@ def test_a_translator_changes_keys_groups_and_owners() -> None:
         owners=["team:growth"],
     )
 
-    specs = [
-        spec for a in assets for spec in (a.specs if isinstance(a, dg.AssetsDefinition) else [a])
-    ]
+    specs = [spec for made in assets for spec in made.specs]
     assert [(spec.key.to_user_string(), spec.group_name) for spec in specs] == [
         ("ml/churn/model", "model"),
         ("ml/churn/predictions", "predictions"),
@@ -329,7 +327,7 @@ def test_two_exports_to_one_storage_work_with_keys_of_their_own() -> None:
     ]
     built = build_kumo_assets_definitions(name="a", prediction=MODEL, exports=exports)
 
-    keys = {key for a in built[1:] if isinstance(a, dg.AssetsDefinition) for key in a.keys}
+    keys = {key for made in built[1:] for key in made.keys}
     assert keys == {
         dg.AssetKey(["a", "predictions"]),
         dg.AssetKey(["out", "A"]),

@@ -480,7 +480,9 @@ def test_the_embeddings_are_checked_where_they_are_asked_for(
 
 
 def test_outputs_that_are_not_there_are_not_checked() -> None:
-    with pytest.raises(ValueError, match="'purchase' has no embeddings, only purchase/predictions"):
+    with pytest.raises(
+        ValueError, match="'purchase__predictions' has no embeddings, only purchase/predictions"
+    ):
         build_kumo_prediction_checks(asset=purchase_assets(), output_type="embeddings")
     with pytest.raises(ValueError, match="the key says which asset"):
         build_kumo_prediction_checks(asset=PREDICTIONS, output_type="embeddings")

@@ -77,7 +77,9 @@ def test_the_whole_of_one_model_loads() -> None:
         assert predictions.owners == ["team:data-science"]
         assert predictions.tags["domain"] == "retention"
         assert predictions.backfill_policy == dg.BackfillPolicy.single_run()
-        assert predictions.automation_condition == dg.AutomationCondition.on_missing()
+        model = dg.AssetSelection.tag("dagster-kumo/asset", "model", include_sources=True)
+        condition = dg.AutomationCondition.on_missing().ignore(model)
+        assert predictions.automation_condition == condition
 
 
 def test_the_workspace_loads_with_what_its_refresh_found(

@@ -66,7 +66,7 @@ class Workspace:
             .resolve_assets_def(key)
             .metadata_by_key[key][BATCH_PREDICTION]
             .value["training_job_id"]
-            for key in self.definitions().resolve_asset_graph().executable_asset_keys
+            for key in self.definitions().resolve_asset_graph().materializable_asset_keys
         }
 
 

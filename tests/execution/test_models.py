@@ -140,7 +140,7 @@ def test_many_newer_ones_that_failed_hide_no_model(
 # What is shown of it #######################################################################
 
 
-def everything(**options: Any) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def everything(**options: Any) -> list[dg.AssetsDefinition]:
     return build_kumo_assets_definitions(
         name="purchase",
         prediction=BatchPrediction(training_job_id=PURCHASE),

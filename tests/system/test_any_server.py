@@ -91,7 +91,7 @@ def test_each_partition_is_one_launch_with_the_end_of_its_window(
     assert first["job_tags"]["dagster.partition"] == "2026-11-10"
     stored_run = instance.get_run_by_id(run.run_id)
     assert stored_run is not None
-    assert stored_run.tags["dagster-kumo/job.churn"] == "bp-job-1"
+    assert stored_run.tags["dagster-kumo/job.churn__predictions"] == "bp-job-1"
 
 
 def test_a_materialization_carries_all_metadata(

@@ -101,7 +101,7 @@ def test_the_start_page_leads_to_a_materialization_whose_metadata_are_explained(
     made = defs.resolve_implicit_global_asset_job_def().execute_in_process(partition_key=newest)
     assert made.success
 
-    (event,) = made.asset_materializations_for_node("purchase")
+    (event,) = made.asset_materializations_for_node("purchase__predictions")
     page = (DOCS / "reference" / "metadata.md").read_text()
     explained = set(re.findall(r"`(dagster[-a-z]*/[^`]+)`", page))
     found = {

@@ -188,12 +188,14 @@ class World:
         hold = self.gate.hold
         asking, writing = ("GET", "/get_prediction_df_urls$"), ("GET", "^/files/.*part-00002")
         return {
-            "launching": hold(*POST_JOB, about='"launching/predictions"', way="there", times=1),
-            "accepted": hold(*POST_JOB, about='"accepted/predictions"', times=1),
-            "polling": hold(*LOOK, about='"polling/predictions"', times=1),
-            "asking": hold(*asking, about='"asking/predictions"', times=1),
-            "writing": hold(*writing, about='"writing/predictions"', times=1),
-            "table": hold(*POST_TABLE, times=1),
+            "launching__predictions": hold(
+                *POST_JOB, about='"launching/predictions"', way="there", times=1
+            ),
+            "accepted__predictions": hold(*POST_JOB, about='"accepted/predictions"', times=1),
+            "polling__predictions": hold(*LOOK, about='"polling/predictions"', times=1),
+            "asking__predictions": hold(*asking, about='"asking/predictions"', times=1),
+            "writing__predictions": hold(*writing, about='"writing/predictions"', times=1),
+            "table__predictions": hold(*POST_TABLE, times=1),
             "appended__predictions_in_snowflake": hold(
                 *LOOK, about='"appended_predictions"', times=1
             ),

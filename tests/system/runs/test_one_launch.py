@@ -80,7 +80,7 @@ def test_predictions_are_attached_to_whenever_the_machine_died(
     delivered = {m.partition: job_of(m) for m in world.materialized("daily", "predictions")}
     assert delivered == launched
     noted = {tag: id for tag, id in again.tags.items() if tag.startswith("dagster-kumo/job")}
-    assert noted == {f"dagster-kumo/job.daily.{day}": launched[day] for day in days}
+    assert noted == {f"dagster-kumo/job.daily__predictions.{day}": launched[day] for day in days}
 
 
 def test_tables_are_attached_to_whenever_the_machine_died(world: World) -> None:
@@ -234,7 +234,7 @@ def test_steps_that_are_killed_and_steps_that_outlive_their_run_keep_their_jobs(
     processes = run.step_processes()
     assert sorted(processes) == sorted(held)
 
-    killed = {"accepted", "asking", "writing"}
+    killed = {f"{moment}__predictions" for moment in ("accepted", "asking", "writing")}
     for step in killed:
         os.kill(processes[step], signal.SIGKILL)
     wait_until(lambda: killed <= run.steps_done())  # by their retry policy
@@ -245,7 +245,7 @@ def test_steps_that_are_killed_and_steps_that_outlive_their_run_keep_their_jobs(
     run.process.join(30)
     run.instance.report_run_failed(run.stored)  # as Dagster's monitoring does
     # Of those that are left over, some deliver before the re-execution starts, others after it.
-    before = {"launching", "polling"}
+    before = {"launching__predictions", "polling__predictions"}
     for step in before:
         held[step].release()
     wait_until(lambda: before <= run.steps_done())

@@ -194,7 +194,7 @@ def test_terminating_a_run_on_several_processes_cancels_whatever_they_wait_for(
     world, server = served.world, served.server
     before = len(world.jobs)
     held = world.hold_each_step()
-    steps = ["launching", "accepted", "polling", "table", "appended__predictions_in_snowflake"]
+    steps = [step for step in held if not step.startswith(("asking", "writing"))]
     run_id = server.launch("steps", MULTIPROCESS, {}, steps)
     for step in steps:
         held[step].wait()

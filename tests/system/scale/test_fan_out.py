@@ -70,9 +70,13 @@ def test_a_fan_out_stores_and_tells_what_one_step_does(kumo, instance, tmp_path)
     steps = [e.step_key for e in runs["many"].all_events if e.event_type_value == "STEP_SUCCESS"]
     assert sorted(steps) == sorted(
         [
-            "many.predict",
-            *(f"many.transfer[{output}_0000{i}]" for output in NAMES for i in range(3)),
-            "many.store",
+            "many__predictions.predict",
+            *(
+                f"many__predictions.transfer[{output}_0000{i}]"
+                for output in NAMES
+                for i in range(3)
+            ),
+            "many__predictions.store",
         ]
     )
     # Nothing but versions and manifests is left.

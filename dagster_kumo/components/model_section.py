@@ -76,7 +76,7 @@ ResolvedAutomationCondition = Annotated[
 
 
 @dataclass(kw_only=True)
-class ModelAssets(dg.Resolvable):
+class ModelSection(dg.Resolvable):
     """What is made of one model; the fields are those of `build_kumo_assets_definitions`."""
 
     prediction: ResolvedPrediction
@@ -151,7 +151,7 @@ class ModelAssets(dg.Resolvable):
         if io_manager is not None:
             resources[io_manager_key] = with_connection(io_manager, kumo)
         options: AssetOptions = {
-            "group_name": self.group_name,
+            "group_name": self.group_name or name,
             "owners": self.owners,
             "tags": self.tags,
             "op_tags": self.op_tags,
@@ -172,18 +172,17 @@ class ModelAssets(dg.Resolvable):
             fan_out=self.fan_out,
             **options,
         )
-        made = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition)]
         checks = [
             check
             for given in self.checks
             for check in build_kumo_prediction_checks(
-                asset=made[0], io_manager_key=io_manager_key, **given
+                asset=assets.predictions, io_manager_key=io_manager_key, **given
             )
         ]
         definitions = dg.Definitions(assets=assets, asset_checks=checks, resources=resources)
         if self.schedule is None:
             return definitions
-        selection = dg.AssetSelection.assets(*(key for asset in made for key in asset.keys))
+        selection = dg.AssetSelection.assets(assets.predictions, *assets.exports)
         return dg.Definitions.merge(
             definitions, self.schedule.definitions(name, selection, self.partitions_def)
         )
