@@ -45,7 +45,7 @@ WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))'
 
 # Collecting all tests takes as long as running these.
 test-fast: $(VENV)/.dev ## run the tests that need neither a server nor a model, a few seconds
-	@$(BIN)/python -m pytest -m fast -q -p no:xdist $$(grep -rl --include='test_*.py' 'mark\.fast$$' tests)
+	@$(BIN)/python -m pytest -m 'fast and not slow' -q -p no:xdist $$(grep -rl --include='test_*.py' 'mark\.fast$$' tests)
 
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e and not scale and not production' -n $(WORKERS) --dist loadfile

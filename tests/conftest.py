@@ -1,4 +1,4 @@
-"""What the tests share: a stand-in, a client, a job that is done, and a Dagster instance."""
+"""What the tests share: servers, a client, a job that is done, a Dagster instance, and the fast tier."""
 
 from __future__ import annotations
 
@@ -11,35 +11,49 @@ import dagster as dg
 import pytest
 
 from dagster_kumo import BatchPredictionJob, BatchPredictionJobResult, KumoClient
-from dagster_kumo.api.connectors import kept_by_kumo
-from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
+from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import ScriptedServer
+from tests.support import PURCHASE, predict_all
 
-PURCHASE = "trainingjob-cdnow-purchase"
-
-# What a script starts in its background ignores SIGINT, and so would all that the tests start.
+# A shell starts background jobs with SIGINT ignored, and their processes inherit that. Tests end runs with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The fast tier #############################################################################
+
+SERVERS = {"_serving_kumo", "server", "elsewhere", "s3_options"}
 
 _running_fast = False
 
 
-def _refuse_sockets(event: str, arguments: tuple[object, ...]) -> None:
-    if _running_fast and event in ("socket.connect", "socket.bind"):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for a server is slow, also in a file of the fast tier."""
+    for item in items:
+        if SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+def _refuse_servers(event: str, arguments: tuple[object, ...]) -> None:
+    if _running_fast and event in ("socket.connect", "socket.bind", "subprocess.Popen"):
         raise AssertionError(
-            f"A test that is marked as fast needs no server: {event} {arguments[1:]}"
+            f"A fast test starts a server or a process: mark it as slow. {event} {arguments}"
         )
 
 
-sys.addaudithook(_refuse_sockets)
+sys.addaudithook(_refuse_servers)
 
 
 @pytest.fixture(autouse=True)
 def _fast_tests_need_no_server(request: pytest.FixtureRequest) -> Iterator[None]:
     global _running_fast
-    _running_fast = request.node.get_closest_marker("fast") is not None
+    node = request.node
+    _running_fast = bool(node.get_closest_marker("fast") and not node.get_closest_marker("slow"))
     yield
     _running_fast = False
+
+
+# Servers and what they have ################################################################
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +91,7 @@ def launch(client: KumoClient) -> Callable[..., BatchPredictionJob]:
 @pytest.fixture(scope="session")
 def done_job_id(_serving_kumo: LocalKumo) -> str:
     """A job that is done, with predictions and embeddings."""
-    client = KumoClient(_serving_kumo.url, _serving_kumo.api_key)
-    outputs = [kept_by_kumo(output_type) for output_type in OUTPUT_TYPES]
-    request = BatchPredictionRequest(model_training_job_id=PURCHASE, outputs=outputs)
-    job_id, _ = client.create_prediction_job(request)
-    return BatchPredictionJob(job_id, client).result(poll_interval=0.05).id
+    return predict_all(_serving_kumo)
 
 
 @pytest.fixture
@@ -109,4 +119,19 @@ def elsewhere() -> Iterator[ScriptedServer]:
     """Another such server."""
     server = ScriptedServer()
     yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[dict[str, Any]]:
+    """How to reach a real S3 API on this machine, which has the bucket `kumo`."""
+    import s3fs  # here, for the fast tier does without
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "somebody", "secret": "s3cr3t", "endpoint_url": f"http://{host}:{port}"}
+    s3fs.S3FileSystem(**options).mkdir("kumo")
+    yield options
     server.stop()

@@ -4,16 +4,28 @@ import datetime as dt
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
-from dagster_kumo import BatchPrediction, KumoIOManager, KumoResource, kumo_assets
+from dagster_kumo import (
+    BatchPrediction,
+    BatchPredictionJob,
+    KumoClient,
+    KumoIOManager,
+    KumoResource,
+    kumo_assets,
+)
+from dagster_kumo.api.connectors import kept_by_kumo
+from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
+
+T = TypeVar("T")
 
 PURCHASE = "trainingjob-cdnow-purchase"
 TODAY = dt.datetime.now(dt.timezone.utc).date()
@@ -33,6 +45,15 @@ def instance_in(path: Path) -> Iterator[dg.DagsterInstance]:
     path.mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.local_temp(str(path)) as instance:
         yield instance
+
+
+def predict_all(kumo: LocalKumo) -> str:
+    """Make predictions and embeddings; return the id of the job, which is done."""
+    client = KumoClient(kumo.url, kumo.api_key)
+    outputs = [kept_by_kumo(output_type) for output_type in OUTPUT_TYPES]
+    request = BatchPredictionRequest(model_training_job_id=PURCHASE, outputs=outputs)
+    job_id, _ = client.create_prediction_job(request)
+    return BatchPredictionJob(job_id, client).result(poll_interval=0.05).id
 
 
 def purchase_assets(**options: Any) -> dg.AssetsDefinition:
@@ -91,6 +112,14 @@ def files_below(path: Path) -> Sequence[str]:
 
 # A run that is ended from outside ###########################################################
 
+
+# `cancel_on_termination`, whether it is a user who terminates, and how the job is left.
+TERMINATIONS = [
+    ("user", True, "CANCELLED"),
+    ("user", False, "RUNNING"),
+    ("always", False, "CANCELLED"),
+    ("never", True, "RUNNING"),
+]
 
 # Processes that begin with Dagster loaded: loading it takes longer than such a run.
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -153,9 +182,17 @@ def _materialize(
         )
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    """Wait for what happens in another process; fail if it does not."""
+def wait_until(find: Callable[[], T | None], *, seconds: float = 60, pause: float = 0.02) -> T:
+    """Wait for what happens in another process, and return it; fail if it does not."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    while not (found := find()):
+        assert time.monotonic() < deadline, f"Nothing came within {seconds:.0f} s."
+        time.sleep(pause)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -25,6 +25,7 @@ from dagster_kumo.local import LocalKumo
 from tests.support import (
     EMBEDDINGS,
     PREDICTIONS,
+    TERMINATIONS,
     day,
     error_of,
     instance_in,
@@ -301,15 +302,7 @@ def test_an_export_without_predictions_says_so_before_it_is_sent(
     assert len(kumo.exports) == exported
 
 
-@pytest.mark.parametrize(
-    ("policy", "by_a_user", "status"),
-    [
-        ("user", True, "CANCELLED"),
-        ("user", False, "RUNNING"),
-        ("always", False, "CANCELLED"),
-        ("never", True, "RUNNING"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "by_a_user", "status"), TERMINATIONS)
 def test_a_terminated_run_cancels_its_job_by_the_policy(
     policy: str, by_a_user: bool, status: str, tmp_path: Path
 ) -> None:

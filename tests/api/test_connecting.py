@@ -9,6 +9,8 @@ import pytest
 from dagster_kumo import KumoAuthenticationError, KumoClient
 from tests.api.scripted_server import Answer
 
+pytestmark = pytest.mark.fast
+
 KEY = "acme:s3cr3t"
 URL = "https://acme.kumoai.cloud/api"
 

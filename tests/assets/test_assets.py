@@ -23,6 +23,8 @@ from dagster_kumo import (
 )
 from tests.support import DAYS, EMBEDDINGS, PREDICTIONS, purchase_assets
 
+pytestmark = pytest.mark.fast
+
 MODEL = BatchPrediction(training_job_id="trainingjob-1")
 OPTIONS: dict[str, Any] = {
     "group_name": "growth",

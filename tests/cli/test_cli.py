@@ -19,8 +19,8 @@ from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.cli import main
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import Answer, ScriptedServer
+from tests.support import PURCHASE
 
-PURCHASE = "trainingjob-cdnow-purchase"
 Run = Callable[..., Result]
 
 

@@ -12,46 +12,34 @@ import pytest
 
 from dagster_kumo import (
     ADLSConnector,
-    BatchPredictionJob,
     BigQueryConnector,
     DagsterKumoTranslator,
     DatabricksConnector,
     GCSConnector,
     KumoAssetProps,
-    KumoClient,
     KumoResource,
     S3Connector,
     SnowflakeConnector,
     build_kumo_export_asset,
 )
-from dagster_kumo.api.connectors import kept_by_kumo
-from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from tests.support import (
     DAYS,
     EMBEDDINGS,
     PREDICTIONS,
-    PURCHASE,
+    TERMINATIONS,
     day,
     error_of,
     instance_in,
     interrupt_a_run,
     metadata_of,
+    predict_all,
     purchase_assets,
     resources,
 )
 
 ROWS = 23_570
 UPSTREAM = {"predictions": PREDICTIONS, "embeddings": EMBEDDINGS}
-
-
-def predicted(kumo: LocalKumo) -> str:
-    """A prediction job that is done, with predictions and embeddings."""
-    client = KumoClient(kumo.url, kumo.api_key)
-    outputs = [kept_by_kumo(output_type) for output_type in OUTPUT_TYPES]
-    request = BatchPredictionRequest(model_training_job_id=PURCHASE, outputs=outputs)
-    job_id, _ = client.create_prediction_job(request)
-    return BatchPredictionJob(job_id, client).result(poll_interval=0.05).id
 
 
 def note_predictions(instance: dg.DagsterInstance, job_id: str, *partitions: str | None) -> None:
@@ -327,7 +315,7 @@ def test_an_export_of_an_asset_of_ones_own(materialize: Materialize) -> None:
 def slow_kumo(tmp_path: Path) -> Iterator[tuple[LocalKumo, str]]:
     """A stand-in whose exports take a second, and a prediction job that is done there."""
     with LocalKumo(tmp_path / "kumo") as kumo:
-        job_id = predicted(kumo)
+        job_id = predict_all(kumo)
     with LocalKumo(tmp_path / "kumo", run_seconds=1.0) as kumo:
         yield kumo, job_id
 
@@ -432,20 +420,12 @@ def test_an_answer_lost_on_the_way_says_what_to_do(
     assert "got no answer" in message
 
 
-@pytest.mark.parametrize(
-    ("policy", "by_a_user", "status"),
-    [
-        ("user", True, "CANCELLED"),
-        ("user", False, "RUNNING"),
-        ("always", False, "CANCELLED"),
-        ("never", True, "RUNNING"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "by_a_user", "status"), TERMINATIONS)
 def test_a_terminated_run_cancels_its_export_by_the_policy(
     policy: str, by_a_user: bool, status: str, tmp_path: Path
 ) -> None:
     with LocalKumo(tmp_path / "kumo") as kumo:
-        job_id = predicted(kumo)
+        job_id = predict_all(kumo)
     with (
         LocalKumo(tmp_path / "kumo", run_seconds=60) as kumo,
         instance_in(tmp_path / "dagster") as instance,

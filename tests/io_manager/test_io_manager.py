@@ -15,7 +15,6 @@ from upath import UPath
 
 from dagster_kumo import BatchPredictionJobResult, KumoIOManager, Predictions
 from dagster_kumo.local import LocalKumo
-from tests.io_manager.conftest import BUCKET
 from tests.support import (
     DAYS,
     EMBEDDINGS,
@@ -37,8 +36,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
         return {"base_path": str(tmp_path / "store"), "storage_options": {}}
     if request.param == "memory":
         return {"base_path": f"memory://{tmp_path.name}/{name}", "storage_options": {}}
-    options = request.getfixturevalue("s3")
-    return {"base_path": f"s3://{BUCKET}/{tmp_path.name}", "storage_options": options}
+    options = request.getfixturevalue("s3_options")
+    return {"base_path": f"s3://kumo/{tmp_path.name}", "storage_options": options}
 
 
 def where(kumo: LocalKumo, store: dict[str, Any]) -> dict[str, Any]:
@@ -416,11 +415,11 @@ def test_without_statistics_the_rest_of_the_metadata_is_there(
 
 
 def test_another_io_manager_does_not_pickle_what_gives_access(
-    kumo: LocalKumo, instance: dg.DagsterInstance, s3: dict[str, Any], tmp_path: Path
+    kumo: LocalKumo, instance: dg.DagsterInstance, s3_options: dict[str, Any], tmp_path: Path
 ) -> None:
     """Dagster's own would write the API key, or the keys of a bucket, to its disk."""
     pickling = dg.FilesystemIOManager(base_dir=str(tmp_path))
-    store = KumoIOManager(base_path=f"s3://{BUCKET}/{tmp_path.name}", storage_options=s3)
+    store = KumoIOManager(base_path=f"s3://kumo/{tmp_path.name}", storage_options=s3_options)
 
     @dg.asset(io_manager_key="kumo_io_manager")
     def table() -> pa.Table:

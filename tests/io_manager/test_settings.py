@@ -10,7 +10,6 @@ import pytest
 from dagster_kumo import KumoIOManager
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import Answer, ScriptedServer
-from tests.io_manager.conftest import BUCKET
 from tests.support import day, metadata_of, purchase_assets, resources
 
 
@@ -114,12 +113,12 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_a_store_that_cannot_be_is_refused_before_a_job_is_launched(
-    case: str, kumo: LocalKumo, s3: dict[str, Any], tmp_path: Path
+    case: str, kumo: LocalKumo, s3_options: dict[str, Any], tmp_path: Path
 ) -> None:
     base_path, options, words = IMPOSSIBLE[case]
     (tmp_path / "file").write_text("")
-    base_path = base_path.format(tmp=tmp_path, bucket=BUCKET)
-    options = {**s3, **options} if base_path.startswith("s3://") else options
+    base_path = base_path.format(tmp=tmp_path, bucket="kumo")
+    options = {**s3_options, **options} if base_path.startswith("s3://") else options
     with pytest.raises(dg.DagsterResourceFunctionError) as refused:
         dg.materialize(
             [purchase_assets()],

@@ -7,7 +7,7 @@ import pytest
 from dagster_kumo import BatchPredictionJob, KumoClient
 from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
-from tests.conftest import PURCHASE
+from tests.support import PURCHASE
 
 
 @pytest.fixture(scope="session")

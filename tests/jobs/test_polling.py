@@ -14,6 +14,8 @@ from dagster_kumo.jobs.waiting import POLL_INTERVAL, PollSchedule
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import Answer, Request
 
+pytestmark = pytest.mark.fast
+
 Estimate = Callable[[float, float], "float | None"]
 
 ESTIMATES: dict[str, Estimate] = {
@@ -98,6 +100,7 @@ def test_what_is_left_is_told_by_the_estimate_or_by_what_is_done(progress, remai
     assert JobProgress(**progress).remaining == remaining
 
 
+@pytest.mark.slow
 def test_a_real_job_is_noticed_with_few_calls():
     with LocalKumo(queue_seconds=0.1, run_seconds=2) as kumo:
         client = KumoClient(kumo.url, kumo.api_key)

@@ -13,8 +13,8 @@ import requests
 from dagster_kumo.local import LocalKumo
 from dagster_kumo.local.folder import DataFolder
 from dagster_kumo.local.model.data import Calendar
+from tests.support import PURCHASE
 
-PURCHASE = "trainingjob-cdnow-purchase"
 LOCAL_BOTH = [
     {"artifact_type": kind, "storage_type": "LOCAL"} for kind in ("PREDICTIONS", "EMBEDDINGS")
 ]

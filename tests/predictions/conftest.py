@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from dagster_kumo import BatchPredictionJobResult, KumoClient, Predictions
@@ -16,19 +14,7 @@ from tests.api.scripted_server import Answer, ScriptedServer
 from tests.predictions.outputs import store_output
 
 
-@pytest.fixture(scope="session")
-def s3_options() -> Iterator[dict[str, Any]]:
-    """How to reach a real S3 API on this machine, which has the bucket `kumo`."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "k", "secret": "s", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir("kumo")
-    yield options
-    server.stop()
-
-
-@pytest.fixture(params=["disk", "memory", "s3"])
+@pytest.fixture(params=["disk", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
     """Where an asset partition is stored: on each kind of storage."""
     place = request.node.nodeid.encode().hex()[-60:]

@@ -11,6 +11,8 @@ from dagster_kumo import KumoDataError, Predictions
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import write_files
 
+pytestmark = pytest.mark.fast
+
 COLUMNS = ["ENTITY", "ANCHOR_TIMESTAMP", "TARGET_PRED", "False_PROB", "True_PROB"]
 
 

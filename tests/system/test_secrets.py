@@ -12,7 +12,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from dagster_kumo import (
@@ -359,42 +358,31 @@ def test_no_secret_is_logged_or_told_where_outputs_are_read_with_other_clients(
 
 
 def test_a_secret_of_the_storage_comes_from_the_environment(
-    server: EchoingKumo, monkeypatch: pytest.MonkeyPatch
+    server: EchoingKumo, monkeypatch: pytest.MonkeyPatch, s3_options: dict[str, Any]
 ) -> None:
     server.trouble = ""
-    storage = ThreadedMotoServer("127.0.0.1", port=0)
-    storage.start()
-    host, port = storage.get_host_and_port()
-    options = {
-        "key": "k",
-        "secret": OPTION,
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}"},
-    }
+    endpoint = s3_options["endpoint_url"]
+    options = {"key": "k", "secret": OPTION, "client_kwargs": {"endpoint_url": endpoint}}
     UPath("s3://secret-store", **options).mkdir()
-    monkeypatch.setenv("TEST_ENDPOINT", f"http://{host}:{port}")
+    monkeypatch.setenv("TEST_ENDPOINT", endpoint)
     given = {
         "key": "k",
         "secret": dg.EnvVar("TEST_STORE_OPTION"),
         "client_kwargs": {"endpoint_url": dg.EnvVar("TEST_ENDPOINT")},
     }
-    try:
-        kumo = resources(server, Path("/"))["kumo"]
-        run = dg.materialize(
-            [churn],
-            partition_key=DAY,
-            resources={
-                "kumo": kumo,
-                "kumo_io_manager": KumoIOManager(
-                    base_path="s3://secret-store/x", storage_options=given
-                ),
-            },
-        )
-        assert run.success
-        assert UPath(
-            f"s3://secret-store/x/churn/predictions/{DAY}/manifest.json", **options
-        ).exists()
-    finally:
-        storage.stop()
+    kumo = resources(server, Path("/"))["kumo"]
+    run = dg.materialize(
+        [churn],
+        partition_key=DAY,
+        resources={
+            "kumo": kumo,
+            "kumo_io_manager": KumoIOManager(
+                base_path="s3://secret-store/x", storage_options=given
+            ),
+        },
+    )
+    assert run.success
+    assert UPath(f"s3://secret-store/x/churn/predictions/{DAY}/manifest.json", **options).exists()
 
 
 # The UI ####################################################################################

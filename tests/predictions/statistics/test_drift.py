@@ -74,6 +74,7 @@ def test_classes_are_compared_one_by_one() -> None:
     assert (moved(before, ["c"] * 100, "CLASS") or 0) > 1
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_common_ones_are_kept_and_the_others_together() -> None:
     many = [f"item {n}" for n in random.geometric(0.004, 50_000) % 900]
     statistics = kept(CLASS=many).columns["CLASS"]

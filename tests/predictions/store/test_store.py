@@ -24,6 +24,8 @@ from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.scripted_server import Answer
 from tests.predictions.outputs import put_files, store_output, write_version
 
+pytestmark = pytest.mark.fast
+
 
 def versions(directory: UPath) -> list[str]:
     """The folders of versions that are there."""
@@ -511,6 +513,7 @@ def failed_writes(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "disk full"])
 def test_a_disk_or_a_writer_that_fails_at_any_step_leaves_a_whole_version(failed_writes, how):
     steps = sorted((failed_writes / how).glob("step-*"), key=lambda path: int(path.name[5:]))

@@ -23,6 +23,8 @@ from dagster_kumo.predictions.store.tables import as_predictions
 from dagster_kumo.predictions.store.transfer import transfer
 from tests.predictions.outputs import parquet_bytes, store_output, write_files
 
+pytestmark = pytest.mark.fast
+
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 MIDNIGHT = datetime(2026, 11, 24, tzinfo=timezone.utc)
 
@@ -257,6 +259,7 @@ MEASURE = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     piece = pa.table({"ENTITY": range(200_000), "x": pa.array(range(200_000), pa.float64())})
     pieces = 30

@@ -20,11 +20,11 @@ from dagster_kumo.api.connectors import prediction_output
 from dagster_kumo.api.records import OUTPUT_TYPES, BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from dagster_kumo.local.http.wire import RecordedRequest
+from tests.support import PURCHASE
 from tests.system.contract.differences import comparable
 from tests.system.contract.sdk import Sdk, SdkError, version_of
 
 OLDEST_SDK = (1, 2, 4)
-PURCHASE = "trainingjob-cdnow-purchase"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -25,7 +25,8 @@ from dagster_kumo import (
 )
 from dagster_kumo.api.connectors import prediction_output
 from dagster_kumo.local import LocalKumo
-from tests.system.contract.conftest import PURCHASE, Same
+from tests.support import PURCHASE
+from tests.system.contract.conftest import Same
 from tests.system.contract.sdk import Sdk
 
 JOB = "/prediction_jobs/{}"

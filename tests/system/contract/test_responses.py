@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from dagster_kumo.local import LocalKumo
-from tests.system.contract.conftest import PURCHASE
+from tests.support import PURCHASE
 from tests.system.contract.differences import COMPLETE_SINCE
 from tests.system.contract.sdk import Sdk, version_of
 

@@ -21,7 +21,7 @@ from dagster_kumo import (
 )
 from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
-from tests.system.contract.conftest import PURCHASE
+from tests.support import PURCHASE
 from tests.system.contract.sdk import Sdk, SdkError
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from dagster_kumo import (
-    BatchPredictionJobResult,
-    KumoClient,
     KumoDataError,
     KumoError,
     KumoResource,
 )
-from dagster_kumo.api.records import BatchPredictionRequest
 from tests.predictions.outputs import parquet_bytes
 from tests.system.deployments.deployment import shows_the_whole_way
 from tests.system.deployments.kumo_server import DeployedKumo
@@ -26,21 +23,12 @@ from tests.system.other_server import ROWS_PER_FILE
 BUCKET = "kumo-outputs"
 
 
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> s3fs.S3FileSystem:
+def bucket(s3_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> s3fs.S3FileSystem:
     """A bucket, with its credentials where the file system finds them by itself."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-of-aws")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_options["endpoint_url"])
     s3fs.S3FileSystem.clear_instance_cache()
     file_system = s3fs.S3FileSystem()
     if not file_system.exists(BUCKET):
@@ -56,15 +44,6 @@ def server(bucket: s3fs.S3FileSystem, tmp_path: Path) -> Iterator[DeployedKumo]:
         lambda output: [f"s3://{home}/{output}"],
     ) as server:
         yield server
-
-
-@pytest.fixture
-def result(server: DeployedKumo) -> BatchPredictionJobResult:
-    client = KumoClient(server.url, server.api_key, request_max_retries=0)
-    request = BatchPredictionRequest(
-        model_training_job_id="trainingjob-1", prediction_time="2026-11-05T00:00:00Z"
-    )
-    return BatchPredictionJobResult(client.create_prediction_job(request)[0], client)
 
 
 def test_a_directory_in_a_bucket_is_read_in_order(result, bucket):

@@ -9,13 +9,10 @@ import pyarrow as pa
 import pytest
 
 from dagster_kumo import (
-    BatchPredictionJobResult,
-    KumoClient,
     KumoDataError,
     KumoError,
     KumoResource,
 )
-from dagster_kumo.api.records import BatchPredictionRequest
 from tests.predictions.outputs import parquet_bytes
 from tests.system.deployments.databricks_server import TOKEN, DatabricksServer
 from tests.system.deployments.deployment import shows_the_whole_way
@@ -40,15 +37,6 @@ def server(workspace: DatabricksServer) -> Iterator[DeployedKumo]:
 
     with DeployedKumo(put, lambda output: [f"dbfs:{VOLUME}/{output}"]) as server:
         yield server
-
-
-@pytest.fixture
-def result(server: DeployedKumo) -> BatchPredictionJobResult:
-    client = KumoClient(server.url, server.api_key, request_max_retries=0)
-    request = BatchPredictionRequest(
-        model_training_job_id="trainingjob-1", prediction_time="2026-11-05T00:00:00Z"
-    )
-    return BatchPredictionJobResult(client.create_prediction_job(request)[0], client)
 
 
 @pytest.mark.parametrize("presigns", [True, False])

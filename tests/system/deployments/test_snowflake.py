@@ -63,12 +63,6 @@ def client(server: DeployedKumo, snowflake: SnowflakeServer) -> KumoClient:
     return KumoClient(server.url, snowflake=snowflake.credentials, request_max_retries=0)
 
 
-@pytest.fixture
-def result(client: KumoClient) -> BatchPredictionJobResult:
-    request = BatchPredictionRequest(model_training_job_id="trainingjob-1", prediction_time=DAY)
-    return BatchPredictionJobResult(client.create_prediction_job(request)[0], client)
-
-
 # Credentials
 
 

@@ -3,22 +3,20 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import requests
 from playwright.sync_api import Page, expect, sync_playwright
 
 from dagster_kumo.local import LocalKumo
-
-T = TypeVar("T")
+from tests.support import free_port, wait_until
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "example_project"
@@ -33,6 +31,10 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
+
+
+# The UI tells nobody that something has happened: it is asked, but not all the time.
+wait_for = partial(wait_until, seconds=120, pause=0.3)
 
 
 @dataclass
@@ -120,23 +122,7 @@ class Dagit:
                 assert found.get("__typename") != "PythonError", found["message"]
             return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
-        wait_for(loaded, seconds)
-
-
-def wait_for(found: Callable[[], T | None], seconds: float = 120) -> T:
-    """Ask until there is an answer; fail if there is none."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := found():
-            return answer
-        time.sleep(0.3)  # Dagit answers questions alone, and tells nobody when something has come
-    raise AssertionError(f"Nothing came within {seconds:.0f} s.")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        wait_for(loaded, seconds=seconds)
 
 
 @pytest.fixture(scope="session")

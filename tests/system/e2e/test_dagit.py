@@ -140,7 +140,7 @@ def test_a_week_backfilled_from_the_dialog(dagit: Dagit, browser_page: Page) -> 
         status = dagit.ask(query, id=backfill_id)["partitionBackfillOrError"]["status"]
         return None if status == "REQUESTED" else status
 
-    assert wait_for(ended, 240) == "COMPLETED_SUCCESS"
+    assert wait_for(ended, seconds=240) == "COMPLETED_SUCCESS"
     page.goto(f"{dagit.url}/runs/b/{backfill_id}")
     expect(page.get_by_text("100% completed")).to_be_visible()
     picture(page, "backfill")

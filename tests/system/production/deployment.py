@@ -14,10 +14,10 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.local import LocalKumo
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 from tests.system.production.postgres import postgres
 from tests.system.runs.gate import Gate, gate_before
-from tests.system.runs.webserver import Webserver, free_port
+from tests.system.runs.webserver import Webserver
 
 ROOT = Path(__file__).parents[3]
 LOCATION = "tests.system.production.definitions"

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import requests
 
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 ROOT = Path(__file__).parents[3]
 LOCATION = "tests.system.runs.definitions"
@@ -93,13 +92,6 @@ class Webserver:
     def _run_id(self, answer: dict[str, Any]) -> str:
         assert "run" in answer, answer
         return answer["run"]["runId"]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextmanager
