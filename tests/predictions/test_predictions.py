@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -163,6 +165,13 @@ def test_nothing_is_fetched_before_it_is_asked_for(kumo, result):
     assert not [r for r in kumo.requests if r.path.startswith("/files/")]
     next(iterator)
     assert [r for r in kumo.requests if "part-00000.parquet" in r.path]
+
+
+def test_a_live_output_cannot_be_pickled_and_a_stored_one_can(result, tmp_path):
+    with pytest.raises(TypeError, match="KumoIOManager"):
+        pickle.dumps(result.predictions())
+    stored = write_files(tmp_path, [pa.table({"x": [1]})])
+    assert pickle.loads(pickle.dumps(stored)).to_arrow().to_pydict() == {"x": [1]}
 
 
 # Files that are not what they should be ###################################################

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+from dagster_kumo.predictions.store.storage_errors import explained
 from dagster_kumo.predictions.store.store import Manifest, NewVersion, PartitionStore
 from dagster_kumo.predictions.store.transfer import Transferred
 
@@ -27,11 +28,12 @@ def write_statistics(
         return
     try:
         statistics = StoredStatistics.of(transferred.summary, transferred.anchors)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the data stands
+    except Exception as error:  # noqa: BLE001 - statistics are optional: never fail the asset over them
         warn(f"No statistics are kept beside the files: {error}")
         return
     scratch = version.scratch / f"{STATISTICS}.partial"
-    scratch.write_text(statistics.model_dump_json(exclude_none=True))
+    with version.scratch_errors():
+        scratch.write_text(statistics.model_dump_json(exclude_none=True))
     version.put(scratch, STATISTICS)
 
 
@@ -49,10 +51,11 @@ def read_statistics(
     if manifest is None:
         return None
     path = store.directory / manifest.version / STATISTICS
-    try:
-        content: Any = path.fs.cat_file(path.path)
-    except FileNotFoundError:
-        return None
+    with explained(f"{path} could not be read"):
+        try:
+            content: Any = path.fs.cat_file(path.path)
+        except FileNotFoundError:
+            return None
     try:
         return StoredStatistics.model_validate_json(content)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What a disk or an object store complains of, with what it was about and what to do."""
+"""Errors of disks and object stores, with what could not be done, why, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from dagster_kumo.api.errors import without_query
+from dagster_kumo.api.errors import KumoError, without_query
 
 _WRITABLE = "Let the user that Dagster runs as read and write there."
 _A_FILE = "A part of the path is a file: choose a folder as base_path."
+_UNKNOWN = "Is base_path right, can it be reached from here, and do the credentials allow it?"
 _ADVICE = {
     errno.ENOSPC: "Make room on the disk, or choose another base_path.",
     errno.EDQUOT: "Make room in the quota, or choose another base_path.",
@@ -24,9 +25,13 @@ _ADVICE = {
 
 
 @contextmanager
-def explained(what: str) -> Generator[None, None, None]:
-    """Turns an `OSError` of the block into one of the same kind that says `what` could not be done,
-    why, and what to do.
+def explained(
+    what: str, advice: str = "", *, errors: type[Exception] = Exception
+) -> Generator[None, None, None]:
+    """Turns an error of the storage, of the class `errors`, into an `OSError` that says `what` could not be done, why, and what
+    to do: `advice`, or what fits the error.
+
+    Not all file systems raise an `OSError`: those of Azure and Google have errors of their own.
 
     >>> with explained("/store could not be written"):
     ...     raise PermissionError(13, "Permission denied")
@@ -37,19 +42,23 @@ def explained(what: str) -> Generator[None, None, None]:
     """
     try:
         yield
-    except OSError as error:
+    except KumoError:
+        raise
+    except errors as error:
         number = _number(error)
-        # Of an object store's error there is the text only; it may quote a url.
-        why = without_query(error.strerror or str(error)).rstrip(".")
-        where = f" ({error.filename})" if error.filename else ""
-        advice = _ADVICE.get(number, "Is base_path right, and can it be reached from here?")
+        # An error of an object store has no more than a text, which may quote a url.
+        why = without_query(getattr(error, "strerror", None) or str(error)).rstrip(".")
+        filename = getattr(error, "filename", None)
+        where = f" ({filename})" if filename else ""
+        advice = advice or _ADVICE.get(number, _UNKNOWN)
         raise OSError(number, f"{what}: {why}{where}.\n{advice}") from None
 
 
-def _number(error: OSError) -> int:
+def _number(error: Exception) -> int:
     """The number of an error, by which `OSError` makes one of the right class."""
-    if error.errno is not None:
-        return error.errno
+    number: int | None = getattr(error, "errno", None)
+    if number is not None:
+        return number
     if isinstance(error, PermissionError):
         return errno.EACCES
     return errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO

@@ -17,11 +17,12 @@ import os
 import secrets
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
@@ -110,11 +111,35 @@ class PartitionStore:
         return self.directory.protocol in ("", "file", "local")
 
     def manifest(self) -> Manifest | None:
-        """The manifest of the version in force; None when nothing has been stored."""
+        """The manifest of the version in force; None when nothing has been stored.
+
+        Raises:
+            KumoDataError: it is not a manifest, or one of a newer format.
+            OSError: the store cannot be read; says why, and what to do.
+        """
+        with explained(f"{self.directory} could not be read"):
+            return self._manifest()
+
+    def manifest_to_replace(self) -> Manifest | None:
+        """The manifest, read by a writer.
+
+        Raises:
+            KumoDataError: as `manifest` does.
+            OSError: the store cannot be written to; says why, and what to do.
+        """
+        with self.write_errors():
+            try:
+                return self._manifest()
+            except PermissionError:
+                if self.is_local:
+                    raise
+                return None  # S3 without s3:ListBucket says so where there is no object
+
+    def _manifest(self) -> Manifest | None:
         path = self.directory / MANIFEST
         try:
             # Asked of the file system itself: listings, which may be cached, play no part.
-            content = path.fs.cat_file(path.path)
+            content: Any = path.fs.cat_file(path.path)
         except FileNotFoundError:
             return None
         try:
@@ -132,10 +157,9 @@ class PartitionStore:
 
         Raises:
             FileNotFoundError: nothing has been stored here.
-            OSError: the store cannot be read; says why, and what to do.
+            KumoDataError, OSError: as `manifest` does.
         """
-        with explained(f"{self.directory} could not be read"):
-            manifest = self.manifest()
+        manifest = self.manifest()
         if manifest is None:
             raise FileNotFoundError(
                 f"Nothing is stored in {self.directory}. Materialize the asset partition first."
@@ -150,14 +174,12 @@ class PartitionStore:
             KumoDataError: the output of another owner is stored here.
             OSError: the store cannot be written to; says why, and what to do.
         """
-        name = self.new_name()
-        with explained(f"{self.directory} could not be written"):
-            self._check_owner()
-            version = NewVersion(self, name)
-            try:
-                yield version
-            finally:
-                version.clean_up()
+        version = self._begin(self.new_name())
+        try:
+            yield version
+        finally:
+            version.remove_scratch()
+            version.discard_unless_in_force()
 
     @staticmethod
     def new_name() -> str:
@@ -174,13 +196,34 @@ class PartitionStore:
         Raises:
             KumoDataError, OSError: as `new_version` does.
         """
-        with explained(f"{self.directory} could not be written"):
-            self._check_owner()
-            version = NewVersion(self, name, shared=True)
+        version = self._begin(name)
+        try:
+            yield version
+        finally:
+            version.remove_scratch()
+
+    def _begin(self, name: str) -> NewVersion:
+        self._check_owner()
+        return (NewVersionOnDisk if self.is_local else NewVersionInBucket)(self, name)
+
+    def write_errors(self, errors: type[Exception] = Exception) -> AbstractContextManager[None]:
+        """Explains the errors of writing here."""
+        return explained(f"{self.directory} could not be written", errors=errors)
+
+    def file_sizes(self, folder: UPath) -> dict[str, int] | None:
+        """What lies in a folder, by name; None where the credentials do not allow to list it."""
+        file_system = self.directory.fs
+        file_system.invalidate_cache()
+        with explained(f"{folder} could not be listed"):
             try:
-                yield version
-            finally:
-                shutil.rmtree(version.scratch, ignore_errors=True)
+                entries: Sequence[Any] = file_system.ls(folder.path, detail=True)
+            except FileNotFoundError:
+                return {}
+            except PermissionError:
+                return None
+        return {
+            str(entry["name"]).rstrip("/").rpartition("/")[2]: entry["size"] for entry in entries
+        }
 
     def predictions(self, manifest: Manifest) -> Predictions:
         """The files that a manifest names."""
@@ -204,19 +247,20 @@ class PartitionStore:
         """Replace the manifest in one go."""
         path = self.directory / MANIFEST
         content = manifest.model_dump_json(indent=2).encode()
-        if not self.is_local:
-            path.fs.pipe_file(path.path, content)
-            return
-        folder = Path(self.directory.path)
-        # In the version's own folder, with which it goes should this process die here.
-        temporary = folder / manifest.version / f"{MANIFEST}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync(temporary.parent)
-        temporary.replace(folder / MANIFEST)
-        _sync(folder)
+        with self.write_errors():
+            if not self.is_local:
+                path.fs.pipe_file(path.path, content)
+                return
+            folder = Path(self.directory.path)
+            # In the version's own folder, with which it goes should this process die here.
+            temporary = folder / manifest.version / f"{MANIFEST}.tmp"
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(temporary.parent)
+            temporary.replace(folder / MANIFEST)
+            _sync_folder(folder)
 
     def out_of_force(
         self, before: Manifest | None, new: str
@@ -242,15 +286,15 @@ class PartitionStore:
     def remove(self, version: str) -> None:
         """Remove a version's files, as far as they can be removed, unless it is in force."""
         folder = self.directory / version
-        # It is out of force: what cannot be removed today costs space, and is no reason to fail.
-        with contextlib.suppress(OSError, KumoDataError):
+        # What cannot be removed costs space, and is no reason to fail. File systems have errors of their own.
+        with contextlib.suppress(Exception):
             # Looked at again: the writer of one that counted as left behind may have committed it.
             manifest = self.manifest()
             if manifest is None or manifest.version != version:
                 folder.fs.rm(folder.path, recursive=True)
 
     def _check_owner(self) -> None:
-        manifest = self.manifest()
+        manifest = self.manifest_to_replace()
         if manifest and manifest.owner and self.owner and manifest.owner != self.owner:
             raise KumoDataError(
                 f"{self.directory} holds the output of {manifest.owner}: that of {self.owner} would take "
@@ -260,49 +304,31 @@ class PartitionStore:
 
     def _version_names(self) -> dict[str, datetime]:
         """The versions that are there, by when they were begun; other files are none of ours."""
-        file_system = self.directory.fs
-        file_system.invalidate_cache()
-        try:
-            entries: Sequence[str] = file_system.ls(self.directory.path, detail=False)
-        except FileNotFoundError:
-            return {}
-        names = [str(entry).rstrip("/").rpartition("/")[2] for entry in entries]
+        names = self.file_sizes(self.directory) or {}
         return {name: began for name in names if (began := _began(name)) is not None}
 
 
-class NewVersion:
-    """A version that is being written; when `shared`, by other processes too."""
+class NewVersion(ABC):
+    """A version that is being written: files are put into it, then it is committed."""
 
-    def __init__(self, store: PartitionStore, name: str, *, shared: bool = False) -> None:
+    def __init__(self, store: PartitionStore, name: str) -> None:
         self._store = store
         self._name = name
         self._folder = store.directory / name
-        self._committing = False
-        self._committed = False
-        self._made = False
-        if store.is_local:
-            # Files grow where they will stay: a rename on the same disk then costs nothing.
-            self.scratch = Path(self._folder.path)
-            new = [f for f in (self.scratch, *self.scratch.parents) if not f.exists()]
-            self.scratch.mkdir(parents=True, exist_ok=shared)
-            for folder in new:
-                _sync(folder.parent)
-            if shared:
-                self.scratch = Path(tempfile.mkdtemp(prefix=".", dir=self.scratch))
-        else:
-            self.scratch = Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
+        self._state: Literal["open", "committing", "committed"] = "open"
+        self.scratch = self._make_scratch()
+        """A folder on a local disk, for files on their way into the version."""
 
+    @abstractmethod
+    def _make_scratch(self) -> Path: ...
+
+    @abstractmethod
+    def scratch_errors(self) -> AbstractContextManager[None]:
+        """Explains the errors of writing to `scratch`."""
+
+    @abstractmethod
     def put(self, local: Path, name: str) -> None:
         """Move a file from `scratch` to its place in the version. Safe to call from threads."""
-        if self._store.is_local:
-            with local.open("rb") as file:
-                os.fsync(file.fileno())
-            local.replace(Path(self._folder.path) / name)
-        else:
-            target = self._folder / name
-            self._made = True
-            target.fs.put_file(str(local), target.path)
-            local.unlink()
 
     def commit(
         self, files: Sequence[StoredFileEntry], provenance: Provenance | None
@@ -314,7 +340,7 @@ class NewVersion:
         """
         store = self._store
         self._check_files(files)
-        kept, expired = store.out_of_force(store.manifest(), self._name)
+        kept, expired = store.out_of_force(store.manifest_to_replace(), self._name)
         manifest = Manifest(
             version=self._name,
             created_at=datetime.now(timezone.utc),
@@ -327,9 +353,9 @@ class NewVersion:
             num_entities=provenance.num_entities if provenance else None,
             superseded=kept,
         )
-        self._committing = True
+        self._state = "committing"
         store.write_manifest(manifest)
-        self._committed = True
+        self._state = "committed"
         if store.is_local:  # what processes left that were killed while they wrote here
             for scratch in Path(self._folder.path).glob(".*"):
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -338,17 +364,11 @@ class NewVersion:
         return store.predictions(manifest)
 
     def _check_files(self, files: Sequence[StoredFileEntry]) -> None:
-        """Hold the folder against what the manifest will say: another writer, or a person, may
-        have taken a writer that was at work for days for a dead one."""
-        file_system = self._folder.fs
-        file_system.invalidate_cache()
-        try:
-            listed: Sequence[Any] = file_system.ls(self._folder.path, detail=True) if files else []
-        except FileNotFoundError:
-            listed = []
-        sizes = {str(entry["name"]).rpartition("/")[2]: entry["size"] for entry in listed}
-        for file in files:
-            size: int | None = sizes.get(file.name)
+        """Compare the folder with what the manifest will say: another writer, or a person, may have
+        taken a writer that was at work for days for a dead one."""
+        sizes = self._store.file_sizes(self._folder) if files else {}
+        for file in files if sizes is not None else ():
+            size = (sizes or {}).get(file.name)
             if size != file.size_bytes:
                 found = "is not there any more" if size is None else f"has {size} bytes now"
                 raise KumoDataError(
@@ -357,26 +377,76 @@ class NewVersion:
                     "Has something else removed or changed it? Materialize again."
                 )
 
-    def clean_up(self) -> None:
-        """Remove what was not committed, and the scratch folder."""
-        if not self._store.is_local:
-            shutil.rmtree(self.scratch, ignore_errors=True)
-        if (self._store.is_local or self._made) and not self._may_be_in_force():
+    def remove_scratch(self) -> None:
+        """Remove the scratch folder."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def discard_unless_in_force(self) -> None:
+        """Remove the version, unless it has been committed."""
+        if not self._may_be_in_force():
             self._store.remove(self._name)
 
     def _may_be_in_force(self) -> bool:
         """Whether the manifest names this version, as far as can be known.
 
-        Of a commit that ended in an error it may do so all the same: the answer of an object store
-        was lost, or an interrupt came right after the write.
+        It may do so even if the commit raised an error: the answer of an object store was lost, or an
+        interrupt came right after the write.
         """
-        if self._committed or not self._committing:
-            return self._committed
+        if self._state != "committing":
+            return self._state == "committed"
         try:
             manifest = self._store.manifest()
         except (KumoDataError, OSError):
             return True  # files too many cost space; files too few would be a loss
         return manifest is not None and manifest.version == self._name
+
+
+class NewVersionOnDisk(NewVersion):
+    """Files grow on the disk where they will stay, in a hidden folder: a rename then costs nothing."""
+
+    def _make_scratch(self) -> Path:
+        folder = Path(self._folder.path)
+        with self._store.write_errors():
+            new = [f for f in (folder, *folder.parents) if not f.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            for made in new:
+                _sync_folder(made.parent)
+            try:
+                return Path(tempfile.mkdtemp(prefix=".", dir=folder))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # unless it holds the files of other processes
+                raise
+
+    def scratch_errors(self) -> AbstractContextManager[None]:
+        return self._store.write_errors(OSError)
+
+    def put(self, local: Path, name: str) -> None:
+        with self._store.write_errors():
+            with local.open("rb+") as file:  # Windows syncs only what is open for writing
+                os.fsync(file.fileno())
+            local.replace(Path(self._folder.path) / name)
+
+
+class NewVersionInBucket(NewVersion):
+    """Files grow in a temporary folder of this machine."""
+
+    def _make_scratch(self) -> Path:
+        with self.scratch_errors():
+            return Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
+
+    def scratch_errors(self) -> AbstractContextManager[None]:
+        return explained(
+            "A temporary file could not be written on this machine, as is needed beside a bucket",
+            advice="Make room in the temporary folder, or name another one with the environment variable TMPDIR.",
+            errors=OSError,
+        )
+
+    def put(self, local: Path, name: str) -> None:
+        target = self._folder / name
+        with self._store.write_errors():
+            target.fs.put_file(str(local), target.path)
+        local.unlink()
 
 
 def _began(version: str) -> datetime | None:
@@ -390,12 +460,14 @@ def _began(version: str) -> datetime | None:
         return None
 
 
-def _sync(folder: Path) -> None:
-    """Have the disk keep what a folder lists, so that a power cut does not undo a rename in it."""
-    if os.name == "nt":  # which opens no folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep what a folder lists, so that a power cut does not undo a rename in it.
+
+    Not all disks can: Windows opens no folders, and some network disks refuse.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.files import never
 from dagster_kumo.predictions.predictions import BATCH_ROWS, Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,37 @@ class TableFile:
         return to
 
     def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - see `PartitionFile`
-        """Write the Parquet file."""
-        with pq.ParquetWriter(str(to), self.reader.schema) as writer:
-            for batch in self.reader:
+        """Write the Parquet file.
+
+        Raises:
+            KumoDataError: a column has a type that Parquet does not know.
+            StreamError: the stream raised an error.
+        """
+        try:
+            writer = pq.ParquetWriter(str(to), self.reader.schema)
+        except (OSError, pa.ArrowException) as error:
+            if getattr(error, "errno", None) is not None:  # of the disk
+                raise
+            raise KumoDataError(f"{self.name} cannot be a Parquet file: {error}") from None
+        with writer:
+            for batch in self._batches():
                 if stopped():
                     return
                 writer.write_batch(batch)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.reader
+        except Exception as error:  # noqa: BLE001 - the user's own code can raise anything
+            raise StreamError(error) from None
+
+
+class StreamError(Exception):
+    """An error of the stream that becomes a file, and not of writing the file."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 def as_predictions(obj: Any) -> Predictions:
@@ -54,13 +83,14 @@ def as_predictions(obj: Any) -> Predictions:
 
     Raises:
         TypeError: it is none of these.
+        ValueError: a pandas frame has an index and a column of the same name that differ.
     """
     if isinstance(obj, Predictions):
         return obj
     if type(obj).__module__.split(".")[0] == "polars":
         obj = _from_polars(obj)
-    if type(obj).__module__.split(".")[0] == "pandas" and type(obj).__name__ == "DataFrame":
-        obj = pa.Table.from_pandas(obj)
+    if any(f"{c.__module__}.{c.__qualname__}" in _PANDAS_FRAMES for c in type(obj).__mro__):
+        obj = _from_pandas(obj)
     if isinstance(obj, pa.Table):
         obj = obj.to_reader(max_chunksize=BATCH_ROWS)
     elif hasattr(obj, "__arrow_c_stream__"):
@@ -71,6 +101,29 @@ def as_predictions(obj: Any) -> Predictions:
             f"{type(obj).__name__}. Return one of these, or give the asset another io_manager_key."
         )
     return Predictions([TableFile(obj)])
+
+
+_PANDAS_FRAMES = ("pandas.DataFrame", "pandas.core.frame.DataFrame")  # of pandas 3 and 2
+
+
+def _from_pandas(frame: pd.DataFrame) -> pa.Table:
+    """A frame's columns, and the levels of its index that have a name: an index without one is no data."""
+    import pandas as pd
+
+    if not frame.columns.is_unique:
+        return pa.Table.from_pandas(frame)  # says which names are there twice
+    for level, name in reversed(list(enumerate(frame.index.names))):
+        values = frame.index.get_level_values(level)
+        repeated = name is not None and name in frame.columns
+        if repeated and not values.equals(pd.Index(frame[name])):
+            raise ValueError(
+                f"The index and a column of the frame are both called {name}, and differ. Rename one of them."
+            )
+        if name is None or repeated:
+            if frame.index.nlevels == 1:
+                return pa.Table.from_pandas(frame, preserve_index=False)
+            frame = frame.droplevel(level)
+    return pa.Table.from_pandas(frame, preserve_index=True)
 
 
 def _from_polars(frame: Any) -> pa.Table:

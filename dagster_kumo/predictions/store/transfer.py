@@ -27,7 +27,7 @@ from dagster_kumo.predictions.schemas import check_names, unify
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, OutputSummary
 from dagster_kumo.predictions.store.store import NewVersion, StoredFileEntry
-from dagster_kumo.predictions.store.tables import TableFile
+from dagster_kumo.predictions.store.tables import StreamError, TableFile
 
 FINISHING = 2  # threads beyond those that fetch
 BATCH_VALUES = 1_000_000  # of all columns of a batch
@@ -189,7 +189,11 @@ class FileTransfer:
     def _fetch(self, file: PartitionFile, to: Path) -> None:
         with self._fetching:
             self._check_not_stopped(file.name)
-            file.save(to, streams=self._streams, stopped=self._stop.is_set)
+            try:
+                with self._version.scratch_errors():
+                    file.save(to, streams=self._streams, stopped=self._stop.is_set)
+            except StreamError as error:
+                raise error.cause from None
 
     def _read(self, scratch: Path, name: str, source: str) -> TransferredFile:
         """Check and summarise a fetched file; `source` is its name for messages.
