@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 import dagster as dg
+from docstring_parser import DocstringStyle, parse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 T = TypeVar("T")
 
 Template = Annotated[str, Field(pattern=r"\{\{")]
 """What stands for a value that the YAML does not spell out, such as `"{{ env.WORKERS }}"`."""
-
-_ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,9 @@ def _arguments(of: Any, described_by: Any) -> Iterator[_Argument]:
 
 
 def _descriptions(docstring: str) -> dict[str, str]:
+    described = parse(docstring, style=DocstringStyle.GOOGLE).params
     return {
-        name: " ".join(said.split())
-        for names, said in _ARGUMENT.findall(docstring)
-        for name in names.split(", ")
+        name: " ".join((argument.description or "").split())
+        for argument in described
+        for name in argument.arg_name.split(", ")
     }
