@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.connectors import (
@@ -17,10 +18,11 @@ from dagster_kumo.api.connectors import (
 )
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
+from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
 from dagster_kumo.execution.export_run import ExportRun
 from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
-from dagster_kumo.execution.selection import RunDefinition
+from dagster_kumo.execution.selection import RunDefinition, check_has_run
 from dagster_kumo.execution.settings import CancelOnTermination, RunSettings
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.trained_model import trained_model
@@ -29,6 +31,30 @@ from dagster_kumo.jobs.waiting import POLL_INTERVAL
 DEFAULT_RESOURCE_KEY = "kumo"
 
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
+
+
+def _check_verify_ssl(value: Any) -> Any:
+    """Take a path, True or False, and a variable that names a path."""
+    if isinstance(value, bool | str) or (isinstance(value, Mapping) and list(value) == ["env"]):
+        return value
+    raise ValueError(f"verify_ssl is True, False or the path of a bundle of CAs, not {value!r}.")
+
+
+def _from_environment(value: bool | str | Mapping[str, str]) -> bool | str:
+    """What a field stands for whose variable Dagster does not read, for it has no type."""
+    name = value.env_var_name if isinstance(value, dg.EnvVar) else None
+    if isinstance(value, Mapping):
+        name = value["env"]
+    if name is None:
+        assert isinstance(value, bool | str)
+        return value
+    found = os.environ.get(name)
+    if found is None:
+        raise ValueError(
+            f"verify_ssl names the environment variable {name}, which is not set.\n"
+            "Set it where the run's process starts."
+        )
+    return found
 
 
 class SnowflakeCredentials(dg.Config):
@@ -98,19 +124,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     project: str | None = Field(
         default=None, description="The project to work in, by name or id, where there are groups."
     )
-    request_timeout: float = Field(
+    request_timeout: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=60.0,
-        gt=0,
         description="Seconds of silence, or of next to nothing, after which a request counts as lost.",
     )
-    request_max_retries: int = Field(
+    request_max_retries: Annotated[int, Field(ge=0), FROM_ENVIRONMENT] = Field(
         default=8,
-        ge=0,
         description="How often a request is repeated after 408, 429, 5xx or a broken connection.",
     )
-    max_requests_per_second: float | None = Field(
+    max_requests_per_second: Annotated[float | None, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=None,
-        gt=0,
         description=(
             "How many calls to Kumo's API this machine may make in a second: all runs and steps of "
             "its user together, which take turns by a file in the temp folder. Further calls wait. "
@@ -118,25 +141,22 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "files do not count. By default there is no limit."
         ),
     )
-    poll_interval: float = Field(
+    poll_interval: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=POLL_INTERVAL,
-        gt=0,
         description=(
             "The longest time between two looks at a job, in seconds. The first ones follow closely; "
             "how they draw apart depends on the time waited and on the job's own estimate."
         ),
     )
-    poll_timeout: float | None = Field(
+    poll_timeout: Annotated[float | None, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=None,
-        gt=0,
         description=(
             "How long to wait for a job, in seconds. By default as long as it takes. "
             "A job that takes longer is not cancelled."
         ),
     )
-    max_concurrent_jobs: int = Field(
+    max_concurrent_jobs: Annotated[int, Field(ge=1), FROM_ENVIRONMENT] = Field(
         default=10,
-        ge=1,
         description=(
             "How many Kumo jobs a run over several partitions keeps going at once "
             "(BackfillPolicy.single_run())."
@@ -149,7 +169,13 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "process is evicted ('always'), or never ('never')."
         ),
     )
-    verify_ssl: bool = Field(default=True, description="False accepts any TLS certificate.")
+    # Any, since Dagster has no type for one or the other in a resource.
+    verify_ssl: Annotated[Any, BeforeValidator(_check_verify_ssl)] = Field(
+        default=True,
+        description=(
+            "False accepts any TLS certificate; a path names a bundle of CAs to trust, also as `EnvVar`."
+        ),
+    )
 
     _client: KumoClient | None = PrivateAttr(default=None)
 
@@ -169,7 +195,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
                 request_timeout=self.request_timeout,
                 request_max_retries=self.request_max_retries,
                 max_requests_per_second=self.max_requests_per_second,
-                verify_ssl=self.verify_ssl,
+                verify_ssl=_from_environment(self.verify_ssl),
             )
         return self._client
 
@@ -204,6 +230,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoDataError: the job or its table is for another time than the partition's.
             KumoPartitionsError: any of these of some partitions, in a run over several.
         """
+        check_has_run(context)
         definition = RunDefinition(context)
         client = self.get_client()
         adopted = adopted_job(context, client, definition)
@@ -240,6 +267,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoJobFailedError: the export ended FAILED or CANCELLED.
             KumoPartitionsError: that of some partitions, in a run over several.
         """
+        check_has_run(context)
         export = ExportRun(
             context,
             self._settings(),

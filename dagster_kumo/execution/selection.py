@@ -21,6 +21,21 @@ def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:
     return None
 
 
+def check_has_run(context: dg.AssetExecutionContext) -> None:
+    """Refuse a context that `dg.build_asset_context` made: a launch belongs to a run.
+
+    Raises:
+        ValueError: there is no run; says how to have one.
+    """
+    try:
+        _ = context.run
+    except dg.DagsterError:  # its subclass for this is not public
+        raise ValueError(
+            "The asset was called directly, and a Kumo job is launched by a run, which later attempts "
+            "attach to.\nIn a test, write dg.materialize([...], resources={...}), with LocalKumo as the server."
+        ) from None
+
+
 class RunDefinition:
     """What to predict, and which of its assets and partitions the run makes.
 
