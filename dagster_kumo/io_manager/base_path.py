@@ -49,7 +49,10 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
     """
     if root.protocol in _LOCAL:
         path = Path(root.path)
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        try:
+            there = next(folder for folder in (path, *path.parents) if folder.exists())
+        except OSError as error:
+            raise ValueError(f"base_path {base_path!r}: {error}. Choose another folder.") from None
         if not there.is_dir():
             raise ValueError(f"base_path {base_path!r}: {there} is a file. Choose a folder.")
         return
@@ -58,7 +61,10 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
         root.fs.cat_file((root / "manifest.json").path)
     except OSError as error:
         # Anything else passes, or is told better when a file is really read or written.
-        if re.search(r"specified (bucket|container) does not exist", f"{error} {error.__cause__}"):
+        if re.search(
+            r"specified (bucket|container) (does not exist|is not valid)",
+            f"{error} {error.__cause__}",
+        ):
             raise ValueError(
                 f"base_path {base_path!r}: there is no such bucket or container. Create it, or correct the name."
             ) from None

@@ -100,6 +100,7 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "not installed": ("oss://bucket/x", {}, "Install ossfs"),
     "read only": ("https://host/x", {}, "for reading only"),
     "password": ("ftp://user:pa55@host/x", {}, "base_path holds a password"),
+    "too long": (f"{{tmp}}/{'x' * 300}", {}, "Choose another folder"),
     "a file": ("{tmp}/file/x", {}, "is a file. Choose a folder"),
     "no such variable": (
         "s3://bucket",
@@ -108,6 +109,7 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "no such option": ("s3://{bucket}", {"nonsense": "pa55word"}, "nonsense"),
     "no such bucket": ("s3://not-there/x", {}, "there is no such bucket"),
+    "no name of a bucket": ("s3://b/x", {}, "there is no such bucket"),
 }
 
 
