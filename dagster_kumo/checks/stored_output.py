@@ -178,4 +178,6 @@ class StoredOutputs:
         window = window_of(self._partitions_def, partition_key)
         if not self._has_run_partitions or window is None:
             return False
-        return datetime.now(timezone.utc) >= window.end + (window.end - window.start)
+        # By timestamps: across a change of the clocks, end - start is not the time that has passed.
+        length = window.end.timestamp() - window.start.timestamp()
+        return datetime.now(timezone.utc).timestamp() >= window.end.timestamp() + length

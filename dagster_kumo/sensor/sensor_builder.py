@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import dagster as dg
 
@@ -22,7 +23,7 @@ JOBS_NAMED = 5
 
 
 def build_kumo_sensor(
-    assets: Iterable[dg.AssetsDefinition | dg.AssetSpec],
+    assets: dg.AssetsDefinition | Iterable[dg.AssetsDefinition | dg.AssetSpec],
     *,
     name: str = "kumo_jobs_sensor",
     deliver: bool = False,
@@ -65,12 +66,12 @@ def build_kumo_sensor(
         >>> build_kumo_sensor(churn, minimum_interval_seconds=60).name
         'kumo_jobs_sensor'
     """
-    definitions = [one for one in assets if isinstance(one, dg.AssetsDefinition)]
-    watched = [found for found in map(WatchedAssets.of, definitions) if found is not None]
+    known = map(WatchedAssets.of, _definitions(assets))
+    watched = [found for found in known if found is not None]
     if not watched:
         raise ValueError(
             "build_kumo_sensor is given no outputs of a model. Pass what build_kumo_assets_definitions "
-            "returned, or the assets that @kumo_assets made, as a list."
+            "returned, or the assets that @kumo_assets made: keys and specs do not say which model."
         )
     if max_calls_per_tick < FEWEST_CALLS:
         raise ValueError(f"max_calls_per_tick is {FEWEST_CALLS} or more, not {max_calls_per_tick}.")
@@ -107,6 +108,17 @@ def build_kumo_sensor(
         description=description or _description(keys, deliver=deliver),
         tags=tags,
     )
+
+
+def _definitions(assets: Any) -> list[dg.AssetsDefinition]:
+    """The definitions among what a user passes: one, or lists of them, also nested."""
+    if isinstance(assets, dg.AssetsDefinition):
+        return [assets]
+    # Dagster's keys and specs are tuples too.
+    is_collection = isinstance(assets, Iterable) and (
+        not isinstance(assets, (str, tuple)) or type(assets) is tuple
+    )
+    return [found for item in assets for found in _definitions(item)] if is_collection else []
 
 
 def _recorded(news: Sequence[JobNews]) -> str:

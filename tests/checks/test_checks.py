@@ -12,7 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagster_kumo import BatchPrediction, KumoIOManager, build_kumo_prediction_checks
+from dagster_kumo import (
+    BatchPrediction,
+    KumoIOManager,
+    build_kumo_assets_definitions,
+    build_kumo_prediction_checks,
+)
 from dagster_kumo.local import LocalKumo
 from tests.support import (
     DAYS,
@@ -477,6 +482,41 @@ def test_the_embeddings_are_checked_where_they_are_asked_for(
     )
     found = {e.check_name: e.passed for e in run.get_asset_check_evaluations()}
     assert found == dict.fromkeys(names_of(checks), True)
+
+
+def test_one_output_is_found_in_whatever_names_it() -> None:
+    churn = build_kumo_assets_definitions(
+        name="churn",
+        prediction=BatchPrediction(training_job_id="trainingjob-1"),
+        partitions_def=DAYS,
+    )
+    (predictions,) = [a for a in churn if a.key == dg.AssetKey(["churn", "predictions"])]
+    assert isinstance(predictions, dg.AssetsDefinition)
+    with_partitions: list[Any] = [churn, tuple(churn), predictions, next(iter(predictions.specs))]
+    keys: list[Any] = ["churn/predictions", ["churn", "predictions"], ("churn", "predictions")]
+    for given in (*with_partitions, *keys, predictions.key):
+        checks = build_kumo_prediction_checks(asset=given)
+        assert {k.asset_key for c in checks for k in c.check_keys} == {predictions.key}
+        assert ("drift" in names_of(checks)) is (given in with_partitions)
+    embeddings = purchase_assets(outputs=("embeddings",))
+    (checks,) = build_kumo_prediction_checks(asset=[embeddings])
+    assert {key.asset_key for key in checks.check_keys} == {EMBEDDINGS}
+
+
+def test_what_names_no_output_or_several_is_refused_with_what_to_write() -> None:
+    prediction = BatchPrediction(training_job_id="trainingjob-1")
+    two = [
+        *build_kumo_assets_definitions(name="churn", prediction=prediction),
+        *build_kumo_assets_definitions(name="spend", prediction=prediction),
+    ]
+    refused: dict[str, Any] = {
+        "asset='churn/predictions'": [two, dg.Definitions(assets=two), None, 1, [], [None]],
+        "has no predictions, only churn/model": [[two[0]]],
+    }
+    for words, inputs in refused.items():
+        for given in inputs:
+            with pytest.raises(ValueError, match=words):
+                build_kumo_prediction_checks(asset=given)
 
 
 def test_outputs_that_are_not_there_are_not_checked() -> None:

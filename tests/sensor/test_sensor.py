@@ -485,8 +485,24 @@ def test_the_sensor_is_as_its_options_say() -> None:
     assert "purchase/predictions" in (sensor.description or "")
 
 
+def test_one_definition_is_taken_and_so_are_lists_in_a_list() -> None:
+    purchase = purchase_assets()
+    spend = build_kumo_assets_definitions(
+        name="spend", prediction=BatchPrediction(training_job_id="trainingjob-cdnow-spend")
+    )
+    given: list[Any] = [purchase, [purchase, spend], (spend, [purchase]), spend]
+    for assets in given:
+        names = build_kumo_sensor(assets).description or ""
+        assert ("purchase/predictions" in names) is (assets is not spend)
+        assert ("spend/predictions" in names) is (assets is not purchase)
+
+
 def test_assets_of_no_model_are_refused() -> None:
     with pytest.raises(ValueError, match="given no outputs of a model"):
         build_kumo_sensor([dg.AssetSpec("table")])
+    refused: list[Any] = [PREDICTIONS, "purchase/predictions", dg.AssetSpec("table"), None, []]
+    for given in refused:
+        with pytest.raises(ValueError, match="Pass what build_kumo_assets_definitions returned"):
+            build_kumo_sensor(given)
     with pytest.raises(ValueError, match="max_calls_per_tick is 10 or more"):
         build_kumo_sensor([purchase_assets()], max_calls_per_tick=1)
