@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_kumo.execution.partitions.anchor_time import window_of
+from dagster_kumo.execution.partitions.anchor_time import length_of, window_of
 from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 
@@ -178,6 +178,6 @@ class StoredOutputs:
         window = window_of(self._partitions_def, partition_key)
         if not self._has_run_partitions or window is None:
             return False
-        # By timestamps: across a change of the clocks, end - start is not the time that has passed.
-        length = window.end.timestamp() - window.start.timestamp()
-        return datetime.now(timezone.utc).timestamp() >= window.end.timestamp() + length
+        # In UTC, else the sum would be one of wall-clock times.
+        next_end = window.end.astimezone(timezone.utc) + length_of(window)
+        return datetime.now(timezone.utc) >= next_end
