@@ -48,6 +48,7 @@ def kumo_assets(
 
     Examples:
         >>> import dagster as dg
+        >>> from dagster_kumo import KumoResource
         >>> @kumo_assets(name="churn", prediction=BatchPrediction(training_job_id="trainingjob-1"))
         ... def churn(context: dg.AssetExecutionContext, kumo: KumoResource):
         ...     yield from kumo.predict(context)

@@ -20,7 +20,7 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.export_run import names_partition
-from dagster_kumo.execution.metadata import OUTPUT_TYPE
+from dagster_kumo.execution.selection import find_output
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 
@@ -46,7 +46,14 @@ class KumoExport:
 def build_kumo_export_asset(
     *,
     name: str,
-    predictions: dg.AssetsDefinition | dg.AssetKey | str | Sequence[str],
+    predictions: (
+        Sequence[dg.AssetsDefinition]
+        | dg.AssetsDefinition
+        | dg.AssetSpec
+        | dg.AssetKey
+        | str
+        | Sequence[str]
+    ),
     connector: Connector,
     table_name: TableName,
     output_type: OutputType = "predictions",
@@ -60,12 +67,12 @@ def build_kumo_export_asset(
     automation_condition: dg.AutomationCondition[Any] | None = None,
     **options: Unpack[AssetOptions],
 ) -> dg.AssetsDefinition:
-    """Make an asset of a table or a folder that Kumo writes from an output of its own.
+    """Make an asset of the table or folder that Kumo writes an output to.
 
     Args:
         name: the model's name; the default key is `<name>/<output_type>_in_<storage>`.
-        predictions: the assets made by `@kumo_assets`, or the key of one. The job behind its latest
-            materialization is exported.
+        predictions: what `@kumo_assets` or `build_kumo_assets_definitions` made, or the key of an output,
+            such as `"churn/predictions"`. The job behind its latest materialization is exported.
         connector: where to, for example `SnowflakeConnector("warehouse")`.
         table_name: the table or folder, to which `_<output_type>` is added; a pair
             `(schema, table)` for Databricks. With `{partition_key}` in it, each partition has a table
@@ -78,11 +85,11 @@ def build_kumo_export_asset(
         translator: changes the spec.
         resource_key: the key of the `KumoResource`.
         deps: further upstream assets.
-        automation_condition: when the export is to be materialized by itself.
+        automation_condition: when Dagster materializes the export by itself.
         options: see `AssetOptions`.
 
     Raises:
-        ValueError: the connector has no room for an option, or the upstream lacks the output.
+        ValueError: the connector does not take an option, or `predictions` has no such output.
 
     Examples:
         >>> from dagster_kumo import S3Connector
@@ -99,9 +106,8 @@ def build_kumo_export_asset(
     prediction_output(
         output_type, connector, table_name, metadata_fields=metadata_fields, write_mode=write_mode
     )
-    upstream = _key_of_output(predictions, output_type)
-    if partitions_def is None and isinstance(predictions, dg.AssetsDefinition):
-        partitions_def = predictions.partitions_def
+    upstream, partitions_of_output = find_output(predictions, output_type, argument="predictions")
+    partitions_def = partitions_def or partitions_of_output
     if names_partition(table_name) and partitions_def is None:
         raise ValueError(
             f"table_name={table_name!r} names a partition, but the export has none. "
@@ -139,21 +145,3 @@ def build_kumo_export_asset(
         )
 
     return export
-
-
-def _key_of_output(
-    predictions: dg.AssetsDefinition | dg.AssetKey | str | Sequence[str], output_type: OutputType
-) -> dg.AssetKey:
-    if not isinstance(predictions, dg.AssetsDefinition):
-        return dg.AssetKey.from_coercible(predictions)
-    by_type = {
-        metadata[OUTPUT_TYPE]: key
-        for key, metadata in predictions.metadata_by_key.items()
-        if OUTPUT_TYPE in metadata
-    }
-    if output_type not in by_type:
-        raise ValueError(
-            f"{predictions.node_def.name!r} has no {output_type} to export, only {', '.join(by_type) or 'none'}. "
-            f"Write BatchPrediction(outputs=(..., {output_type!r})), or export another output_type."
-        )
-    return by_type[output_type]

@@ -1,9 +1,10 @@
-"""What the definition of the assets in a run says of them."""
+"""Which outputs are meant: by what a user passes to a factory, and by the definition of a run's assets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -34,6 +35,51 @@ def check_has_run(context: dg.AssetExecutionContext) -> None:
             "The asset was called directly, and a Kumo job is launched by a run, which later attempts "
             "attach to.\nIn a test, write dg.materialize([...], resources={...}), with LocalKumo as the server."
         ) from None
+
+
+def find_output(
+    given: Any, output_type: OutputType, *, argument: str
+) -> tuple[dg.AssetKey, dg.PartitionsDefinition | None]:
+    """The one output that a user means, and its partitions where they are known.
+
+    Args:
+        given: definitions, one or a list; a spec; or a key in any of the forms that Dagster has.
+        output_type: which output of the definitions.
+        argument: what the user calls it.
+
+    Raises:
+        ValueError: no output is meant, or several are.
+    """
+    # Not isinstance: Dagster's keys and specs are tuples too.
+    items: list[Any] = [*given] if isinstance(given, list) or type(given) is tuple else [given]
+    if isinstance(given, dg.AssetKey):
+        return given, None
+    if isinstance(given, str):
+        return dg.AssetKey.from_user_string(given), None
+    if items and all(isinstance(item, str) for item in items):
+        return dg.AssetKey(items), None
+    specs: list[dg.AssetSpec] = []
+    for item in items:
+        if not isinstance(item, dg.AssetsDefinition | dg.AssetSpec):
+            raise ValueError(
+                f"{argument}= takes no {type(item).__name__}.\nPass what @kumo_assets or "
+                f'build_kumo_assets_definitions made, or a key: {argument}="churn/predictions".'
+            )
+        specs += item.specs if isinstance(item, dg.AssetsDefinition) else [item]
+    found = [spec for spec in specs if spec.metadata.get(OUTPUT_TYPE) == output_type]
+    if len(found) == 1:
+        return found[0].key, found[0].partitions_def
+    named = ", ".join(spec.key.to_user_string() for spec in found or specs) or "nothing"
+    if found:
+        key = found[0].key.to_user_string()
+        raise ValueError(
+            f"{argument}= has the {output_type} of several models: {named}.\n"
+            f'Pass one, by its key: {argument}="{key}".'
+        )
+    raise ValueError(
+        f"{argument}= has no {output_type}, only {named}.\nPass what @kumo_assets made with "
+        f"BatchPrediction(outputs=(..., {output_type!r})), the key of the output, or another output_type."
+    )
 
 
 class RunDefinition:

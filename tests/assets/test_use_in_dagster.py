@@ -340,6 +340,64 @@ def test_one_dependency_alone_is_no_list(deps: Any) -> None:
         churn(deps=deps)
 
 
+# What is exported ###########################################################################
+
+
+DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01")
+PREDICTED: dict[str, Callable[[KumoModelAssets], Any]] = {
+    "all of the model": lambda made: made,
+    "its predictions": lambda made: made.predictions,
+    "a list of those": lambda made: [made.predictions],
+    "a spec": lambda made: next(iter(made.predictions.specs)),
+    "a key": lambda made: made.predictions.key,
+    "a path": lambda _: "churn/predictions",
+    "parts of a key": lambda _: ["churn", "predictions"],
+    "a tuple of parts": lambda _: ("churn", "predictions"),
+}
+
+
+def export_of(predictions: Any, **options: Any) -> dg.AssetsDefinition:
+    return build_kumo_export_asset(
+        name="churn",
+        predictions=predictions,
+        connector=SnowflakeConnector("warehouse"),
+        table_name="CHURN",
+        **options,
+    )
+
+
+@pytest.mark.parametrize("given", PREDICTED)
+@pytest.mark.parametrize("fan_out", [False, True])
+def test_the_output_to_export_may_be_given_in_any_way(given: str, fan_out: bool) -> None:
+    made = churn(partitions_def=DAYS, fan_out=fan_out)
+
+    export = export_of(PREDICTED[given](made))
+
+    assert upstream(export) == [{PREDICTIONS}]
+    is_definition = given in {"all of the model", "its predictions", "a list of those", "a spec"}
+    assert export.partitions_def == (DAYS if is_definition else None)
+
+
+NOT_ONE_OUTPUT: dict[str, tuple[Callable[[], Any], str]] = {
+    "the model": (lambda: churn().model, "no predictions, only churn/model"),
+    "the spec of the model": (lambda: next(iter(churn().model.specs)), "only churn/model"),
+    "two models": (
+        lambda: [*churn(), *churn("spend")],
+        "several models: churn/predictions, spend/predictions",
+    ),
+    "another asset": (lambda: table, "no predictions, only churn"),
+    "nothing": (lambda: [], "only nothing"),
+    "a number": (lambda: 1, 'takes no int.*\n.*predictions="churn/predictions"'),
+}
+
+
+@pytest.mark.parametrize("given", NOT_ONE_OUTPUT)
+def test_what_is_not_one_output_is_refused(given: str) -> None:
+    predictions, message = NOT_ONE_OUTPUT[given]
+    with pytest.raises(ValueError, match=message):
+        export_of(predictions())
+
+
 # Automation #################################################################################
 
 
