@@ -161,7 +161,7 @@ def _check_command(words: list[str]) -> None:
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
         assert given <= options | {"--help", "-h"}, f"{' '.join(words)} has no {given - options}"
     else:
-        assert program in {"export", "cd", "mkdir", "git", "python", "uvx", "kubectl"}, (
+        assert program in {"export", "source", "cd", "mkdir", "git", "python", "uvx", "kubectl"}, (
             f"How is {program!r} checked?"
         )
 
