@@ -20,7 +20,7 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.export_run import names_partition
-from dagster_kumo.execution.selection import find_output
+from dagster_kumo.execution.selection import check_has_run, find_output
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 
@@ -134,6 +134,7 @@ def build_kumo_export_asset(
     )
     def export(context: dg.AssetExecutionContext) -> Any:
         kumo: KumoResource = getattr(context.resources, resource_key)
+        check_has_run(context)
         yield from kumo.export(
             context,
             predictions=context.asset_key_for_input(export.input_names_by_node_key[upstream]),
