@@ -1,39 +1,24 @@
-"""A Dagster as it is run in production: PostgreSQL, a code server, a daemon and a web server."""
+"""A Dagster as it is run in production, on PostgreSQL, and what its runs leave."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+# A backfill's status is only here.
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
+
 from dagster_kumo.local import LocalKumo
-from tests.support import free_port, wait_until
+from tests.support import wait_until
 from tests.system.production.postgres import postgres
+from tests.system.production.services import Services
 from tests.system.runs.gate import Gate, gate_before
 from tests.system.runs.webserver import Webserver
 
-ROOT = Path(__file__).parents[3]
 LOCATION = "tests.system.production.definitions"
-YAML = """
-telemetry: {{enabled: false}}
-nux: {{enabled: false}}
-storage: {{postgres: {{postgres_url: "{postgres}"}}}}
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-  config: {{dequeue_interval_seconds: 1}}
-run_monitoring: {{enabled: true, poll_interval_seconds: 1, start_timeout_seconds: 120}}
-run_retries: {{enabled: true, max_retries: 3}}
-compute_logs:
-  {{module: dagster.core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}}
-"""
 END_SECONDS = 300.0
 
 
@@ -41,10 +26,19 @@ END_SECONDS = 300.0
 class Deployment:
     """What runs, and what it leaves."""
 
-    instance: dg.DagsterInstance
-    web: Webserver
+    services: Services
     gate: Gate
     home: Path
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """Dagster's instance."""
+        return self.services.instance
+
+    @property
+    def web(self) -> Webserver:
+        """Dagster's web server."""
+        return self.services.web
 
     def launch(self, job: str, *partitions: str, tags: Mapping[str, str] = {}) -> str:
         """Launch a run of a job for a partition, or for a range of them: its id."""
@@ -60,6 +54,26 @@ class Deployment:
         again = self.instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": run_id}))
         first = self.instance.get_run_by_id(run_id)
         return [run for run in (first, *reversed(again)) if run is not None]
+
+    def backfill(
+        self, assets: Sequence[Sequence[str]], *partitions: str, tags: Mapping[str, str] = {}
+    ) -> str:
+        """Launch a backfill of assets: its id."""
+        return self.web.backfill(assets, partitions, tags)
+
+    def wait_for_backfill(self, backfill_id: str) -> BulkActionStatus:
+        """Wait until a backfill has ended: how."""
+
+        def ended() -> BulkActionStatus | None:
+            backfill = self.instance.get_backfill(backfill_id)
+            over = backfill is not None and backfill.status in BULK_ACTION_TERMINAL_STATUSES
+            return backfill.status if backfill is not None and over else None
+
+        return wait_until(ended, seconds=END_SECONDS)
+
+    def runs_of_backfill(self, backfill_id: str) -> Sequence[dg.DagsterRun]:
+        """The runs of a backfill, newest first."""
+        return self.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
 
     def wait_for_end(self, run_id: str) -> dg.DagsterRun:
         """Wait until a run has ended, and its retries: the last of them."""
@@ -102,58 +116,11 @@ class Deployment:
 @contextmanager
 def deployment(kumo: LocalKumo, home: Path) -> Iterator[Deployment]:
     """A deployment for a while, whose runs find a stand-in behind a gate."""
-    with ExitStack() as stack:
-        url = stack.enter_context(postgres())
-        gate = stack.enter_context(gate_before(kumo))
-        (home / "dagster.yaml").write_text(YAML.format(postgres=url))
-        port, web_port = free_port(), free_port()
-        (home / "workspace.yaml").write_text(
-            f"load_from: [{{grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {LOCATION}}}}}]"
-        )
+    with postgres() as url, gate_before(kumo) as gate:
         environment = {
-            "DAGSTER_HOME": str(home),
             "KUMO_API_ENDPOINT": gate.url,
             "KUMO_API_KEY": kumo.api_key,
             "STORE": str(home / "store"),
         }
-        workspace = ["-w", str(home / "workspace.yaml")]
-        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
-        for name, *command in (
-            ("dagster", "api", "grpc", "-m", LOCATION, "-h", "127.0.0.1", "-p", str(port)),
-            ("dagster-webserver", *workspace, "-h", "127.0.0.1", "-p", str(web_port)),
-            ("dagster-daemon", "run", *workspace),
-        ):
-            log = home / f"{name}.log"
-            stack.enter_context(_process(name, command, environment, log))
-            if command[0] == "api":
-                wait_until(lambda port=port: _answers(port), seconds=END_SECONDS)
-        web = Webserver(f"http://127.0.0.1:{web_port}", LOCATION, "{}")
-        wait_until(web.is_up, seconds=END_SECONDS)
-        yield Deployment(instance, web, gate, home)
-
-
-@contextmanager
-def _process(
-    name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    program = str(Path(sys.executable).parent / name)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        # Whatever it started dies with it: runs are workers of the code server.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
+        with Services(home, LOCATION, postgres_url=url, environment=environment) as services:
+            yield Deployment(services, gate, home)

@@ -26,6 +26,14 @@ RE_EXECUTE = """mutation($params: ReexecutionParams!) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) {
     __typename ... on TerminateRunSuccess { run { runId } } ... on PythonError { message } } }"""
+BACKFILL = """mutation($params: LaunchBackfillParams!) {
+    launchPartitionBackfill(backfillParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+RE_EXECUTE_BACKFILL = """mutation($params: ReexecutionParams!) {
+    reexecutePartitionBackfill(reexecutionParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+CANCEL_BACKFILL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
+    __typename ... on CancelBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 
 
 class Webserver:
@@ -74,6 +82,27 @@ class Webserver:
         """What the button does."""
         self._run_id(self.ask(TERMINATE, id=run_id)["terminateRun"])
 
+    def backfill(
+        self, assets: Sequence[Sequence[str]], partitions: Sequence[str], tags: Mapping[str, str]
+    ) -> str:
+        """Launch a backfill of assets, given by their paths: its id."""
+        params = {
+            "assetSelection": [{"path": list(path)} for path in assets],
+            "partitionNames": list(partitions),
+            "tags": [{"key": k, "value": v} for k, v in tags.items()],
+        }
+        return self._backfill_id(self.ask(BACKFILL, params=params)["launchPartitionBackfill"])
+
+    def re_execute_backfill(self, backfill_id: str) -> str:
+        """Launch what a backfill has left undone: the id of the new backfill."""
+        params = {"parentRunId": backfill_id, "strategy": "FROM_FAILURE"}
+        answer = self.ask(RE_EXECUTE_BACKFILL, params=params)
+        return self._backfill_id(answer["reexecutePartitionBackfill"])
+
+    def cancel_backfill(self, backfill_id: str) -> None:
+        """What the button does."""
+        self._backfill_id(self.ask(CANCEL_BACKFILL, id=backfill_id)["cancelPartitionBackfill"])
+
     def is_up(self) -> bool:
         """Whether it answers, with the code location loaded."""
         query = """{ locationStatusesOrError { ... on WorkspaceLocationStatusEntries {
@@ -92,6 +121,10 @@ class Webserver:
     def _run_id(self, answer: dict[str, Any]) -> str:
         assert "run" in answer, answer
         return answer["run"]["runId"]
+
+    def _backfill_id(self, answer: dict[str, Any]) -> str:
+        assert "backfillId" in answer, answer
+        return answer["backfillId"]
 
 
 @contextmanager
