@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
+import requests
 from filelock import BaseFileLock, FileLock, Timeout
 
 from dagster_kumo.local.folder import API_KEY, read_json
@@ -21,8 +19,6 @@ from dagster_kumo.local.folder import API_KEY, read_json
 _START_SECONDS = 60.0
 _PING_SECONDS = 5.0
 _STOP_SECONDS = 10.0
-# The stand-in is on this machine: no proxy.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -86,11 +82,11 @@ def find(folder: Path) -> SharedKumo | None:
     if server is None:
         return None
     try:
-        with _opener.open(
-            server["url"].removesuffix("/api") + "/ping", timeout=_PING_SECONDS
-        ) as answer:
-            about: dict[str, Any] = json.load(answer)
-    except (URLError, OSError, ValueError):
+        with requests.Session() as session:
+            session.trust_env = False  # the stand-in is on this machine: no proxy
+            ping = server["url"].removesuffix("/api") + "/ping"
+            about: dict[str, Any] = session.get(ping, timeout=_PING_SECONDS).json()
+    except requests.RequestException:
         return None
     # Another program may use the port by now.
     if about.get("data") != str(folder):

@@ -197,12 +197,13 @@ class LocalKumo:
     @property
     def jobs(self) -> list[dict[str, Any]]:
         """The prediction jobs as the API shows them, in the order of their launch."""
-        return [job.resource() for job in self._started.jobs("prediction_jobs")]
+        return [job.resource() for job in self._started.store.all("prediction_jobs")]
 
     @property
     def exports(self) -> list[dict[str, Any]]:
         """The exports in the order of their launch: id, status, job, output, where written."""
-        return [self._started.describe_export(job) for job in self._started.jobs("artifact")]
+        exports = self._started.application.exports
+        return [exports.describe(job) for job in self._started.store.all("artifact")]
 
     @property
     def idle_seconds(self) -> float:
@@ -258,14 +259,14 @@ class _Running:
             self._socket = _listen(port)
             self.port: int = self._socket.getsockname()[1]
             self.recorder: Recorder = Recorder(keep_requests)
-            self._store = JobStore(self.folder.jobs)
-            self._runner = JobRunner(self._store, queue_seconds, run_seconds)
+            self.store = JobStore(self.folder.jobs)
+            self._runner = JobRunner(self.store, queue_seconds, run_seconds)
             files = FileServer(self.folder.files, self.folder.secret, url_lifetime, faults)
             service = Service(
-                self.folder, self._store, self._runner, files, faults, files_per_output
+                self.folder, self.store, self._runner, files, faults, files_per_output
             )
-            self._application = Application(service, rbac=rbac)
-            self._application.resume()
+            self.application = Application(service, rbac=rbac)
+            self.application.resume()
         except BaseException:
             self._lock.release()
             raise
@@ -275,7 +276,7 @@ class _Running:
         self._transports = transports
         self._server = uvicorn.Server(
             uvicorn.Config(
-                Wire(self._application.app, faults, self.recorder),
+                Wire(self.application.app, faults, self.recorder),
                 http=connection,
                 ws="none",
                 loop="asyncio",
@@ -328,14 +329,6 @@ class _Running:
             transport.abort()
         assert self._serving is not None
         self._serving.cancel()
-
-    def jobs(self, kind: Any) -> list[Any]:
-        """The jobs of a kind, in the order of their launch."""
-        return self._store.all(kind)
-
-    def describe_export(self, job: Any) -> dict[str, Any]:
-        """An export, for a person or a test."""
-        return self._application.exports.describe(job)
 
     @property
     def idle_seconds(self) -> float:

@@ -128,8 +128,12 @@ class Application:
             ("GET", "/predictive_queries/{id}", c.query),
         ]
         routes = [self._route(method, "/v1" + path, answer) for method, path, answer in table]
-        config = {"rbac": True} if self._rbac else {}
-        return [*routes, Route("/api/config", _always(JSONResponse(config)))]
+
+        def config(request: Request) -> Response:
+            del request
+            return JSONResponse({"rbac": True} if self._rbac else {})
+
+        return [*routes, Route("/api/config", config)]
 
     def _route(self, method: str, path: str, answer: Answer) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -170,14 +174,6 @@ class Application:
 
         files = Route("/files/{path:path}", self.service.files.answer, methods=["GET", "HEAD"])
         return [Route("/", home), Route("/ping", ping), Route("/jobs/{id}", job), files]
-
-
-def _always(response: Response) -> Callable[[Request], Response]:
-    def endpoint(request: Request) -> Response:
-        del request
-        return response
-
-    return endpoint
 
 
 async def _read(request: Request) -> Call:

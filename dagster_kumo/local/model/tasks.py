@@ -14,7 +14,7 @@ an older one, a FAILED one and a RUNNING one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 HORIZON_DAYS = 30
@@ -88,53 +88,26 @@ class TrainingJob:
 
     id: str
     query: Query
-    split: Split
+    split: Split = CURRENT
     status: str = "DONE"
-    tags: dict[str, str] = field(default_factory=dict[str, str])
     # Days from the cut-off to the launch. (A running job: launched when the folder was made.)
     launched_after: float = 1.125
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that its owner gave it."""
+        return {"use_case": self.query.id.rpartition("-")[2], "dataset": "cdnow"}
+
 
 TRAINING_JOBS = (
+    TrainingJob("trainingjob-cdnow-purchase", PURCHASE),
+    TrainingJob("trainingjob-cdnow-spend", SPEND),
+    TrainingJob("trainingjob-cdnow-band", BAND),
+    TrainingJob("trainingjob-cdnow-purchase-old", PURCHASE, EARLIER),
     TrainingJob(
-        id="trainingjob-cdnow-purchase",
-        query=PURCHASE,
-        split=CURRENT,
-        tags={"use_case": "purchase", "dataset": "cdnow"},
+        "trainingjob-cdnow-purchase-failed", PURCHASE, status="FAILED", launched_after=2.125
     ),
-    TrainingJob(
-        id="trainingjob-cdnow-spend",
-        query=SPEND,
-        split=CURRENT,
-        tags={"use_case": "spend", "dataset": "cdnow"},
-    ),
-    TrainingJob(
-        id="trainingjob-cdnow-band",
-        query=BAND,
-        split=CURRENT,
-        tags={"use_case": "band", "dataset": "cdnow"},
-    ),
-    TrainingJob(
-        id="trainingjob-cdnow-purchase-old",
-        query=PURCHASE,
-        split=EARLIER,
-        tags={"use_case": "purchase", "dataset": "cdnow"},
-    ),
-    TrainingJob(
-        id="trainingjob-cdnow-purchase-failed",
-        query=PURCHASE,
-        split=CURRENT,
-        status="FAILED",
-        tags={"use_case": "purchase", "dataset": "cdnow"},
-        launched_after=2.125,
-    ),
-    TrainingJob(
-        id="trainingjob-cdnow-purchase-running",
-        query=PURCHASE,
-        split=CURRENT,
-        status="RUNNING",
-        tags={"use_case": "purchase", "dataset": "cdnow"},
-    ),
+    TrainingJob("trainingjob-cdnow-purchase-running", PURCHASE, status="RUNNING"),
 )
 
 

@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from dagster_kumo.local.folder import read_json, write_json
 
 Kind = Literal["prediction_jobs", "genpredtable_jobs", "training_jobs", "artifact"]
@@ -114,19 +116,9 @@ class Job:
             resource["result"] = self.result
         return copy.deepcopy(resource)
 
-    def to_json(self) -> dict[str, Any]:
-        """The whole record, as the data folder keeps it."""
-        value = dict(vars(self))
-        for name in ("created_at", "start_time", "end_time"):
-            value[name] = value[name].isoformat() if value[name] else None
-        return value
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Job:
-        """The job that `to_json` described."""
-        for name in ("created_at", "start_time", "end_time"):
-            value[name] = datetime.fromisoformat(value[name]) if value[name] else None
-        return cls(**value)
+# As the data folder keeps a job.
+_RECORD = TypeAdapter(Job)
 
 
 class JobStore:
@@ -140,7 +132,7 @@ class JobStore:
         for path in sorted(folder.glob("*/*.json")):
             value = read_json(path)
             if value is not None:
-                self._jobs[value["id"]] = Job.from_json(value)
+                self._jobs[value["id"]] = _RECORD.validate_python(value)
 
     def new(
         self,
@@ -176,7 +168,9 @@ class JobStore:
         with self.lock:
             if self._closed:
                 return  # another server may own the folder by now, or it may be gone
-            write_json(self._folder / job.kind / f"{job.id}.json", job.to_json())
+            write_json(
+                self._folder / job.kind / f"{job.id}.json", _RECORD.dump_python(job, mode="json")
+            )
 
     def close(self) -> None:
         """Stop writing."""

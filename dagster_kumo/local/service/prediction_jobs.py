@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from dagster_kumo.local.model.model import entities_at, features_at
 from dagster_kumo.local.service.exports import Exports, bucket_folder
@@ -33,13 +34,29 @@ from dagster_kumo.local.service.service import (
 from dagster_kumo.local.service.training_jobs import TrainingJobs
 
 _BATCH = 512
-_OPTIONS: dict[str, Any] = {
-    "binary_classification_threshold": None,
-    "num_classes_to_return": None,
-    "num_workers": 1,
-}
 # The shares of a job's running time.
 _TABLE, _PREDICT, _WRITE = 0.3, 0.6, 0.1
+
+
+class _Options(BaseModel, strict=True):
+    binary_classification_threshold: float | None = None
+    num_classes_to_return: int | None = None
+    num_workers: int = 1
+
+
+class _Request(BaseModel, strict=True, protected_namespaces=()):
+    """What launches a job. The job echoes it with all its fields."""
+
+    job_tags: dict[str, str]
+    model_training_job_id: str
+    predict_options: _Options
+    outputs: list[dict[str, Any]] = []
+    graph_snapshot_id: str | None = None
+    pred_table_job_id: str | None = None
+    pred_table_path: str | None = None
+    prediction_time: str | None = None
+    explanations: bool = False
+    data_backend_session_id: str | None = None
 
 
 class PredictionJobs:
@@ -57,7 +74,14 @@ class PredictionJobs:
 
     def create(self, call: Call) -> list[Any]:
         """Launch a job: `[job id or null, ValidationResponse]`."""
-        config = _read_request(call.body())
+        config = call.parse(_Request)
+        if config["pred_table_job_id"] and config["pred_table_path"]:
+            message = (
+                'Only one of "pred_table_job_id" or "pred_table_path" fields can be set, not both.'
+            )
+            raise ApiError(422, [problem([], message)])
+        if config["prediction_time"] is not None:
+            parse_time(config["prediction_time"], ["prediction_time"])
         errors, warnings = self._check(config)
         if fault := self._service.faults.take("refuse_launch", call.method, call.path):
             refused = {"title": fault.options["title"], "message": fault.options["message"]}
@@ -309,57 +333,3 @@ class PredictionJobs:
 def duration(seconds: float) -> str:
     """An ISO 8601 duration."""
     return f"PT{timedelta(seconds=round(seconds, 3)).total_seconds():g}S"
-
-
-def _read_request(body: dict[str, Any]) -> dict[str, Any]:
-    """The request with all its fields, or a refusal that names the field."""
-    problems: list[dict[str, Any]] = []
-
-    def check(name: str, kinds: type | tuple[type, ...], required: bool = False) -> Any:
-        value = body.get(name)
-        if value is None:
-            if required:
-                problems.append(problem([name], "Field required"))
-        elif not isinstance(value, kinds):
-            problems.append(problem([name], "Input has the wrong type"))
-        return value
-
-    tags = check("job_tags", dict, required=True) or {}
-    options = check("predict_options", dict, required=True) or {}
-    config: dict[str, Any] = {
-        "job_tags": tags,
-        "model_training_job_id": check("model_training_job_id", str, required=True),
-        "predict_options": _OPTIONS | {k: v for k, v in options.items() if k in _OPTIONS},
-        "outputs": check("outputs", list) or [],
-        "graph_snapshot_id": check("graph_snapshot_id", str),
-        "pred_table_job_id": check("pred_table_job_id", str),
-        "pred_table_path": check("pred_table_path", str),
-        "prediction_time": check("prediction_time", str),
-        "explanations": check("explanations", bool) or False,
-        "data_backend_session_id": check("data_backend_session_id", str),
-    }
-    for name, value in tags.items():
-        if not isinstance(value, str):
-            problems.append(problem(["job_tags", name], "Input should be a valid string"))
-    kinds = {"num_workers": int, "num_classes_to_return": (int, type(None))}
-    for name in _OPTIONS:
-        value = config["predict_options"][name]
-        if isinstance(value, bool) or not isinstance(
-            value, kinds.get(name, (int, float, type(None)))
-        ):
-            problems.append(problem(["predict_options", name], "Input should be a valid number"))
-    if config["pred_table_job_id"] and config["pred_table_path"]:
-        problems.append(
-            problem(
-                [],
-                'Only one of "pred_table_job_id" or "pred_table_path" fields can be set, not both.',
-            )
-        )
-    for number, output in enumerate(cast("list[Any]", config["outputs"])):
-        if not isinstance(output, dict):
-            problems.append(problem(["outputs", str(number)], "Input should be an object"))
-    if config["prediction_time"] is not None and not problems:
-        parse_time(config["prediction_time"], ["prediction_time"])
-    if problems:
-        raise ApiError(422, problems)
-    return config

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from dagster_kumo.local.faults import Faults
 from dagster_kumo.local.folder import DataFolder
 from dagster_kumo.local.model.data import NUM_DAYS, Calendar
@@ -59,6 +61,17 @@ class Call:
             raise ApiError(422, [problem([], "Input should be a valid JSON object")])
         body: dict[str, Any] = self.json
         return body
+
+    def parse(self, model: type[BaseModel]) -> dict[str, Any]:
+        """All fields of the request, from the JSON object that was sent. A null counts as not sent."""
+        sent = {name: value for name, value in self.body().items() if value is not None}
+        try:
+            return model.model_validate(sent).model_dump()
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            raise ApiError(
+                422, [{**one, "loc": ["body", *one["loc"]]} for one in details]
+            ) from None
 
 
 def problem(where: list[str], message: str) -> dict[str, Any]:
