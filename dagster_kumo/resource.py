@@ -10,12 +10,7 @@ import dagster as dg
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.connectors import (
-    Connector,
-    MetadataField,
-    TableName,
-    WriteMode,
-)
+from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
@@ -25,6 +20,7 @@ from dagster_kumo.execution.prediction_run import PredictionRun
 from dagster_kumo.execution.selection import RunDefinition, check_has_run
 from dagster_kumo.execution.settings import CancelOnTermination, RunSettings
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
+from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.trained_model import trained_model
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
 
@@ -268,17 +264,15 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoPartitionsError: that of some partitions, in a run over several.
         """
         check_has_run(context)
-        export = ExportRun(
-            context,
-            self._settings(),
-            predictions=predictions,
+        target = ExportTarget(
             connector=connector,
             table_name=table_name,
             output_type=output_type,
             write_mode=write_mode,
             metadata_fields=metadata_fields,
         )
-        yield from export.results()
+        settings = self._settings()
+        yield from ExportRun(context, settings, predictions=predictions, target=target).results()
 
     def _settings(self) -> RunSettings:
         return RunSettings(

@@ -9,7 +9,7 @@ import dagster as dg
 from typing_extensions import Unpack
 
 from dagster_kumo.assets.asset_decorator import kumo_assets
-from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
+from dagster_kumo.assets.export_asset import KumoExport, export_asset
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
 from dagster_kumo.assets.specs import (
     AssetOptions,
@@ -158,19 +158,13 @@ def build_kumo_assets_definitions(
 
     predictions = predictions.map_asset_specs(_with_condition_on_tables)
     made = [
-        build_kumo_export_asset(
+        export_asset(
+            export,
             name=name,
             predictions=predictions,
-            connector=export.connector,
-            table_name=export.table_name,
-            output_type=export.output_type,
-            write_mode=export.write_mode,
-            metadata_fields=export.metadata_fields,
-            key=export.key,
             translator=translator,
             resource_key=resource_key,
-            automation_condition=export.automation_condition,
-            **options,
+            options=options,
         )
         for export in exports
     ]

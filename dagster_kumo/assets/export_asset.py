@@ -4,29 +4,51 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_kumo.api.connectors import (
-    Connector,
-    MetadataField,
-    TableName,
-    WriteMode,
-    prediction_output,
-)
+from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
+from dagster_kumo.assets.specs import (
+    AssetOptions,
+    asset_deps,
+    check_name,
+    completed_spec,
+    op_name,
+    op_options,
+)
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.execution.export_run import names_partition
 from dagster_kumo.execution.selection import check_has_run, find_output
+from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+
+PredictedAssets: TypeAlias = (
+    Sequence[dg.AssetsDefinition]
+    | dg.AssetsDefinition
+    | dg.AssetSpec
+    | dg.AssetKey
+    | str
+    | Sequence[str]
+)
+"""What names an output: the assets that have it, or its key."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class KumoExport:
-    """One export of a model's output; the fields are those of `build_kumo_export_asset`.
+class KumoExport(ExportTarget):
+    """One export of a model's output, for `build_kumo_assets_definitions`.
+
+    What it writes and where to is said as in `build_kumo_export_asset`: by `connector`, `table_name`,
+    `output_type`, `write_mode` and `metadata_fields`.
+
+    Args:
+        key: another key, as two exports to the same storage need it.
+        deps: further upstream assets.
+        automation_condition: when Dagster materializes the export by itself.
+        group_name: another group than the model's.
+        retry_policy: another one than the model's.
+        pool: another one than the model's, for example one that limits who writes to the warehouse.
 
     Examples:
         >>> from dagster_kumo import SnowflakeConnector
@@ -34,26 +56,22 @@ class KumoExport:
         'predictions'
     """
 
-    connector: Connector
-    table_name: TableName
-    output_type: OutputType = "predictions"
-    write_mode: WriteMode | None = None
-    metadata_fields: Sequence[MetadataField] = ()
     key: dg.AssetKey | None = None
+    deps: Iterable[Any] = ()
     automation_condition: dg.AutomationCondition[Any] | None = None
+    group_name: str | None = None
+    retry_policy: dg.RetryPolicy | None = None
+    pool: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "deps", asset_deps(self.deps))
 
 
 def build_kumo_export_asset(
     *,
     name: str,
-    predictions: (
-        Sequence[dg.AssetsDefinition]
-        | dg.AssetsDefinition
-        | dg.AssetSpec
-        | dg.AssetKey
-        | str
-        | Sequence[str]
-    ),
+    predictions: PredictedAssets,
     connector: Connector,
     table_name: TableName,
     output_type: OutputType = "predictions",
@@ -102,26 +120,59 @@ def build_kumo_export_asset(
         >>> export.key
         AssetKey(['churn', 'predictions_in_s3'])
     """
-    check_name(name)
-    prediction_output(
-        output_type, connector, table_name, metadata_fields=metadata_fields, write_mode=write_mode
+    export = KumoExport(
+        connector=connector,
+        table_name=table_name,
+        output_type=output_type,
+        write_mode=write_mode,
+        metadata_fields=metadata_fields,
+        key=key,
+        deps=deps,
+        automation_condition=automation_condition,
     )
-    upstream, partitions_of_output = find_output(predictions, output_type, argument="predictions")
-    partitions_def = partitions_def or partitions_of_output
-    if names_partition(table_name) and partitions_def is None:
+    return export_asset(
+        export,
+        name=name,
+        predictions=predictions,
+        partitions_def=partitions_def,
+        translator=translator or DagsterKumoTranslator(),
+        resource_key=resource_key,
+        options=options,
+    )
+
+
+def export_asset(
+    target: KumoExport,
+    *,
+    name: str,
+    predictions: PredictedAssets,
+    partitions_def: dg.PartitionsDefinition | None = None,
+    translator: DagsterKumoTranslator,
+    resource_key: str,
+    options: AssetOptions,
+) -> dg.AssetsDefinition:
+    """The asset of an export; the other arguments are those of `build_kumo_export_asset`."""
+    check_name(name)
+    upstream, upstream_partitions = find_output(
+        predictions, target.output_type, argument="predictions"
+    )
+    partitions_def = partitions_def or upstream_partitions
+    if target.names_partition and partitions_def is None:
         raise ValueError(
-            f"table_name={table_name!r} names a partition, but the export has none. "
+            f"table_name={target.table_name!r} names a partition, but the export has none. "
             "Give it partitions_def=, or leave {partition_key} out."
         )
-    spec = (translator or DagsterKumoTranslator()).get_asset_spec(
-        KumoAssetProps(
-            name, "export", output_type=output_type, connector=connector, table_name=table_name
-        )
-    )
+    options = {
+        **options,
+        "group_name": target.group_name or options.get("group_name"),
+        "retry_policy": target.retry_policy or options.get("retry_policy"),
+        "pool": target.pool or options.get("pool"),
+    }
+    spec = translator.get_asset_spec(KumoAssetProps(name, "export", target=target))
     spec = completed_spec(
-        spec.replace_attributes(key=key) if key is not None else spec,
-        deps=[upstream, *deps],
-        automation_condition=automation_condition,
+        spec.replace_attributes(key=target.key) if target.key is not None else spec,
+        deps=[upstream, *target.deps],
+        automation_condition=target.automation_condition,
         options=options,
     )
 
@@ -133,16 +184,10 @@ def build_kumo_export_asset(
         **op_options(options),
     )
     def export(context: dg.AssetExecutionContext) -> Any:
-        kumo: KumoResource = getattr(context.resources, resource_key)
         check_has_run(context)
-        yield from kumo.export(
-            context,
-            predictions=context.asset_key_for_input(export.input_names_by_node_key[upstream]),
-            connector=connector,
-            table_name=table_name,
-            output_type=output_type,
-            write_mode=write_mode,
-            metadata_fields=metadata_fields,
-        )
+        kumo: KumoResource = getattr(context.resources, resource_key)
+        # Not `upstream`: loading a module under a prefix changes the key afterwards.
+        upstream_key = context.asset_key_for_input(export.input_names_by_node_key[upstream])
+        yield from kumo.export(context, predictions=upstream_key, **target.arguments())
 
     return export

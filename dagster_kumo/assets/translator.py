@@ -8,11 +8,19 @@ from typing import Literal
 import dagster as dg
 
 from dagster_kumo.api.connectors import Connector, TableName
-from dagster_kumo.api.records import OutputType
+from dagster_kumo.api.records import OUTPUT_TYPES, OutputType
 from dagster_kumo.execution.metadata import target_entry
+from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
-KINDS_OF_STORAGE = {"gcs": "googlecloud", "adls": "azure"}  # where Dagster's icon has another name
+_ICONS = {"gcs": "googlecloud", "adls": "azure"}
+"""The kinds of storages whose icon in Dagster has another name."""
+_DESCRIPTIONS = {
+    "model": "The trained model behind {name}.",
+    "prediction_table": "The entities and the anchor time to predict for: a table that Kumo generates.",
+    "predictions": "What the model predicts for each entity.",
+    "embeddings": "The vector that the model has for each entity.",
+}
 
 
 @dataclass(frozen=True)
@@ -22,18 +30,29 @@ class KumoAssetProps:
     Attributes:
         name: the name that the assets of one model share.
         kind: what the asset stands for.
-        prediction: what runs; None for an export that only knows its upstream's key.
-        output_type: for an export, which output it writes.
-        connector: for an export, where to.
-        table_name: for an export, the table or folder.
+        prediction: what runs; None for an export.
+        target: of an export, what it writes and where to.
     """
 
     name: str
     kind: Literal["model", "prediction_table", "predictions", "embeddings", "export"]
     prediction: BatchPrediction | None = None
-    output_type: OutputType | None = None
-    connector: Connector | None = None
-    table_name: TableName | None = None
+    target: ExportTarget | None = None
+
+    @property
+    def connector(self) -> Connector | None:
+        """Of an export, where to."""
+        return self.target.connector if self.target else None
+
+    @property
+    def table_name(self) -> TableName | None:
+        """Of an export, the table or folder."""
+        return self.target.table_name if self.target else None
+
+    @property
+    def output_type(self) -> OutputType | None:
+        """Of an export, which output it writes."""
+        return self.target.output_type if self.target else None
 
 
 class DagsterKumoTranslator:
@@ -52,31 +71,13 @@ class DagsterKumoTranslator:
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         """The spec of one asset: key, description, kinds and what it depends on."""
-        if props.kind == "model":
-            return dg.AssetSpec(
-                [props.name, "model"],
-                description=f"The trained model behind {props.name}.\n\n{_model(props.prediction)}",
-                kinds={"kumo"},
-            )
-        if props.kind == "export":
-            return _export_spec(props)
-        if props.kind == "prediction_table":
-            return dg.AssetSpec(
-                [props.name, "prediction_table"],
-                description=(
-                    "For whom and as of when the model predicts: a table that Kumo makes.\n\n"
-                    f"{_model(props.prediction)}"
-                ),
-                kinds={"kumo"},
-            )
-        what = {
-            "predictions": "What the model predicts for each entity.",
-            "embeddings": "The vector that the model has for each entity.",
-        }[props.kind]
+        if props.target is not None:
+            return _export_spec(props.name, props.target)
+        what = _DESCRIPTIONS[props.kind].format(name=props.name)
         return dg.AssetSpec(
             [props.name, props.kind],
             description=f"{what}\n\n{_model(props.prediction)}",
-            kinds={"kumo", "parquet"},
+            kinds={"kumo", "parquet"} if props.kind in OUTPUT_TYPES else {"kumo"},
         )
 
 
@@ -89,14 +90,10 @@ def _model(prediction: BatchPrediction | None) -> str:
     return f"The newest training job that carries the tags {tags}."
 
 
-def _export_spec(props: KumoAssetProps) -> dg.AssetSpec:
-    if props.connector is None or props.output_type is None or props.table_name is None:
-        raise ValueError("The props of an export need connector, output_type and table_name.")
-    storage = props.connector.storage
-    target = props.connector.display_name(props.table_name, props.output_type)
+def _export_spec(name: str, target: ExportTarget) -> dg.AssetSpec:
     return dg.AssetSpec(
-        [props.name, f"{props.output_type}_in_{storage}"],
-        description=f"The {props.output_type} of {props.name}, written by Kumo to {target}.",
-        kinds={"kumo", KINDS_OF_STORAGE.get(storage, storage)},
-        metadata={target_entry(props.connector): target},
+        [name, f"{target.output_type}_in_{target.storage}"],
+        description=f"The {target.output_type} of {name}, written by Kumo to {target.full_name}.",
+        kinds={"kumo", _ICONS.get(target.storage, target.storage)},
+        metadata={target_entry(target): target.full_name},
     )

@@ -2,15 +2,17 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from dagster_kumo.api.connectors import CONNECTORS, Connector
-from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
-from dagster_kumo.components.sections import Section
+from dagster_kumo.assets.export_asset import KumoExport
+from dagster_kumo.components.policies import RETRY_POLICY
+from dagster_kumo.components.sections import InYaml, Section
 
 Storage = Literal["snowflake", "bigquery", "databricks", "s3", "gcs", "adls"]
 
@@ -33,32 +35,35 @@ class ConnectorSection(dg.Model):
     )
 
 
-_EXPORT = Section(
-    KumoExport,
-    described_by=build_kumo_export_asset,
-    yaml={"connector": ConnectorSection, "key": str, "automation_condition": str},
-)
-
-
-def _resolve_export(context: dg.ResolutionContext, given: BaseModel) -> KumoExport:
-    arguments = _EXPORT.arguments(context, given)
-    if isinstance(arguments["connector"], dict):
-        arguments["connector"] = _connector(**arguments["connector"])
-    if isinstance(arguments.get("key"), str):
-        arguments["key"] = dg.AssetKey.from_user_string(arguments["key"])
-    return KumoExport(**_EXPORT.checked(arguments))
-
-
-def _connector(*, type: str, **given: Any) -> Connector:  # noqa: A002 - the name that the YAML has
-    kind = _BY_STORAGE[type]
+def _connector(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    arguments: dict[str, Any] = dict(given)
+    storage = arguments.pop("type")
+    kind = _BY_STORAGE[storage]
     takes = [field.name for field in fields(kind)]
     needed = takes[0]
-    if needed not in given or not set(given) <= set(takes):
+    if needed not in arguments or not set(arguments) <= set(takes):
         raise ValueError(
-            f"A connector of type {type} is given by {' and, if need be, '.join(takes)}, not by "
-            f"{', '.join(given) or 'nothing'}. Write connector: {{type: {type}, {needed}: ...}}."
+            f"A connector of type {storage} is given by {' and, if need be, '.join(takes)}, not by "
+            f"{', '.join(arguments) or 'nothing'}. Write connector: {{type: {storage}, {needed}: ...}}."
         )
-    return kind(**given)
+    return kind(**arguments)
 
 
-ResolvedExport = Annotated[KumoExport, dg.Resolver(_resolve_export, model_field_type=_EXPORT.model)]
+def _asset_key(given: Any) -> Any:
+    return dg.AssetKey.from_user_string(given) if isinstance(given, str) else given
+
+
+_EXPORT = Section(
+    KumoExport,
+    yaml={
+        "connector": InYaml(ConnectorSection, _connector),
+        "key": InYaml(str, _asset_key),
+        "deps": InYaml(Sequence[str]),
+        "automation_condition": InYaml(str),
+        "retry_policy": RETRY_POLICY,
+    },
+)
+
+ResolvedExport = Annotated[KumoExport, dg.Resolver(_EXPORT.make, model_field_type=_EXPORT.model)]

@@ -10,7 +10,6 @@ import dagster as dg
 
 # Dagster has these for integrations, in this module alone.
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import BaseModel
 
 from dagster_kumo.assets.definitions import build_kumo_assets_definitions
 from dagster_kumo.assets.specs import AssetOptions
@@ -32,31 +31,18 @@ PREDICTION = Section(BatchPrediction)
 KumoTranslationFn = TranslationFn[KumoAssetProps]
 
 
-def _resolve_prediction(context: dg.ResolutionContext, given: BaseModel) -> BatchPrediction:
-    return PREDICTION.make(context, given)
-
-
-def _resolve_asset_keys(
-    context: dg.ResolutionContext, given: Sequence[str]
-) -> Sequence[dg.AssetKey]:
-    rendered: Sequence[str | dg.AssetKey] = context.resolve_value(given)
-    return [dg.AssetKey.from_user_string(key) if isinstance(key, str) else key for key in rendered]
-
-
 ResolvedPrediction = Annotated[
     BatchPrediction,
     dg.Resolver(
-        _resolve_prediction,
+        PREDICTION.make,
         model_field_type=PREDICTION.model,
         description="What to run: by which model, for which time, with which options.",
     ),
 ]
 ResolvedDeps = Annotated[
-    Sequence[dg.AssetKey],
-    dg.Resolver(
-        _resolve_asset_keys,
+    Sequence[Any],
+    dg.Resolver.default(
         model_field_type=Sequence[str],
-        inject_before_resolve=False,
         description="The source tables that the model reads, by their asset keys.",
         examples=[["customers", "warehouse/orders"]],
     ),

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from dagster_kumo.components.sections import InYaml
+
 
 class RetryPolicySection(dg.Model):
     """How often a step that failed is tried again; the fields are those of `RetryPolicy`."""
@@ -32,22 +34,24 @@ class BackfillPolicySection(dg.Model):
     )
 
 
-def retry_policy(
-    *, backoff: str | None = None, jitter: str | None = None, **given: Any
-) -> dg.RetryPolicy:
-    """The policy, with the two enumerations by their names."""
-    return dg.RetryPolicy(
-        **given,
-        backoff=dg.Backoff[backoff] if backoff else None,
-        jitter=dg.Jitter[jitter] if jitter else None,
-    )
+def _retry_policy(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, names in (("backoff", dg.Backoff), ("jitter", dg.Jitter)):
+        if name in fields:
+            fields[name] = names[fields[name]]
+    return dg.RetryPolicy(**fields)
+
+
+RETRY_POLICY = InYaml(RetryPolicySection, _retry_policy)
 
 
 def _resolve_retry_policy(
     context: dg.ResolutionContext,  # noqa: ARG001 - the form of a resolver
     given: RetryPolicySection,
 ) -> dg.RetryPolicy:
-    return retry_policy(**given.model_dump(exclude_unset=True))
+    return _retry_policy(given.model_dump(exclude_unset=True))
 
 
 def _resolve_backfill_policy(

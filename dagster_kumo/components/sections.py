@@ -1,9 +1,9 @@
-"""Sections of a component's YAML that hold the arguments of something in Python, by the same names."""
+"""Sections of a component's YAML that hold the arguments of a class or a function, by the same names."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
@@ -18,6 +18,20 @@ Template = Annotated[str, Field(pattern=r"\{\{")]
 
 
 @dataclass(frozen=True)
+class InYaml:
+    """What the YAML has for an argument that is no plain value.
+
+    Attributes:
+        kind: the type in the YAML.
+        make: makes the argument. It returns anything else than a `kind` as it is: a template may have
+            become the argument already.
+    """
+
+    kind: Any
+    make: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True)
 class _Argument:
     name: str
     kind: Any
@@ -28,14 +42,12 @@ class _Argument:
 class Section(Generic[T]):
     """The arguments of a class or a function, as a section of a component's YAML.
 
-    What the section may hold follows from the signature and what is said of it from the docstring,
-    so that neither is written down twice.
+    The signature says what the section may hold, and the docstring describes it.
 
     Args:
         of: what takes the arguments.
         omit: arguments that the YAML does not have.
-        described_by: what has the docstring, if `of` has none of its own.
-        yaml: for arguments that are no plain values, what the YAML has instead.
+        yaml: the arguments that the YAML has in another form.
     """
 
     def __init__(
@@ -43,30 +55,29 @@ class Section(Generic[T]):
         of: Callable[..., T],
         *,
         omit: Collection[str] = (),
-        described_by: Callable[..., Any] | None = None,
-        yaml: dict[str, Any] | None = None,
+        yaml: Mapping[str, InYaml] | None = None,
     ) -> None:
         self._of = of
-        arguments = [a for a in _arguments(of, described_by or of) if a.name not in omit]
-        kinds = {argument.name: argument.kind for argument in arguments} | (yaml or {})
+        self._yaml = yaml or {}
+        arguments = [a for a in _arguments(of) if a.name not in omit]
+        kinds = {argument.name: argument.kind for argument in arguments}
+        kinds |= {name: in_yaml.kind for name, in_yaml in self._yaml.items()}
         self.model: type[BaseModel] = _model(
             of, {a: kinds[a.name] | Template for a in arguments}, ConfigDict(extra="forbid")
         )
-        """What the YAML may hold: of each argument a value, or a template of one."""
+        """What the YAML may hold: for each argument a value, or a template of one."""
         self._checked = _model(
             of, {a: a.kind for a in arguments}, ConfigDict(arbitrary_types_allowed=True)
         )
 
     def arguments(self, context: dg.ResolutionContext, given: BaseModel) -> dict[str, Any]:
-        """What the YAML gives, with its templates rendered."""
-        return dict(context.resolve_value(given.model_dump(exclude_unset=True)))
-
-    def checked(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments as what their types say, for a template may have become anything.
+        """The arguments that the YAML gives, with its templates rendered.
 
         Raises:
-            ValueError: one is of another type.
+            ValueError: one is of a wrong type, which a template may have become.
         """
+        rendered: Mapping[str, Any] = context.resolve_value(given.model_dump(exclude_unset=True))
+        arguments = {name: self._made(name, value) for name, value in rendered.items()}
         try:
             checked = self._checked.model_validate(arguments)
         except ValidationError as error:
@@ -79,7 +90,11 @@ class Section(Generic[T]):
 
     def make(self, context: dg.ResolutionContext, given: BaseModel) -> T:
         """What the arguments make."""
-        return self._of(**self.checked(self.arguments(context, given)))
+        return self._of(**self.arguments(context, given))
+
+    def _made(self, name: str, value: Any) -> Any:
+        in_yaml = self._yaml.get(name)
+        return in_yaml.make(value) if in_yaml and in_yaml.make else value
 
 
 def _model(of: Any, kinds: dict[_Argument, Any], config: ConfigDict) -> type[BaseModel]:
@@ -93,13 +108,15 @@ def _model(of: Any, kinds: dict[_Argument, Any], config: ConfigDict) -> type[Bas
     return create_model(of.__name__, __config__=config, **fields)
 
 
-def _arguments(of: Any, described_by: Any) -> Iterator[_Argument]:
+def _arguments(of: Any) -> Iterator[_Argument]:
     if issubclass(of, BaseModel) if isinstance(of, type) else False:
         for name, field in of.model_fields.items():
             yield _Argument(name, field.annotation, field.is_required(), field.description)
         return
     kinds = get_type_hints(of)
-    descriptions = _descriptions(inspect.getdoc(described_by) or "")
+    descriptions: dict[str, str] = {}
+    for documented in reversed(inspect.getmro(of) if isinstance(of, type) else [of]):
+        descriptions |= _descriptions(documented.__doc__ or "")
     for name, parameter in inspect.signature(of).parameters.items():
         required = parameter.default is parameter.empty
         yield _Argument(name, kinds[name], required, descriptions.get(name))
@@ -108,7 +125,5 @@ def _arguments(of: Any, described_by: Any) -> Iterator[_Argument]:
 def _descriptions(docstring: str) -> dict[str, str]:
     described = parse(docstring, style=DocstringStyle.GOOGLE).params
     return {
-        name: " ".join((argument.description or "").split())
-        for argument in described
-        for name in argument.arg_name.split(", ")
+        argument.arg_name: " ".join((argument.description or "").split()) for argument in described
     }

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.connectors import (
-    Connector,
-    MetadataField,
-    TableName,
-    WriteMode,
-    prediction_output,
-)
 from dagster_kumo.api.errors import KumoError
-from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, export_metadata, target_entry
@@ -24,31 +16,21 @@ from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import materialize_each
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
-
-PARTITION_KEY = "{partition_key}"
-"""In a table's name, the partition of the asset. (`{PARTITION}` is Kumo's own: a part's name.)"""
-
-
-def of_partition(text: str, partition_key: str | None) -> str:
-    """`text` with the partition in the place of `{partition_key}`."""
-    return text if partition_key is None else text.replace(PARTITION_KEY, partition_key)
-
-
-def table_of_partition(table_name: TableName, partition_key: str | None) -> TableName:
-    """The table that a partition is written to."""
-    if isinstance(table_name, str):
-        return of_partition(table_name, partition_key)
-    schema, table = table_name
-    return of_partition(schema, partition_key), of_partition(table, partition_key)
-
-
-def names_partition(table_name: TableName) -> bool:
-    """Whether each partition has a table of its own."""
-    return PARTITION_KEY in (table_name if isinstance(table_name, str) else "".join(table_name))
+from dagster_kumo.jobs.export_target import ExportTarget, of_partition
 
 
 class ExportRun:
-    """What a run does for an export asset; the arguments are those of `KumoResource.export`."""
+    """What a run does for an export asset.
+
+    Args:
+        context: the context of the export asset.
+        settings: the settings of the resource.
+        predictions: the asset whose latest materialization names the prediction job.
+        target: what is exported, and where to.
+
+    Raises:
+        ValueError: a partition cannot be part of the target's name.
+    """
 
     def __init__(
         self,
@@ -56,32 +38,23 @@ class ExportRun:
         settings: RunSettings,
         *,
         predictions: dg.AssetKey,
-        connector: Connector,
-        table_name: TableName,
-        output_type: OutputType,
-        write_mode: WriteMode | None,
-        metadata_fields: Sequence[MetadataField],
+        target: ExportTarget,
     ) -> None:
         self._context = context
         self._settings = settings
         self._client = settings.client
-        self._keys = context.partition_keys if context.assets_def.partitions_def else [None]
-        self._jobs = RunJobs(context, settings, brief=len(self._keys) > 1)
+        keys = context.partition_keys if context.assets_def.partitions_def else [None]
+        self._targets = {key: target.for_partition(key) for key in keys}
+        self._jobs = RunJobs(context, settings, brief=len(keys) > 1)
         self._predictions = predictions
-        self._connector = connector
-        self._table_name = table_name
-        self._output_type: OutputType = output_type
-        self._write_mode: WriteMode | None = write_mode
-        self._metadata_fields = metadata_fields
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Export the partitions of the run, and yield the result when all is written."""
         context = self._context
-        for key in self._keys:  # refused before anything is sent
-            self._output(key)
         with self._jobs.cancel_jobs_on_termination():
-            if len(self._keys) == 1:
-                metadata = self._export(self._keys[0])
+            if len(self._targets) == 1:
+                (partition_key,) = self._targets
+                metadata = self._export(partition_key)
                 version = dg.DataVersion(metadata[JOB_ID_METADATA])
                 yield dg.MaterializeResult(metadata=metadata, data_version=version)
             else:
@@ -92,46 +65,35 @@ class ExportRun:
     def _export(self, partition_key: str | None) -> dict[str, Any]:
         """Export one partition and wait until it is written: the metadata of it."""
         started = time.monotonic()
-        job_id = self._job_behind(partition_key)
-        target = self._target(partition_key)
-        output = self._output(partition_key)
+        job_id = self._prediction_job(partition_key)
+        target = self._targets[partition_key]
+        full_name = self._full_name(partition_key)
         launch = ExportLaunch(
-            self._client, self._context, partition_key, job_id=job_id, output=output, target=target
+            self._client,
+            self._context,
+            partition_key,
+            job_id=job_id,
+            target=target,
+            full_name=full_name,
         )
-        about = f": the {self._output_type} of {job_id} to {target}"
+        about = f": the {target.output_type} of {job_id} to {full_name}"
         export_id = self._jobs.finish(launch, about)
         return export_metadata(
+            target,
+            full_name=full_name,
             export_job_id=export_id,
             job_id=job_id,
-            connector=self._connector,
-            target=target,
-            write_mode=output.get("write_mode"),
             seconds=time.monotonic() - started,
         )
 
-    def _output(self, partition_key: str | None) -> dict[str, Any]:
-        """What is asked of Kumo.
-
-        Raises:
-            ValueError: the connector has no room for an option.
-        """
-        return prediction_output(
-            self._output_type,
-            self._connector,
-            table_of_partition(self._table_name, partition_key),
-            metadata_fields=self._metadata_fields,
-            write_mode=self._write_mode,
-        )
-
-    def _target(self, partition_key: str | None) -> str:
-        """Where to, as the definition has it, where a translator may have completed the name."""
-        table = table_of_partition(self._table_name, partition_key)
-        shown = self._connector.display_name(table, self._output_type)
+    def _full_name(self, partition_key: str | None) -> str:
+        """The target's name as the definition has it, where a translator may have completed it."""
+        target = self._targets[partition_key]
         definition = self._context.assets_def.metadata_by_key[self._context.asset_key]
-        name = definition.get(target_entry(self._connector), shown)
+        name = definition.get(target_entry(target), target.full_name)
         return of_partition(str(name), partition_key)
 
-    def _job_behind(self, partition_key: str | None) -> str:
+    def _prediction_job(self, partition_key: str | None) -> str:
         """The prediction job of the upstream asset's latest materialization."""
         instance = self._context.instance
         job_ids = materialized_job_ids(instance, self._predictions, partition_key, limit=1)

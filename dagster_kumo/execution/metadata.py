@@ -9,12 +9,13 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.connectors import Connector, WriteMode, is_bucket
+from dagster_kumo.api.connectors import is_bucket
 from dagster_kumo.api.records import (
     BatchPredictionJobResource,
     PredictiveQuery,
     TrainingJobResource,
 )
+from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.predictions.predictions import Provenance
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
@@ -91,31 +92,25 @@ def table_metadata(
 
 
 def export_metadata(
-    *,
-    export_job_id: str,
-    job_id: str,
-    connector: Connector,
-    target: str,
-    write_mode: WriteMode | None,
-    seconds: float,
+    target: ExportTarget, *, full_name: str, export_job_id: str, job_id: str, seconds: float
 ) -> dict[str, Any]:
     """What is known of an export."""
     entries: dict[str, Any] = {
-        "storage": connector.storage,
-        "write_mode": write_mode or "OVERWRITE",
+        "storage": target.storage,
+        "write_mode": target.write_mode or "OVERWRITE",
         "duration_seconds": round(seconds, 3),
     }
     return {
         EXPORT_JOB_ID_METADATA: export_job_id,
         JOB_ID_METADATA: job_id,
         **_in_namespace(entries),
-        target_entry(connector): target,
+        target_entry(target): full_name,
     }
 
 
-def target_entry(connector: Connector) -> str:
+def target_entry(target: ExportTarget) -> str:
     """The entry of the metadata that names what an export writes."""
-    return "dagster/uri" if is_bucket(connector) else "dagster/table_name"
+    return "dagster/uri" if is_bucket(target.connector) else "dagster/table_name"
 
 
 def _in_namespace(entries: Mapping[str, Any]) -> dict[str, Any]:

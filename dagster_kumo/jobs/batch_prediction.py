@@ -6,13 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.connectors import (
-    Connector,
-    MetadataField,
-    TableName,
-    WriteMode,
-    prediction_output,
-)
+from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoJobFailedError
 from dagster_kumo.api.records import (
     DONE,
@@ -22,6 +16,7 @@ from dagster_kumo.api.records import (
     JobStatusReport,
     OutputType,
 )
+from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
@@ -244,14 +239,14 @@ class BatchPredictionJobResult:
         Raises:
             ValueError: the connector has no room for an option. Nothing has been sent.
         """
-        output = prediction_output(
-            output_type,
-            output_connector,
-            output_table_name if output_table_name is not None else self.id,
-            metadata_fields=metadata_fields,
+        target = ExportTarget(
+            connector=output_connector,
+            table_name=output_table_name if output_table_name is not None else self.id,
+            output_type=output_type,
             write_mode=write_mode,
+            metadata_fields=metadata_fields,
         )
-        return self._client.create_export(self.id, output)
+        return self._client.create_export(self.id, target.request())
 
     def predictions_urls(self) -> list[str]:
         """Where the predictions are: presigned urls on SaaS, which are secrets and expire."""

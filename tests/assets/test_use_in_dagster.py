@@ -16,6 +16,7 @@ from dagster_kumo import (
     KumoExport,
     KumoModelAssets,
     KumoResource,
+    S3Connector,
     SnowflakeConnector,
     build_kumo_assets_definitions,
     build_kumo_export_asset,
@@ -338,6 +339,8 @@ def test_a_dependency_keeps_its_partition_mapping() -> None:
 def test_one_dependency_alone_is_no_list(deps: Any) -> None:
     with pytest.raises(ValueError, match=r"deps=\[\.\.\.\]"):
         churn(deps=deps)
+    with pytest.raises(ValueError, match=r"deps=\[\.\.\.\]"):
+        export_of(PREDICTIONS, deps=deps)
 
 
 # What is exported ###########################################################################
@@ -396,6 +399,47 @@ def test_what_is_not_one_output_is_refused(given: str) -> None:
     predictions, message = NOT_ONE_OUTPUT[given]
     with pytest.raises(ValueError, match=message):
         export_of(predictions())
+
+
+def test_an_export_may_have_settings_of_its_own() -> None:
+    retries = dg.RetryPolicy(max_retries=3)
+    own = KumoExport(
+        connector=SnowflakeConnector("warehouse"),
+        table_name="CHURN",
+        key=dg.AssetKey("own"),
+        deps=[several, "dwh/three"],
+        group_name="marts",
+        retry_policy=retries,
+        pool="warehouse",
+    )
+    shared = KumoExport(connector=SnowflakeConnector("warehouse"), table_name="CHURN")
+    of_model = dg.RetryPolicy(max_retries=1)
+    for fan_out in (False, True):
+        made = build_kumo_assets_definitions(
+            name="churn",
+            prediction=PREDICTION,
+            exports=[own, shared],
+            fan_out=fan_out,
+            retry_policy=of_model,
+            pool="kumo",
+        )
+        assert [(e.op.pool, e.op.retry_policy) for e in made.exports] == [
+            ("warehouse", retries),
+            ("kumo", of_model),
+        ]
+        groups = [spec.group_name for export in made.exports for spec in export.specs]
+        assert groups == ["marts", "churn"]
+        wanted = {PREDICTIONS, *ONE_AND_TWO, dg.AssetKey(["dwh", "three"])}
+        assert upstream(*made.exports) == [wanted, {PREDICTIONS}]
+        loads(made)
+
+    alone = export_of(PREDICTIONS, pool="warehouse", retry_policy=retries, group_name="marts")
+    assert (alone.op.pool, alone.op.retry_policy) == ("warehouse", retries)
+
+
+def test_an_export_that_cannot_be_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="has no write mode"):
+        KumoExport(connector=S3Connector("s3://bucket"), table_name="churn", write_mode="APPEND")
 
 
 # Automation #################################################################################

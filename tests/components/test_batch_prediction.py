@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
-from dagster_kumo import KumoBatchPredictionComponent, KumoIOManager, KumoResource
+from dagster_kumo import (
+    BatchPrediction,
+    DatabricksConnector,
+    KumoBatchPredictionComponent,
+    KumoExport,
+    KumoIOManager,
+    KumoResource,
+    build_kumo_assets_definitions,
+)
 from tests.components.sandbox import batch_prediction, keys, project, refusal
 from tests.support import files_below
 from tests.system.other_server import OtherServer
@@ -223,6 +233,74 @@ def test_options_reach_the_ops_and_the_assets() -> None:
         assert checks.op.pool == "checks"
         assert checks.op.retry_policy == dg.RetryPolicy(max_retries=3)
         assert "anchor_age" in {key.name for key in checks.check_keys}
+
+
+EXPORT = {
+    "connector": ("{type: databricks, name: w}", DatabricksConnector("w")),
+    "table_name": ("[ml, churn]", ("ml", "churn")),
+    "output_type": ("embeddings", "embeddings"),
+    "metadata_fields": ("[JOB_TIMESTAMP]", ["JOB_TIMESTAMP"]),
+    "key": ("warehouse/churn", dg.AssetKey(["warehouse", "churn"])),
+    "deps": ("[a, warehouse/b]", ["a", dg.AssetKey(["warehouse", "b"])]),
+    "automation_condition": (
+        '"{{ dg.AutomationCondition.eager() }}"',
+        dg.AutomationCondition.eager(),
+    ),
+    "group_name": ("marts", "marts"),
+    "retry_policy": (
+        "{max_retries: 3, delay: 9, backoff: LINEAR}",
+        dg.RetryPolicy(max_retries=3, delay=9, backoff=dg.Backoff.LINEAR),
+    ),
+    "pool": ("warehouse", "warehouse"),
+}
+"""The fields of an export, as YAML and in Python."""
+
+
+def same(export: dg.AssetsDefinition) -> list[Any]:
+    """What there is to compare of an asset."""
+    (spec,) = export.specs
+    return [
+        spec.key,
+        spec.group_name,
+        sorted(dep.asset_key for dep in spec.deps),
+        spec.automation_condition,
+        spec.metadata["dagster/table_name"],
+        export.op.retry_policy,
+        export.op.pool,
+    ]
+
+
+@pytest.mark.parametrize("templates", [False, True])
+def test_an_export_takes_in_yaml_what_it_takes_in_python(templates: bool) -> None:
+    arguments = {name: value for name, (_, value) in EXPORT.items()}
+    assert {*arguments, "write_mode"} == {field.name for field in dataclasses.fields(KumoExport)}
+    prediction = BatchPrediction(training_job_id="trainingjob-1", outputs=["embeddings"])
+    made = build_kumo_assets_definitions(
+        name="purchase", prediction=prediction, exports=[KumoExport(**arguments)], pool="kumo"
+    )
+
+    written = {name: text for name, (text, _) in EXPORT.items()}
+    if templates:
+        written |= {
+            "table_name": "\"{{ ['ml', 'churn'] }}\"",
+            "key": "\"{{ 'warehouse' }}/churn\"",
+            "deps": "\"{{ ['a', 'warehouse/b'] }}\"",
+            "pool": "\"{{ 'ware' + 'house' }}\"",
+        }
+    fields = ", ".join(f"{name}: {text}" for name, text in written.items())
+    yaml = f"pool: kumo\nexports: [{{{fields}}}]"
+    of = "{training_job_id: trainingjob-1, outputs: [embeddings]}"
+    with project(batch_prediction(yaml, prediction=of)) as (component, defs, _):
+        assert component.exports == [KumoExport(**arguments)]
+        in_yaml = defs.resolve_assets_def(dg.AssetKey(["warehouse", "churn"]))
+        assert same(in_yaml) == same(made.exports[0])
+    assert made.predictions.op.pool == "kumo"
+
+
+def test_the_fields_of_an_export_are_described() -> None:
+    schema = KumoBatchPredictionComponent.model().model_json_schema()
+    described = schema["$defs"]["KumoExport"]["properties"]
+    assert {name for name, field in described.items() if field.get("description")} == set(described)
 
 
 def test_a_step_for_each_file() -> None:

@@ -42,6 +42,7 @@ def test_the_whole_of_one_model_loads() -> None:
             "customers",
             "warehouse/orders",
             "warehouse/churn_embeddings",
+            "warehouse/schema",
             "ml/churn/model",
             "ml/churn/prediction_table",
             "ml/churn/predictions",

@@ -9,9 +9,7 @@ next one asks a person instead of appending again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import dagster as dg
 
@@ -22,6 +20,7 @@ from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.identity import run_tag, runs_of_launch
 from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
+from dagster_kumo.jobs.export_target import ExportTarget
 
 EXPORT_TAG = "dagster.export"
 ANNOUNCED = "announced"
@@ -35,8 +34,8 @@ class ExportLaunch(Launch):
         context: the context of the export asset.
         partition_key: the partition; None for an asset without partitions.
         job_id: the prediction job whose output is exported.
-        output: the output as the API takes it.
-        target: where to, as a person would write it.
+        target: what is exported, and where to.
+        full_name: the target's name as a person writes it.
     """
 
     kind = "export job"
@@ -49,22 +48,22 @@ class ExportLaunch(Launch):
         partition_key: str | None,
         *,
         job_id: str,
-        output: Mapping[str, Any],
-        target: str,
+        target: ExportTarget,
+        full_name: str,
     ) -> None:
+        self._output = target.request()
         super().__init__(
             context,
             partition_key,
-            {"job_id": job_id, **output},
+            {"job_id": job_id, **self._output},
             delivered_in={context.asset_key: EXPORT_JOB_ID_METADATA},
         )
         self._client = client
         self._job_id_exported = job_id
-        self._output = output
-        self._target = target
+        self._full_name = full_name
         self._tag = f"{EXPORT_TAG}.{self._key}"
         # Rows that are replaced may be written twice; rows that are appended, never.
-        self._appends = output.get("write_mode") == "APPEND"
+        self._appends = target.appends
 
     def _find(self) -> str | None:
         on_job = self._client.get_prediction_job(self._job_id_exported).tags.get(self._tag)
@@ -108,7 +107,7 @@ class ExportLaunch(Launch):
                 f"{said} Materialize again: what is written replaces what is there."
             )
         return dg.Failure(
-            f"{said} Look whether the rows are in {self._target} before you materialize again, "
+            f"{said} Look whether the rows are in {self._full_name} before you materialize again, "
             "for they would be appended twice.",
             allow_retries=False,
         )

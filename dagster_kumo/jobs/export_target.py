@@ -1,0 +1,106 @@
+"""`ExportTarget`: what an export writes, and where to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from typing_extensions import Self
+
+from dagster_kumo.api.connectors import (
+    Connector,
+    MetadataField,
+    TableName,
+    WriteMode,
+    prediction_output,
+)
+from dagster_kumo.api.records import OutputType
+
+PARTITION_KEY = "{partition_key}"
+"""In a table's name, the partition of the asset. (`{PARTITION}` is Kumo's own: a part's name.)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTarget:
+    """An output of a prediction job, and the table or folder that Kumo writes it to.
+
+    Args:
+        connector: where to, for example `SnowflakeConnector("warehouse")`.
+        table_name: the table or folder, to which `_<output_type>` is added; a pair `(schema, table)`
+            for Databricks. `{partition_key}` in it stands for the asset's partition.
+        output_type: `predictions` or `embeddings`.
+        write_mode: `OVERWRITE` (the default of the service) or `APPEND`, where the warehouse has the
+            choice.
+        metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+
+    Raises:
+        ValueError: the connector has no room for an option, or a name is missing.
+
+    Examples:
+        >>> from dagster_kumo import S3Connector
+        >>> target = ExportTarget(
+        ...     connector=S3Connector("s3://bucket/kumo"), table_name="churn/{partition_key}"
+        ... )
+        >>> target.for_partition("2026-11-01").full_name
+        's3://bucket/kumo/churn/2026-11-01_predictions'
+    """
+
+    connector: Connector
+    table_name: TableName
+    output_type: OutputType = "predictions"
+    write_mode: WriteMode | None = None
+    metadata_fields: Sequence[MetadataField] = ()
+
+    def __post_init__(self) -> None:
+        self.request()
+
+    @property
+    def storage(self) -> str:
+        """What kind of place it is: `snowflake`, `s3`, ..."""
+        return self.connector.storage
+
+    @property
+    def full_name(self) -> str:
+        """The table's name as a person writes it; of a folder, the url."""
+        return self.connector.display_name(self.table_name, self.output_type)
+
+    @property
+    def appends(self) -> bool:
+        """Whether the rows are added to those that are there."""
+        return self.write_mode == "APPEND"
+
+    @property
+    def names_partition(self) -> bool:
+        """Whether each partition has a table or folder of its own."""
+        return PARTITION_KEY in "".join(self.table_name)
+
+    def for_partition(self, partition_key: str | None) -> Self:
+        """The target of one partition.
+
+        Raises:
+            ValueError: with this partition, the name cannot be one of a table or folder.
+        """
+        if isinstance(self.table_name, str):
+            return replace(self, table_name=of_partition(self.table_name, partition_key))
+        schema, table = (of_partition(name, partition_key) for name in self.table_name)
+        return replace(self, table_name=(schema, table))
+
+    def request(self) -> dict[str, Any]:
+        """The output as Kumo's API takes it."""
+        return prediction_output(
+            self.output_type,
+            self.connector,
+            self.table_name,
+            metadata_fields=self.metadata_fields,
+            write_mode=self.write_mode,
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """The fields by their names, as `KumoResource.export` takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(ExportTarget)}
+
+
+def of_partition(name: str, partition_key: str | None) -> str:
+    """The name with the partition in the place of `{partition_key}`."""
+    return name if partition_key is None else name.replace(PARTITION_KEY, partition_key)
