@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.client import LAUNCH_SETTLING_TIME, KumoClient
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
@@ -158,6 +158,14 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "(BackfillPolicy.single_run())."
         ),
     )
+    launch_settling_time: Annotated[float, Field(ge=0), NOT_FROM_ENVIRONMENT] = Field(
+        default=LAUNCH_SETTLING_TIME,
+        description=(
+            "Seconds after its launch until a job is in all of Kumo's answers. For so long a job that an "
+            "earlier attempt may have launched is looked for before another one is launched, and a job "
+            "that has just been launched may answer 404. A first launch does not wait."
+        ),
+    )
     cancel_on_termination: CancelOnTermination = Field(
         default="user",
         description=(
@@ -191,6 +199,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
                 request_timeout=self.request_timeout,
                 request_max_retries=self.request_max_retries,
                 max_requests_per_second=self.max_requests_per_second,
+                launch_settling_time=self.launch_settling_time,
                 verify_ssl=_from_environment(self.verify_ssl),
             )
         return self._client

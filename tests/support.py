@@ -30,6 +30,8 @@ T = TypeVar("T")
 PURCHASE = "trainingjob-cdnow-purchase"
 TODAY = dt.datetime.now(dt.timezone.utc).date()
 DAYS = dg.DailyPartitionsDefinition(start_date=str(TODAY - dt.timedelta(days=60)))
+SETTLING = 0.3
+"""Seconds: the stand-in shows a job at once, but for a test of that."""
 PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
 EMBEDDINGS = dg.AssetKey(["purchase", "embeddings"])
 
@@ -77,7 +79,9 @@ def purchase_assets(**options: Any) -> dg.AssetsDefinition:
 
 def resources(kumo: LocalKumo, base_path: object, **options: Any) -> dict[str, Any]:
     """The resources of a code location, for a stand-in and a store."""
-    resource = KumoResource(url=kumo.url, api_key=kumo.api_key, request_max_retries=2)
+    resource = KumoResource(
+        url=kumo.url, api_key=kumo.api_key, request_max_retries=2, launch_settling_time=SETTLING
+    )
     store = KumoIOManager(base_path=str(base_path), kumo=resource, **options)
     return {"kumo": resource, "kumo_io_manager": store}
 

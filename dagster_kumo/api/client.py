@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,11 +39,13 @@ from dagster_kumo.api.records import (
     ValidationResponse,
     parse_answer,
 )
+from dagster_kumo.api.retry import Failure, looks_until
 from dagster_kumo.api.snowflake import SessionTokenAuth, SnowflakeAccount
 from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport, is_http_url
 
 # The SDK asks for ten; a model may have many more runs than that which lack a tag.
 LIST_LIMIT = 100
+LAUNCH_SETTLING_TIME = 10.0
 
 _CUSTOMER = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -66,6 +69,9 @@ class KumoClient:
             connection, with growing waits; the default keeps trying for about two minutes.
         max_requests_per_second: how many calls to the API this machine may make in a second, all
             clients in all processes of its user together; downloads of files do not count.
+        launch_settling_time: seconds after its launch until a job is in all of the server's answers. Until
+            then, a 404 for a job that this client launched is asked again, and a launch whose answer was
+            lost is looked for before it is repeated.
         verify_ssl: False accepts any certificate; a path names a bundle of CAs to trust.
 
     Raises:
@@ -88,6 +94,7 @@ class KumoClient:
         request_timeout: float = 60.0,
         request_max_retries: int = 8,
         max_requests_per_second: float | None = None,
+        launch_settling_time: float = LAUNCH_SETTLING_TIME,
         verify_ssl: bool | str = True,
     ) -> None:
         url = url or os.getenv("KUMO_API_ENDPOINT")
@@ -107,6 +114,9 @@ class KumoClient:
         self._group = group
         self._project = project
         self._scope: dict[str, str] | None = None
+        self.launch_settling_time = launch_settling_time
+        """Seconds after its launch until a job is in all of the server's answers."""
+        self._settled_at: dict[str, float] = {}  # of each job that this client launched
 
         def transport(auth: NoAuth, limit: RateLimit | None = None) -> Transport:
             return Transport(
@@ -184,21 +194,16 @@ class KumoClient:
         """Launch a prediction job: its id, and the server's warnings.
 
         A launch costs money, so it is sent once. With `find`, which looks the job up by its tags,
-        it is repeated where the answer was lost and `find` returns None.
+        it is repeated where the answer was lost and `find` returns None until the settling time is over.
 
         Raises:
             KumoValidationError: the server refused it; `.errors` says why.
         """
-
-        def recover() -> Any:
-            job_id = find() if find else None
-            return [job_id, {}] if job_id else None
-
         answer = self._post(
             "/prediction_jobs",
             request.to_json(),
             repeat=False,
-            recover=recover if find else None,
+            recover=self._recover(find, lambda job_id: [job_id, {}]),
         )
         job_id, said = parse_answer(
             tuple[str | None, ValidationResponse], answer, source="The launch of a prediction job"
@@ -211,7 +216,7 @@ class KumoClient:
                 detail=reasons,
                 errors=said.errors,
             )
-        return job_id, list(said.warnings)
+        return self._launched(job_id), list(said.warnings)
 
     def get_prediction_job(self, job_id: str) -> BatchPredictionJobResource:
         """A prediction job with its status, tags, config and summary."""
@@ -273,9 +278,8 @@ class KumoClient:
             "training_table_output": None,
             "model_output": None,
         }
-        return parse_answer(
-            CreatedExport, self._post("/artifact", body, repeat=False), source="The export"
-        ).job_id
+        answer = self._post("/artifact", body, repeat=False)
+        return self._launched(parse_answer(CreatedExport, answer, source="The export").job_id)
 
     def get_export_status(self, export_id: str) -> str:
         """An export job's status."""
@@ -301,7 +305,7 @@ class KumoClient:
         """Start making a prediction table: the job's id.
 
         Sent once. With `find`, which looks the job up by its tags, it is repeated where the answer
-        was lost and `find` returns None.
+        was lost and `find` returns None until the settling time is over.
         """
         body = {
             "job_tags": dict(job_tags or {}),
@@ -309,15 +313,15 @@ class KumoClient:
             "plan": dict(plan),
             "graph_snapshot_id": graph_snapshot_id,
         }
-
-        def recover() -> Any:
-            job_id = find() if find else None
-            return {"id": job_id} if job_id else None
-
         answer = self._post(
-            "/genpredtable_jobs", body, repeat=False, recover=recover if find else None
+            "/genpredtable_jobs",
+            body,
+            repeat=False,
+            recover=self._recover(find, lambda job_id: {"id": job_id}),
         )
-        return parse_answer(CreatedJob, answer, source="The prediction table job").id
+        return self._launched(
+            parse_answer(CreatedJob, answer, source="The prediction table job").id
+        )
 
     def get_prediction_table_job(self, job_id: str) -> PredictionTableJobResource:
         """A prediction table job with its status and plan."""
@@ -401,7 +405,7 @@ class KumoClient:
         body: object = None,
         *,
         repeat: bool = True,
-        recover: Callable[[], Any] | None = None,
+        recover: Callable[[Failure], Any] | None = None,
     ) -> Any:
         return self._call("POST", path, body=body, repeat=repeat, recover=recover)
 
@@ -413,16 +417,47 @@ class KumoClient:
         params: Mapping[str, str] | None = None,
         body: object = None,
         repeat: bool = True,
-        recover: Callable[[], Any] | None = None,
+        recover: Callable[[Failure], Any] | None = None,
     ) -> Any:
-        return self._api.call(
-            method,
-            f"{self.url}/v1{path}",
-            params={**(params or {}), **self._group_and_project()},
-            body=body,
-            repeat=repeat,
-            recover=recover,
-        )
+        settled_at = max(self._settled_at.get(part, 0.0) for part in path.split("/"))
+        missing: KumoAPIError | None = None
+        for _ in looks_until(settled_at):
+            try:
+                return self._api.call(
+                    method,
+                    f"{self.url}/v1{path}",
+                    params={**(params or {}), **self._group_and_project()},
+                    body=body,
+                    repeat=repeat,
+                    recover=recover,
+                )
+            except KumoAPIError as error:
+                if error.status_code != 404:
+                    raise
+                missing = error
+        assert missing is not None
+        raise missing
+
+    def _launched(self, job_id: str) -> str:
+        """Take a job as one that the server may not show yet."""
+        self._settled_at[quote(job_id, safe="")] = time.monotonic() + self.launch_settling_time
+        return job_id
+
+    def _recover(
+        self, find: Callable[[], str | None] | None, answer: Callable[[str], Any]
+    ) -> Callable[[Failure], Any] | None:
+        """What looks for a job whose launch was not answered: over the settling time if it may be there."""
+        if find is None:
+            return None
+
+        def recover(failure: Failure) -> Any:
+            seconds = self.launch_settling_time if failure.may_have_been_carried_out else 0.0
+            for _ in looks_until(time.monotonic() + seconds):
+                if (job_id := find()) is not None:
+                    return answer(job_id)
+            return None
+
+        return recover
 
     def _group_and_project(self) -> dict[str, str]:
         """The query parameters that every call carries where the deployment has groups."""

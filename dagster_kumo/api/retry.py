@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
 import requests
 from urllib3 import Retry
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    NewConnectionError,
+)
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds
 
@@ -37,6 +44,15 @@ class Failure(Exception):
         self.cause = cause
         self.attempts = 1
         """How many attempts failed in a row, this one included."""
+
+    @property
+    def may_have_been_carried_out(self) -> bool:
+        """Whether the server may have done what was asked of it all the same."""
+        if self.response is not None:
+            return self.response.status_code != 429
+        never_arrived = (NewConnectionError, ConnectTimeoutError)
+        chain = _chain(self.cause)
+        return not (is_permanent(self.cause) or any(isinstance(e, never_arrived) for e in chain))
 
 
 class RetryPolicy(Retry):
@@ -72,7 +88,9 @@ class Retries:
         self._policy = policy
         self._left: Retry = policy
 
-    def run(self, attempt: Callable[[], T], *, recover: Callable[[], T | None] | None = None) -> T:
+    def run(
+        self, attempt: Callable[[], T], *, recover: Callable[[Failure], T | None] | None = None
+    ) -> T:
         """Call `attempt` until it succeeds, and return what it returns.
 
         `recover` is called after each failed attempt: it looks whether the request was carried out
@@ -90,7 +108,7 @@ class Retries:
                 failure = error
             failure.attempts = len(self._left.history) + 1
             again = self._wait_after(failure)
-            if recover is not None and (found := recover()) is not None:
+            if recover is not None and (found := recover(failure)) is not None:
                 return found
             if not again:
                 raise failure
@@ -112,6 +130,19 @@ class Retries:
         logger.debug("Trying again after attempt %d", failure.attempts)
         self._left.sleep(raw)
         return True
+
+
+def looks_until(deadline: float) -> Generator[None, None, None]:
+    """Yield at once, and then again and again until `time.monotonic()` reaches the deadline.
+
+    The waits between double from a tenth of a second up to two. The last one ends at the deadline.
+    """
+    yield
+    pause = 0.1
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        yield
+        pause = min(2 * pause, 2.0)
 
 
 def should_retry(status_code: int) -> bool:

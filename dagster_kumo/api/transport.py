@@ -122,7 +122,7 @@ class Transport:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         repeat: bool = True,
-        recover: Callable[[], Any] | None = None,
+        recover: Callable[[Failure], Any] | None = None,
     ) -> Any:
         """Send a request and return the JSON that answers it.
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
+from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, export_metadata, target_entry
@@ -46,6 +47,7 @@ class ExportRun:
         keys = context.partition_keys if context.assets_def.partitions_def else [None]
         self._targets = {key: target.for_partition(key) for key in keys}
         self._jobs = RunJobs(context, settings, brief=len(keys) > 1)
+        self._attempt = Attempt(context, settings.client.launch_settling_time)
         self._predictions = predictions
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
@@ -70,7 +72,7 @@ class ExportRun:
         full_name = self._full_name(partition_key)
         launch = ExportLaunch(
             self._client,
-            self._context,
+            self._attempt,
             partition_key,
             job_id=job_id,
             target=target,

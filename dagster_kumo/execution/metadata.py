@@ -28,6 +28,8 @@ JOB_ID_METADATA = f"{NAMESPACE}job_id"
 """The job that made what is materialized; of an export, the prediction job whose output it wrote."""
 TABLE_JOB_ID_METADATA = f"{NAMESPACE}prediction_table_job_id"
 EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
+LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"
+RUN_METADATA = f"{NAMESPACE}run"
 ROW_COUNT = "dagster/row_count"
 
 

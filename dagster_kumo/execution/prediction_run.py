@@ -14,6 +14,7 @@ import dagster as dg
 from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.execution.adopted_job import AdoptedJob
 from dagster_kumo.execution.anchor_check import check_launched_job
+from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, job_metadata, table_metadata
 from dagster_kumo.execution.partitions.anchor_time import length_of, said_time
@@ -69,6 +70,7 @@ class PredictionRun:
         self._adopted = adopted
         brief = definition.several_partitions is not None
         self._jobs = RunJobs(context, settings, brief=brief)
+        self._attempt = Attempt(context, settings.client.launch_settling_time)
         self._tables: dict[str | None, GeneratedTable] = {}
         self._tables_failed: Mapping[str, Exception] = {}
 
@@ -145,7 +147,7 @@ class PredictionRun:
             self._client,
             table_request(prediction, self._model, anchor_time),
             prediction.job_tags,
-            self._context,
+            self._attempt,
             partition_key,
             table=asset_key,
             outputs=list(self._definition.outputs.values()),
@@ -195,7 +197,7 @@ class PredictionRun:
         launch = PredictionLaunch(
             self._client,
             request,
-            self._context,
+            self._attempt,
             partition_key,
             outputs=list(self._definition.outputs.values()),
         )

@@ -66,11 +66,16 @@ class RunJobs:
             log = ProgressLog(
                 self._context, f"{launch.kind.capitalize()} {job_id}", brief=self._brief
             )
+
+            def on_look(report: JobStatusReport) -> None:
+                launch.keep_note()
+                log(report)
+
             job = launch.job(job_id)
             how: dict[str, Any] = {
                 "poll_interval": self._settings.poll_interval,
                 "timeout": self._settings.poll_timeout,
-                "on_look": self.interruptible(log),
+                "on_look": self.interruptible(on_look),
             }
             if isinstance(job, BatchPredictionJob):
                 how["on_progress"] = log.on_progress

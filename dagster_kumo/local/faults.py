@@ -95,14 +95,19 @@ class Faults:
 
     def lose_answer(
         self,
+        status: int | None = None,
         *,
         path: str = "",
         method: str | None = None,
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Handle the call, then break the connection instead of answering."""
-        return self._add("lose_answer", path, method, times, after)
+        """Handle the call, then break the connection instead of answering, or answer with `status`.
+
+        A proxy that loses its connection to the service answers 502 for a call that was carried out.
+        """
+        options = {"status": status, "body": None, "headers": {}}
+        return self._add("lose_answer", path, method, times, after, options)
 
     def delay(
         self,
@@ -193,6 +198,20 @@ class Faults:
     def ignore_tag_filters(self, *, times: int | None = None, after: int = 0) -> Fault:
         """Ignore the tag filters of list calls."""
         return self._add("ignore_tag_filters", "", None, times, after)
+
+    def forget_tags(self, *, times: int | None = None, after: int = 0) -> Fault:
+        """Keep none of the tags that a launch sets, as a server that stores no tags."""
+        return self._add("forget_tags", "", "POST", times, after)
+
+    def list_late(self, seconds: float, *, times: int | None = None, after: int = 0) -> Fault:
+        """List a job only so many seconds after its launch. By its id it is there at once."""
+        return self._add("list_late", "", "GET", times, after, {"seconds": seconds})
+
+    def show_late(
+        self, seconds: float, *, path: str = "", times: int | None = None, after: int = 0
+    ) -> Fault:
+        """Answer 404 to calls that name a job by its id, until so many seconds after its launch."""
+        return self._add("show_late", path, None, times, after, {"seconds": seconds})
 
     def unknown_status(
         self,

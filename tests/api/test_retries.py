@@ -22,7 +22,7 @@ CREATED = Answer(b'["bp-1", {}]')
 @pytest.fixture
 def scripted(server) -> KumoClient:
     """A client of the server that answers as told, which repeats a request once."""
-    return KumoClient(server.url, KEY, request_max_retries=1)
+    return KumoClient(server.url, KEY, request_max_retries=1, launch_settling_time=0)
 
 
 @pytest.fixture

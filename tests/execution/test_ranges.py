@@ -61,9 +61,13 @@ def materialize(
     store: Path,
     **settings: Any,
 ) -> dg.ExecuteInProcessResult:
-    resource = KumoResource(
-        url=kumo.url, api_key=kumo.api_key, request_max_retries=2, poll_interval=0.2, **settings
-    )
+    settings = {
+        "request_max_retries": 2,
+        "poll_interval": 0.2,
+        "launch_settling_time": 0,
+        **settings,
+    }
+    resource = KumoResource(url=kumo.url, api_key=kumo.api_key, **settings)
     return dg.materialize(
         definitions,
         instance=instance,

@@ -54,6 +54,42 @@ def test_lose_answer(api, kumo):
     assert kumo.jobs[0]["job_id"] == job["job_id"]
 
 
+def test_lose_answer_to_a_proxy_that_answers_itself(api, kumo):
+    kumo.faults.lose_answer(502, method="POST", path="prediction_jobs$")
+    body = {"model_training_job_id": "trainingjob-cdnow-purchase", "job_tags": {"key": "2"}}
+    answer = api.call("POST", "/prediction_jobs", json={**body, "predict_options": {}})
+    assert answer.status_code == 502
+    assert len(api.get("/prediction_jobs", key="2")) == 1
+    assert kumo.requests[0].status == 502
+
+
+def test_forget_tags(api, kumo):
+    kumo.faults.forget_tags(times=1)
+    forgotten = api.launch(job_tags={"key": "3"})
+    kept = api.launch(job_tags={"key": "3"})
+    assert "key" not in api.get(f"/prediction_jobs/{forgotten}")["tags"]
+    assert [job["job_id"] for job in api.get("/prediction_jobs", key="3")] == [kept]
+
+
+def test_list_late(api, kumo):
+    fault = kumo.faults.list_late(60)
+    id = api.launch(job_tags={"key": "4"})
+    assert api.get("/prediction_jobs", key="4") == []
+    assert api.get(f"/prediction_jobs/{id}")["job_id"] == id
+    fault.options["seconds"] = 0
+    assert [job["job_id"] for job in api.get("/prediction_jobs", key="4")] == [id]
+
+
+def test_show_late(api, kumo):
+    fault = kumo.faults.show_late(60)
+    id = api.launch(job_tags={"key": "5"})
+    for path in ("", "/progress", "/get_prediction_df_urls"):
+        assert api.call("GET", f"/prediction_jobs/{id}{path}").status_code == 404
+    assert len(api.get("/prediction_jobs", key="5")) == 1
+    fault.options["seconds"] = 0
+    assert api.get(f"/prediction_jobs/{id}")["job_id"] == id
+
+
 def test_delay(api, kumo):
     kumo.faults.delay(0.3, path="connectors")
     began = time.monotonic()

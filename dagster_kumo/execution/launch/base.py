@@ -1,9 +1,9 @@
 """One launch, one job: attach to the job of an earlier attempt instead of paying for it again.
 
-What identifies a launch (see `attempts`) is a tag on the Kumo job. Before anything is launched, and
-again whenever the answer to a launch was lost, the job that carries it is looked for. It is looked
-for once more afterwards: of two processes that launched at the same moment, the first one's job
-stays, and the other cancels its own.
+What identifies a launch (see `identity`) is a tag on the Kumo job. Before anything is launched, and again
+whenever the answer to a launch was lost, the job is looked for (see `evidence`). After launching, the jobs
+are listed again: if two processes launched at the same time, the older job stays, and the other process
+cancels its own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError, ValidationIssue
-from dagster_kumo.api.records import (
-    CANCELLED,
-    FAILED,
-    BatchPredictionJobResource,
-    PredictionTableJobResource,
-)
+from dagster_kumo.api.records import BatchPredictionJobResource, PredictionTableJobResource
+from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import delivered_before, materialized_job_ids
-from dagster_kumo.execution.launch.identity import launch_key, note_on_run
+from dagster_kumo.execution.launch.evidence import Evidence, FoundJob
+from dagster_kumo.execution.metadata import JOB_ID_METADATA
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
@@ -53,29 +50,50 @@ class Launch(ABC):
     launches again.
 
     Args:
-        context: the context of the assets.
+        attempt: the attempt of the step.
         partition_key: the partition that the job is for.
         request: what is asked of Kumo, as JSON, without tags.
+        assets: the assets that the job is noted at.
         delivered_in: of each asset that is made from the job, the entry of its metadata that names it.
+        wider_request: a request whose job would do as well, if there is one.
     """
 
     kind: str
     """What to call the job in messages."""
     run_tag: str
-    """The tag of the run that names the job."""
+    """The tag of the run that names the newest job of the kind."""
+    entry = JOB_ID_METADATA
+    """The entry of a note that names the job."""
+    is_listed = True
+    """Whether Kumo lists the jobs of this kind."""
 
     def __init__(
         self,
-        context: dg.AssetExecutionContext,
+        attempt: Attempt,
         partition_key: str | None,
         request: Mapping[str, Any],
         *,
+        assets: Sequence[dg.AssetKey],
         delivered_in: Mapping[dg.AssetKey, str],
+        wider_request: Mapping[str, Any] | None = None,
     ) -> None:
-        self._context = context
+        self._attempt = attempt
+        self._context = attempt.context
         self._partition_key = partition_key
+        self._assets = assets
         self._delivered_in = delivered_in
-        self._key = launch_key(request, context, partition_key)
+        self._key = attempt.launch_key(request, partition_key)
+        self._keys = [self._key]
+        if wider_request is not None and not attempt.is_first:
+            self._keys.append(attempt.launch_key(wider_request, partition_key))
+        self._evidence = Evidence(
+            attempt,
+            tagged=self._tagged,
+            noted=self._known_ids,
+            get=self._get,
+            is_delivered=self._is_delivered,
+            is_listed=self.is_listed,
+        )
         self._lock = threading.Lock()
         self._stopped = False
         self._answer: Future[str] | None = None
@@ -97,8 +115,14 @@ class Launch(ABC):
         self._job_id = job_id
         self.attached = job_id != self._launched_id
         if self.attached:
-            self._note(job_id)
+            if job_id not in self._noted():
+                self._note(job_id)
+            self._show_on_run(job_id)
         return job_id
+
+    def keep_note(self) -> None:
+        """See to it that the tags of the run still name the job. Called now and then."""
+        self._attempt.notes.keep_on_run()
 
     def stop(self) -> None:
         """Send nothing more, and wait a little for the answer to what is on its way."""
@@ -114,7 +138,7 @@ class Launch(ABC):
         if answer is not None and not answer.done():
             raise KumoError("the answer to its launch has not come")
         answered = answer.result() if answer is not None and not answer.exception() else None
-        job_id = self._job_id or answered or self._find()
+        job_id = self._job_id or answered or self._evidence.look()
         if job_id is not None:
             self.job(job_id).cancel()
 
@@ -129,6 +153,7 @@ class Launch(ABC):
             try:
                 job_id = self._create()
                 self._note(job_id)
+                self._show_on_run(job_id)
                 answer.set_result(job_id)
             except BaseException as error:  # noqa: BLE001 - raised where the answer is waited for
                 answer.set_exception(error)
@@ -162,12 +187,42 @@ class Launch(ABC):
     def _delivered_before(self) -> float:
         return delivered_before(self._context)
 
-    def _note(self, job_id: str) -> None:
-        note_on_run(self._context, self.run_tag, self._partition_key, job_id)
-
-    @abstractmethod
     def _find(self) -> str | None:
         """The job that an attempt of this launch has launched, if it can be attached to."""
+        return self._evidence.find(self.kind, self._raise_if_stopped)
+
+    def _noted(self) -> list[str]:
+        """What attempts of this launch have noted in Dagster, newest first."""
+        notes = self._attempt.notes
+        return notes.of_launch(self._keys, self._assets, self._partition_key, self.entry)
+
+    def _known_ids(self) -> list[str]:
+        """The jobs that attempts of this launch have noted, newest first."""
+        return self._noted()
+
+    def _note(self, job_id: str) -> None:
+        self._add_note(job_id, f"{self.kind.capitalize()} {job_id}")
+
+    def _show_on_run(self, job_id: str) -> None:
+        self._attempt.notes.show_on_run(self.run_tag, job_id)
+
+    def _add_note(self, value: str, description: str) -> None:
+        self._attempt.notes.add(
+            self._key,
+            self._assets,
+            self._partition_key,
+            self.entry,
+            value,
+            description=description,
+        )
+
+    @abstractmethod
+    def _tagged(self) -> list[FoundJob]:
+        """The jobs whose own tags say that an attempt of this launch has launched them, oldest first."""
+
+    @abstractmethod
+    def _get(self, job_id: str) -> FoundJob:
+        """A job as Kumo shows it by its id."""
 
     @abstractmethod
     def _create(self) -> str: ...
@@ -180,24 +235,18 @@ class Launch(ABC):
 class TaggedLaunch(Launch):
     """The launch of a job that carries its launch key as a tag."""
 
-    _asset: dg.AssetKey
-    """The asset that the job is for; of several, the first."""
-
-    def _find(self) -> str | None:
-        jobs = self._jobs()
-        return jobs[0] if jobs else None
-
-    def _jobs(self) -> list[str]:
-        """The jobs that can be attached to, oldest first: all attempts choose the same one."""
-        # The tags are looked at again: a server may ignore a filter that it does not know. What this
-        # attempt has launched itself, no earlier one has delivered.
+    def _tagged(self) -> list[FoundJob]:
+        # The tags are looked at again: a server may ignore a filter that it does not know.
         return [
-            job.job_id
-            for job in reversed(self._list({LAUNCH_KEY_TAG: self._key}))
-            if job.tags.get(LAUNCH_KEY_TAG) == self._key
-            and job.job_status_report.status not in (FAILED, CANCELLED)
-            and (job.job_id == self._launched_id or not self._is_delivered(job.job_id))
+            FoundJob(job.job_id, job.job_status_report.status)
+            for key in self._keys
+            for job in reversed(self._list({LAUNCH_KEY_TAG: key}))
+            if job.tags.get(LAUNCH_KEY_TAG) == key
         ]
+
+    def _get(self, job_id: str) -> FoundJob:
+        job = self.job(job_id).get()
+        return FoundJob(job.job_id, job.job_status_report.status)
 
     def _create(self) -> str:
         tags = {**self._own_tags(), LAUNCH_KEY_TAG: self._key}
@@ -205,13 +254,13 @@ class TaggedLaunch(Launch):
 
     def _find_unless_stopped(self) -> str | None:
         """Looked for before the request is repeated, which it is not once the run has ended."""
-        found = self._find()
+        found = self._evidence.look()
         if found is None:
             self._raise_if_stopped()
         return found
 
     def _resolve_duplicate(self, job_id: str) -> str:
-        jobs = self._jobs()
+        jobs = self._evidence.usable(self._tagged(), launched=job_id)
         if job_id not in jobs or jobs[0] == job_id:
             return job_id
         self._context.log.warning(
@@ -225,7 +274,7 @@ class TaggedLaunch(Launch):
         context = self._context
         tags = {
             RUN_ID_TAG: context.run.run_id,
-            ASSET_TAG: self._asset.to_user_string(),
+            ASSET_TAG: self._assets[0].to_user_string(),
         }
         if self._partition_key is not None:
             tags[PARTITION_TAG] = self._partition_key
@@ -236,6 +285,9 @@ class TaggedLaunch(Launch):
 
     @abstractmethod
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str: ...
+
+    @abstractmethod
+    def job(self, job_id: str) -> BatchPredictionJob | PredictionTableJob: ...
 
     @abstractmethod
     def _list(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 
@@ -67,7 +67,7 @@ def materialized_job_ids(
         asset_key=asset_key, asset_partitions=partitions, before_timestamp=before
     )
     job_ids: list[str] = []
-    for record in _materializations(instance, wanted, limit):
+    for record in read_events(lambda: instance.fetch_materializations(wanted, limit=limit)):
         materialization = record.asset_materialization
         named = materialization.metadata.get(entry) if materialization else None
         if named is not None and isinstance(named.value, str):
@@ -75,13 +75,12 @@ def materialized_job_ids(
     return job_ids
 
 
-def _materializations(
-    instance: dg.DagsterInstance, wanted: dg.AssetRecordsFilter, limit: int
-) -> Sequence[dg.EventLogRecord]:
+def read_events(fetch: Callable[[], dg.EventRecordsResult]) -> Sequence[dg.EventLogRecord]:
+    """Records of the event log, also while another thread writes to it."""
     give_up = time.monotonic() + _LOCKED_SECONDS
     while True:
         try:
-            return instance.fetch_materializations(wanted, limit=limit).records
+            return fetch().records
         except Exception as error:
             if _LOCKED not in str(error) or time.monotonic() > give_up:
                 raise

@@ -1,29 +1,29 @@
 """One launch, one export: attach to the export of an earlier attempt instead of writing rows twice.
 
 Kumo's API has neither tags nor a list for exports. So an export's id is written to the tags of the
-prediction job whose output it writes, and to the run's own, the moment it is known. An export that
-appends is announced there before it is sent: an attempt that ends in between leaves a mark, and the
-next one asks a person instead of appending again.
+prediction job whose output it writes, and noted in Dagster, the moment it is known. An export that
+appends is announced in both places before it is sent: an attempt that ends in between leaves a mark, and
+the next one asks a person instead of appending again.
 """
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
-from dagster_kumo.api.records import CANCELLED, FAILED
+from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.base import Launch
-from dagster_kumo.execution.launch.identity import run_tag, runs_of_launch
+from dagster_kumo.execution.launch.evidence import FoundJob
 from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.export_target import ExportTarget
 
 EXPORT_TAG = "dagster.export"
 ANNOUNCED = "announced"
+REFUSED = "refused"
 
 
 class ExportLaunch(Launch):
@@ -31,7 +31,7 @@ class ExportLaunch(Launch):
 
     Args:
         client: the connection.
-        context: the context of the export asset.
+        attempt: the attempt of the export asset's step.
         partition_key: the partition; None for an asset without partitions.
         job_id: the prediction job whose output is exported.
         target: what is exported, and where to.
@@ -40,11 +40,13 @@ class ExportLaunch(Launch):
 
     kind = "export job"
     run_tag = "dagster-kumo/export_job"
+    entry = EXPORT_JOB_ID_METADATA
+    is_listed = False
 
     def __init__(
         self,
         client: KumoClient,
-        context: dg.AssetExecutionContext,
+        attempt: Attempt,
         partition_key: str | None,
         *,
         job_id: str,
@@ -53,10 +55,11 @@ class ExportLaunch(Launch):
     ) -> None:
         self._output = target.request()
         super().__init__(
-            context,
+            attempt,
             partition_key,
             {"job_id": job_id, **self._output},
-            delivered_in={context.asset_key: EXPORT_JOB_ID_METADATA},
+            assets=[attempt.context.asset_key],
+            delivered_in={attempt.context.asset_key: EXPORT_JOB_ID_METADATA},
         )
         self._client = client
         self._job_id_exported = job_id
@@ -66,26 +69,34 @@ class ExportLaunch(Launch):
         self._appends = target.appends
 
     def _find(self) -> str | None:
-        on_job = self._client.get_prediction_job(self._job_id_exported).tags.get(self._tag)
-        for export_id in dict.fromkeys([on_job, *self._noted_on_runs()]):
-            if export_id in (None, ANNOUNCED):
-                continue
-            status = self._client.get_export_status(export_id)
-            if status not in (FAILED, CANCELLED) and not self._is_delivered(export_id):
-                return export_id
-        if on_job == ANNOUNCED:
-            raise self._unknown("An earlier attempt began the export and ended before its id came.")
-        return None
+        found = super()._find()
+        if found is None and self._appends:
+            if ANNOUNCED in (self._tag_of_job(), *self._noted()[:1]):
+                raise self._unknown(
+                    "An earlier attempt began the export and ended before its id came."
+                )
+            if missing := self._evidence.missing:
+                raise self._unknown(
+                    f"An earlier attempt began export job {missing[0]}, which is gone."
+                )
+        return found
 
-    def _noted_on_runs(self) -> list[str]:
-        """The exports that the attempts of this launch have noted on their runs."""
-        tag = run_tag(self.run_tag, self._context, self._partition_key)
-        values = [run.tags.get(tag, "") for run in runs_of_launch(self._context)]
-        noted = [re.fullmatch(r"(\S+) \(launch (\w+)\)", value) for value in values]
-        return [match[1] for match in noted if match and match[2] == self._key[:12]]
+    def _tagged(self) -> list[FoundJob]:
+        return []
+
+    def _known_ids(self) -> list[str]:
+        noted = [self._tag_of_job(), *self._noted()]
+        return [id for id in dict.fromkeys(noted) if id not in (None, ANNOUNCED, REFUSED)]
+
+    def _get(self, job_id: str) -> FoundJob:
+        return FoundJob(job_id, self._client.get_export_status(job_id))
+
+    def _tag_of_job(self) -> str | None:
+        return self._client.get_prediction_job(self._job_id_exported).tags.get(self._tag)
 
     def _create(self) -> str:
         if self._appends:
+            self._add_note(ANNOUNCED, f"Export to {self._full_name} is about to be launched")
             self._tag_job(ANNOUNCED)
         try:
             return self._client.create_export(self._job_id_exported, self._output)
@@ -95,6 +106,7 @@ class ExportLaunch(Launch):
             if error.status_code == 408 or error.status_code >= 500:  # a proxy may have answered
                 raise self._unknown(str(error)) from error
             if self._appends:
+                self._add_note(REFUSED, f"Export to {self._full_name} was refused")
                 with suppress(KumoError):  # what the server said is the news
                     self._tag_job(None)
             raise
@@ -113,10 +125,10 @@ class ExportLaunch(Launch):
         )
 
     def _note(self, job_id: str) -> None:
-        super()._note(f"{job_id} (launch {self._key[:12]})")
+        super()._note(job_id)
         try:
             self._tag_job(job_id)
-        except KumoError as error:  # the run has it too
+        except KumoError as error:  # Dagster has it too
             self._context.log.warning(f"Export job {job_id} is not noted in Kumo: {error}")
 
     def _tag_job(self, value: str | None) -> None:

@@ -1,14 +1,14 @@
 """Which attempts are one launch.
 
-A launch is identified by the assets, the partition, the root run and the request. It is the root run,
-not the run, so that a retry and a re-execution are the same launch as the attempt before them.
+A launch is identified by the assets, the partition, the root and the request. The root is the first of
+the runs, or the first of the backfills, of which the others are retries or re-executions. So a retry and
+a re-execution are the same launch as the attempt before them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -22,32 +22,55 @@ Dagster reads the tags of a run, adds to them and writes them back, and SQLite r
 while another thread writes one.
 """
 
+# Dagster's web UI sets them on a backfill that is re-executed, and Dagster on its runs.
+BACKFILL_TAG = "dagster/backfill"
+PARENT_BACKFILL_TAG = "dagster/parent_backfill_id"
+ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
+
+_PARTITION_TAGS = (
+    "dagster/partition",
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+)
+
 
 def launch_key(
-    request: Mapping[str, Any], context: dg.AssetExecutionContext, partition_key: str | None
+    request: Mapping[str, Any],
+    context: dg.AssetExecutionContext,
+    partition_key: str | None,
+    *,
+    root: str,
 ) -> str:
     """The key of a launch: the same for all its attempts, different for any other launch."""
+    # All assets of the definition: a re-execution may select only those that were not materialized.
+    assets = context.assets_def.metadata_by_key
+    # What tells the runs of a backfill apart in which an asset without partitions is made.
+    partitions_of_run = [context.run.tags.get(tag) for tag in _PARTITION_TAGS]
     identity = {
-        "assets": sorted(key.to_user_string() for key in context.assets_def.keys),
-        "partition": partition_key,
-        "root_run": root_run_id(context),
+        "assets": sorted(key.to_user_string() for key in assets),
+        "partition": partitions_of_run if partition_key is None else partition_key,
+        "root": root,
         "request": request,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def root_run_id(context: dg.AssetExecutionContext) -> str:
-    """The first run, of which the others are retries or re-executions."""
-    return context.run.root_run_id or context.run.run_id
+def root_of_launch(context: dg.AssetExecutionContext) -> str:
+    """The first backfill, or else the first run, of which this run is a retry or a re-execution."""
+    run = context.run
+    root_run_id = run.root_run_id or run.run_id
+    first = run
+    if root_run_id != run.run_id:
+        # A re-execution of a run does not belong to the backfill any more when that has ended.
+        with RUNS_LOCK:
+            first = context.instance.get_run_by_id(root_run_id) or run
+    return first.tags.get(ROOT_BACKFILL_TAG) or first.tags.get(BACKFILL_TAG) or root_run_id
 
 
-def runs_of_launch(context: dg.AssetExecutionContext) -> list[dg.DagsterRun]:
-    """The runs of all attempts: the root run and its re-executions."""
-    root = root_run_id(context)
-    with RUNS_LOCK:
-        again = context.instance.get_runs(dg.RunsFilter(tags={"dagster/root_run_id": root}))
-        first = context.instance.get_run_by_id(root)
-    return list({run.run_id: run for run in [*again, first] if run is not None}.values())
+def is_first_attempt(context: dg.AssetExecutionContext) -> bool:
+    """Whether no attempt of the same launch can have come before this one."""
+    is_again = context.run.parent_run_id is not None or PARENT_BACKFILL_TAG in context.run.tags
+    return not is_again and context.op_execution_context.retry_number == 0
 
 
 def status_of_run(context: dg.AssetExecutionContext) -> dg.DagsterRunStatus | None:
@@ -67,20 +90,3 @@ def is_over_its_time(context: dg.AssetExecutionContext) -> bool:
             context.run.run_id, of_type=dg.DagsterEventType.PIPELINE_CANCELING
         )
     return any("maximum runtime" in entry.message for entry in canceling)
-
-
-def note_on_run(
-    context: dg.AssetExecutionContext, prefix: str, partition_key: str | None, noted: str
-) -> None:
-    """Write a job's id to the run's own tags, where a person finds it."""
-    with RUNS_LOCK:
-        tag = run_tag(prefix, context, partition_key)
-        context.instance.add_run_tags(context.run.run_id, {tag: noted})
-
-
-def run_tag(prefix: str, context: dg.AssetExecutionContext, partition_key: str | None) -> str:
-    """The tag of the run that names the job of an op, or of one of its partitions."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", context.assets_def.node_def.name)
-    if partition_key is not None and len(context.partition_keys) > 1:
-        name += "." + re.sub(r"[^A-Za-z0-9_.-]", "_", partition_key)
-    return f"{prefix}.{name}"[:76]

@@ -8,12 +8,15 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.connectors import kept_by_kumo
 from dagster_kumo.api.errors import KumoValidationError
 from dagster_kumo.api.records import (
+    OUTPUT_TYPES,
     BatchPredictionJobResource,
     BatchPredictionRequest,
     PredictionTableJobResource,
 )
+from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.base import Find, TaggedLaunch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, TABLE_JOB_ID_METADATA
 from dagster_kumo.jobs.batch_prediction import EMBEDDINGS_BY_A_CONNECTOR, BatchPredictionJob
@@ -30,19 +33,22 @@ class PredictionLaunch(TaggedLaunch):
         self,
         client: KumoClient,
         request: BatchPredictionRequest,
-        context: dg.AssetExecutionContext,
+        attempt: Attempt,
         partition_key: str | None,
         outputs: Sequence[dg.AssetKey],
     ) -> None:
+        # An earlier attempt may have asked for embeddings too, and have delivered those.
+        all_outputs = request.model_copy(update={"outputs": list(map(kept_by_kumo, OUTPUT_TYPES))})
         super().__init__(
-            context,
+            attempt,
             partition_key,
             request.to_json(),
+            assets=outputs,
             delivered_in=dict.fromkeys(outputs, JOB_ID_METADATA),
+            wider_request=None if request.outputs else all_outputs.to_json(),
         )
         self._client = client
         self._request = request
-        self._asset = outputs[0]
 
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
         request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
@@ -83,22 +89,22 @@ class TableLaunch(TaggedLaunch):
         client: KumoClient,
         request: Mapping[str, Any],
         job_tags: Mapping[str, str],
-        context: dg.AssetExecutionContext,
+        attempt: Attempt,
         partition_key: str | None,
         *,
         table: dg.AssetKey,
         outputs: Sequence[dg.AssetKey],
     ) -> None:
         super().__init__(
-            context,
+            attempt,
             partition_key,
             request,
+            assets=[table],
             delivered_in=dict.fromkeys(outputs, TABLE_JOB_ID_METADATA) or {table: JOB_ID_METADATA},
         )
         self._client = client
         self._request = request
         self._job_tags = job_tags
-        self._asset = table
 
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
         return self._client.create_prediction_table_job(

@@ -113,13 +113,17 @@ class Wire:
             chunk, body = body, None
             return {"type": "http.request", "body": chunk, "more_body": False}
 
-        if self._faults.take("lose_answer", method, path):
+        if fault := self._faults.take("lose_answer", method, path):
 
             async def swallow(message: Message) -> None:
                 del message
 
             await self._app(scope, replay, swallow)
-            await _break_connection(scope, receive)
+            if fault.options["status"] is None:
+                await _break_connection(scope, receive)
+            else:
+                request.status = fault.options["status"]
+                await _answer(fault, method, send)
             return
 
         cut = self._faults.take("cut", method, path)

@@ -79,6 +79,11 @@ class Job:
         """Whether the job is DONE, FAILED or CANCELLED."""
         return self.status in TERMINAL
 
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since its launch."""
+        return (now() - self.created_at).total_seconds()
+
     def log(self, stage: str, detail: str | None = None) -> None:
         """Add a stage to the event log."""
         self.event_log.append(

@@ -103,7 +103,7 @@ class PredictionJobs:
             private["fail"] = fault.options
         if fault := self._service.faults.take("overcount", call.method, call.path):
             private["overcount"] = fault.options["extra"]
-        tags = dict(config["job_tags"])
+        tags = self._service.kept_tags(config["job_tags"])
         tags |= {
             "model_id": config["model_training_job_id"],
             "pquery_id": training.query.id,

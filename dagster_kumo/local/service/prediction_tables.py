@@ -118,7 +118,7 @@ class PredictionTables:
         return self._service.store.new(
             "genpredtable_jobs",
             config,
-            tags=config["job_tags"] | tags,
+            tags=self._service.kept_tags(config["job_tags"]) | tags,
             project_id=project_id,
             private={"anchor": anchor.isoformat(), "cutoff": cutoff},
         )

@@ -105,16 +105,23 @@ class Service:
         """The fitted model for a query."""
         return load_model(query.task, split, self.folder.models)
 
+    def kept_tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Those of the tags given at a launch that the service keeps: all of them, but for a fault."""
+        return {} if self.faults.take("forget_tags", "POST") else dict(tags)
+
     def find(self, kind: Kind, call: Call) -> Job:
         """The job that the call names."""
         job = self.store.get(kind, call.id)
-        if job is None:
+        late = self.faults.take("show_late", call.method, call.path)
+        if job is None or (late and job.age_seconds < late.options["seconds"]):
             raise ApiError(404, f"Job {call.id} was not found.")
         return job
 
     def list(self, kind: Kind, call: Call) -> list[Job]:
         """The jobs that the call asks for, newest first."""
         jobs = self.store.all(kind)[::-1]
+        if late := self.faults.take("list_late", call.method, call.path):
+            jobs = [job for job in jobs if job.age_seconds >= late.options["seconds"]]
         query = call.query
         ignore_tags = self.faults.take("ignore_tag_filters", call.method, call.path)
         for name, value in query.items():

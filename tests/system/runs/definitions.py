@@ -63,7 +63,7 @@ JOBS = {
 }
 ASSETS = [asset for assets in JOBS.values() for asset in assets]
 
-kumo = KumoResource(poll_interval=0.2, request_max_retries=2)
+kumo = KumoResource(poll_interval=0.2, request_max_retries=2, launch_settling_time=1)
 
 defs = dg.Definitions(
     assets=ASSETS,

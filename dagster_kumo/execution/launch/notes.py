@@ -1,0 +1,135 @@
+"""What an attempt notes in Dagster about the jobs that it launched or attached to.
+
+The record is an observation of each asset that is made from the job. It carries the launch key, so that a
+later attempt finds it, also when the job has lost its tags. Events are only ever added: what several
+processes note at the same moment all survives.
+
+For people, the newest job and the number of jobs are on the tags of the run. Dagster reads the tags of a
+run, adds to them and writes them back, so a process can overwrite what another one has just written.
+Therefore the tags are looked at again, and written again where they are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+
+from dagster_kumo.execution.launch.deliveries import read_events
+from dagster_kumo.execution.launch.identity import RUNS_LOCK
+from dagster_kumo.execution.metadata import LAUNCH_KEY_METADATA, RUN_METADATA
+
+# Of one asset and partition. One launch has a few; a user's own observations may be between them.
+OBSERVATIONS_LOOKED_AT = 100
+LOOKS_AT_TAGS = 3
+SECONDS_BETWEEN_LOOKS = 1.0
+LONGEST_TAG = 76  # Dagster allows 63 characters after the slash
+
+
+class Notes:
+    """The notes of one step."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self._job_ids: dict[str, list[str]] = {}  # by the tag of the run that shows the newest
+        self._looks_left = 0
+        self._next_look = 0.0
+
+    def of_launch(
+        self,
+        launch_keys: Sequence[str],
+        assets: Sequence[dg.AssetKey],
+        partition_key: str | None,
+        entry: str,
+    ) -> list[str]:
+        """What the attempts of a launch have noted under an entry, newest first."""
+        noted: dict[str, None] = {}
+        for asset_key in assets:
+            wanted = dg.AssetRecordsFilter(
+                asset_key=asset_key,
+                asset_partitions=None if partition_key is None else [partition_key],
+            )
+            for record in read_events(
+                lambda w=wanted: self._context.instance.fetch_observations(
+                    w, limit=OBSERVATIONS_LOOKED_AT
+                )
+            ):
+                observation = record.event_log_entry.asset_observation
+                metadata = observation.metadata if observation else {}
+                value = metadata.get(entry)
+                key = metadata.get(LAUNCH_KEY_METADATA)
+                if value is not None and key is not None and key.value in launch_keys:
+                    noted.setdefault(str(value.value))
+        return list(noted)
+
+    def add(
+        self,
+        launch_key: str,
+        assets: Sequence[dg.AssetKey],
+        partition_key: str | None,
+        entry: str,
+        value: str,
+        *,
+        description: str,
+    ) -> None:
+        """Note something about a launch."""
+        context = self._context
+        for asset_key in assets:
+            observation = dg.AssetObservation(
+                asset_key,
+                partition=partition_key,
+                description=description,
+                metadata={
+                    entry: value,
+                    LAUNCH_KEY_METADATA: launch_key,
+                    RUN_METADATA: dg.MetadataValue.dagster_run(context.run.run_id),
+                },
+            )
+            with RUNS_LOCK:
+                context.instance.report_runless_asset_event(observation)
+
+    def show_on_run(self, prefix: str, job_id: str) -> None:
+        """Let the tags of the run name a job as the newest of its kind, and say how many there are."""
+        with RUNS_LOCK:
+            job_ids = self._job_ids.setdefault(prefix, [])
+            if job_id not in job_ids:
+                job_ids.append(job_id)
+            self._looks_left = LOOKS_AT_TAGS
+            self._write_tags()
+
+    def keep_on_run(self) -> None:
+        """Write the tags again if they are not there. Called now and then while the run waits."""
+        with RUNS_LOCK:
+            if self._looks_left and time.monotonic() >= self._next_look:
+                self._write_tags()
+
+    def _write_tags(self) -> None:
+        instance, run_id = self._context.instance, self._context.run.run_id
+        self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        run = instance.get_run_by_id(run_id)
+        if run is None:
+            return
+        missing = {tag: value for tag, value in self._tags().items() if run.tags.get(tag) != value}
+        if missing:
+            instance.add_run_tags(run_id, missing)
+        else:
+            self._looks_left -= 1
+
+    def _tags(self) -> dict[str, str]:
+        op = re.sub(r"[^A-Za-z0-9_.-]", "_", self._context.assets_def.node_def.name)
+        tags: dict[str, str] = {}
+        for prefix, job_ids in self._job_ids.items():
+            tags[_tag(f"{prefix}.{op}")] = job_ids[-1]
+            if len(job_ids) > 1:
+                tags[_tag(f"{prefix}_count.{op}")] = str(len(job_ids))
+        return tags
+
+
+def _tag(name: str) -> str:
+    """The name of a tag, as long as Dagster allows; cut, it still differs from others."""
+    if len(name) <= LONGEST_TAG:
+        return name
+    return f"{name[: LONGEST_TAG - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
