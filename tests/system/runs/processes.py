@@ -49,6 +49,7 @@ MULTIPROCESS = {
 }
 ROWS = 23_570
 JOB_ID = "dagster-kumo/job_id"
+EXPORT_ID = "dagster-kumo/export_job_id"
 # Calls, for `Gate.hold`.
 POST_JOB = ("POST", "/prediction_jobs$")
 POST_TABLE = ("POST", "/genpredtable_jobs$")
@@ -238,6 +239,18 @@ class World:
         records = self.instance.fetch_materializations(dg.AssetKey(path), limit=100).records
         found = [record.asset_materialization for record in reversed(records)]
         return [materialization for materialization in found if materialization is not None]
+
+    def noted(self, *path: str, entry: str = JOB_ID) -> dict[str | None, list[str]]:
+        """What runs have noted at an asset about their jobs, newest first, by partition."""
+        records = self.instance.fetch_observations(dg.AssetKey(path), limit=100).records
+        noted: dict[str | None, list[str]] = {}
+        for record in records:
+            observation = record.event_log_entry.asset_observation
+            assert observation is not None
+            noted.setdefault(observation.partition, []).append(
+                str(observation.metadata[entry].value)
+            )
+        return noted
 
     def stored(self) -> list[str]:
         """The Parquet files in the store."""

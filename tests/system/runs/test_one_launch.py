@@ -13,6 +13,7 @@ from dagster_kumo.local import LocalKumo
 from tests.support import wait_until
 from tests.system.runs.definitions import MOMENTS
 from tests.system.runs.processes import (
+    EXPORT_ID,
     JOB_ID,
     LOOK,
     MULTIPROCESS,
@@ -79,8 +80,9 @@ def test_predictions_are_attached_to_whenever_the_machine_died(
     assert len(world.jobs) == len(days)
     delivered = {m.partition: job_of(m) for m in world.materialized("daily", "predictions")}
     assert delivered == launched
-    noted = {tag: id for tag, id in again.tags.items() if tag.startswith("dagster-kumo/job")}
-    assert noted == {f"dagster-kumo/job.daily__predictions.{day}": launched[day] for day in days}
+    assert world.noted("daily", "predictions") == {day: [launched[day]] for day in days}
+    assert again.tags["dagster-kumo/job.daily__predictions"] in launched.values()
+    assert again.tags["dagster-kumo/job_count.daily__predictions"] == str(len(days))
 
 
 def test_tables_are_attached_to_whenever_the_machine_died(world: World) -> None:
@@ -150,12 +152,13 @@ def test_exports_that_append_are_attached_to_or_left_to_a_person(
     assert asked == {announced, launching, accepted}
     made = {e["output"]["table_name"]: e["id"] for e in world.exports}
     delivered = world.materialized("daily_appended", "predictions_in_snowflake")
-    assert {m.partition: job_of(m, "dagster-kumo/export_job_id") for m in delivered} == {
+    assert {m.partition: job_of(m, EXPORT_ID) for m in delivered} == {
         day: made[table(day)] for day in (noting, polling)
     }
-    noted = {k.rpartition(".")[2]: v for k, v in again[1].tags.items() if "/export_job." in k}
-    assert {day: tag.split()[0] for day, tag in noted.items()} == {
-        day: made[table(day)] for day in (noting, polling)
+    noted = world.noted("daily_appended", "predictions_in_snowflake", entry=EXPORT_ID)
+    assert noted == {
+        **{day: ["announced"] for day in (announced, launching, accepted)},
+        **{day: [made[table(day)], "announced"] for day in (noting, polling)},
     }
 
 
