@@ -11,17 +11,15 @@ import click
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoError
 from dagster_kumo.api.records import RUNNING, BatchPredictionJobResource
-from dagster_kumo.cli.asking import (
+from dagster_kumo.cli.kumo_command import (
     as_json_option,
-    asks_kumo,
+    fits,
+    kumo_command,
     limit_option,
-    own_tags,
-    print_facts,
-    print_json,
-    print_table,
     status_option,
     tags_option,
 )
+from dagster_kumo.cli.output import own_tags, print_facts, print_json, print_rows
 from dagster_kumo.jobs.job_matching import model_of, predicted_for, seconds_of
 from dagster_kumo.jobs.tags import ASSET_TAG, PARTITION_TAG
 
@@ -37,7 +35,7 @@ def jobs() -> None:
 @status_option
 @limit_option
 @as_json_option
-@asks_kumo
+@kumo_command
 def list_jobs(
     client: KumoClient,
     *,
@@ -48,31 +46,25 @@ def list_jobs(
     as_json: bool,
 ) -> None:
     """List prediction jobs, newest first."""
-    asked = {**tags, **({"model_id": model} if model else {})}
+    wanted = {**tags, **({"model_id": model} if model else {})}
     rows = [
         _row(job)
-        for job in client.list_prediction_jobs(asked, status=status, limit=limit)
-        if all(job.tags.get(key) == value for key, value in tags.items())
-        and model in (None, model_of(job))
-        and status in (None, job.job_status_report.status)
+        for job in client.list_prediction_jobs(wanted, status=status, limit=limit)
+        if fits(job, tags, status) and model in (None, model_of(job))
     ]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        [
-            {
-                "job": row["job_id"],
-                "status": row["status"],
-                "model": row["training_job_id"],
-                "predicts for": row["prediction_time"],
-                "entities": row["num_entities_predicted"],
-                "created": row["created_at"],
-                "asset": row["tags"].get(ASSET_TAG),
-                "partition": row["tags"].get(PARTITION_TAG),
-            }
-            for row in rows
-        ],
+    print_rows(
+        rows,
+        lambda row: {
+            "job": row["job_id"],
+            "status": row["status"],
+            "model": row["training_job_id"],
+            "predicts for": row["prediction_time"],
+            "entities": row["num_entities_predicted"],
+            "created": row["created_at"],
+            "asset": row["tags"].get(ASSET_TAG),
+            "partition": row["tags"].get(PARTITION_TAG),
+        },
+        as_json=as_json,
         if_none="There are no such prediction jobs.",
     )
 
@@ -80,7 +72,7 @@ def list_jobs(
 @jobs.command()
 @click.argument("job_id")
 @as_json_option
-@asks_kumo
+@kumo_command
 def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     """Show all details of a prediction job."""
     job = _job(client, job_id)
@@ -126,7 +118,7 @@ def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
 @click.argument("job_id")
 @click.option("--yes", is_flag=True, help="Cancel without asking.")
 @as_json_option
-@asks_kumo
+@kumo_command
 def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None:
     """Cancel a prediction job."""
     job = _job(client, job_id)
@@ -153,7 +145,7 @@ def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None
 @jobs.command()
 @click.argument("job_id")
 @as_json_option
-@asks_kumo
+@kumo_command
 def url(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     """Print the address of a prediction job's page in Kumo."""
     job = _job(client, job_id)

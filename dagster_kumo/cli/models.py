@@ -11,16 +11,15 @@ import click
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.cli.asking import (
+from dagster_kumo.cli.kumo_command import (
     as_json_option,
-    asks_kumo,
+    fits,
+    kumo_command,
     limit_option,
-    own_tags,
-    print_json,
-    print_table,
     status_option,
     tags_option,
 )
+from dagster_kumo.cli.output import own_tags, print_rows
 
 
 @click.command(short_help="List training jobs: the models to predict with.")
@@ -28,7 +27,7 @@ from dagster_kumo.cli.asking import (
 @status_option
 @limit_option
 @as_json_option
-@asks_kumo
+@kumo_command
 def models(
     client: KumoClient, *, tags: Mapping[str, str], status: str | None, limit: int, as_json: bool
 ) -> None:
@@ -36,27 +35,22 @@ def models(
     found = [
         job
         for job in client.list_training_jobs(tags, status=status, limit=limit)
-        if all(job.tags.get(key) == value for key, value in tags.items())
-        and status in (None, job.job_status_report.status)
+        if fits(job, tags, status)
     ]
     query_ids = {job.config.pquery_id for job in found}
     names = {query_id: _query_name(client, query_id) for query_id in query_ids if query_id}
     rows = [_row(job, names.get(job.config.pquery_id or "")) for job in found]
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        [
-            {
-                "training job": row["training_job_id"],
-                "query": row["query"],
-                "status": row["status"],
-                "created": row["created_at"],
-                "holdout": row["test_metrics"],
-                "tags": own_tags(row["tags"]),
-            }
-            for row in rows
-        ],
+    print_rows(
+        rows,
+        lambda row: {
+            "training job": row["training_job_id"],
+            "query": row["query"],
+            "status": row["status"],
+            "created": row["created_at"],
+            "holdout": row["test_metrics"],
+            "tags": own_tags(row["tags"]),
+        },
+        as_json=as_json,
         if_none="There are no such training jobs.",
     )
 

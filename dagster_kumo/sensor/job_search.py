@@ -1,41 +1,32 @@
-"""The search for prediction jobs that are new or have ended since the last tick.
-
-Kumo lists jobs by creation, newest first, but jobs end in any order. So the cursor holds how far the
-list has been visited, oldest first, and which of the visited jobs had not ended.
-"""
+"""The search for prediction jobs that are new or have ended since the last tick."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import takewhile
-from typing import Any
 
 import dagster as dg
-from pydantic import TypeAdapter, ValidationError
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoError
-from dagster_kumo.api.records import BatchPredictionJobResource, UTCDatetime
+from dagster_kumo.api.records import BatchPredictionJobResource
+from dagster_kumo.sensor.cursor import MAX_SEEN, MAX_WAITING, Cursor
 
-MOST_LISTED = 16 * LIST_LIMIT
+MAX_LISTED = 16 * LIST_LIMIT
 # A job may appear in the list a little after a newer one: look back this far.
 OVERLAP = timedelta(minutes=10)
-# These bound the cursor. While more jobs wait, new jobs are not visited until some of them end.
-MOST_WAITING = 200
-MOST_SEEN = 500
-# After that a job that has not ended is given up.
-LONGEST_WAIT = timedelta(days=30)
+# The sensor no longer watches a job that has not ended by then.
+MAX_WAIT = timedelta(days=30)
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
-class JobNews:
-    """What a tick makes of one job."""
+class JobOutcome:
+    """What one job leads to: runs, materializations or nothing."""
 
     job_id: str
     is_settled: bool = True
@@ -45,39 +36,6 @@ class JobNews:
 
     def __bool__(self) -> bool:
         return bool(self.run_requests or self.materializations)
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """How far the search has come. As text it takes a few kilobytes at most."""
-
-    after: datetime
-    """All jobs created until then have been visited."""
-    seen: Sequence[str] = ()
-    """Visited jobs that were created later."""
-    waiting: Sequence[str] = ()
-    """Visited jobs that had not ended or could not be read, least recently visited first."""
-
-    @classmethod
-    def from_text(cls, text: str) -> Cursor:
-        """The cursor that `to_text` wrote.
-
-        Raises:
-            ValueError: the text is not a cursor.
-        """
-        try:
-            value = TypeAdapter(dict[str, Any]).validate_json(text)
-            return cls(
-                TypeAdapter(UTCDatetime).validate_python(value["after"]),
-                TypeAdapter(list[str]).validate_python(value["seen"]),
-                TypeAdapter(list[str]).validate_python(value["waiting"]),
-            )
-        except (ValidationError, KeyError):
-            raise ValueError("it is not a cursor of this sensor") from None
-
-    def to_text(self) -> str:
-        """The cursor as text."""
-        return json.dumps({**asdict(self), "after": self.after.isoformat()})
 
 
 class BudgetExhausted(Exception):
@@ -107,8 +65,8 @@ class SearchResult:
 
     cursor: Cursor
     """Where the next search begins."""
-    news: Sequence[JobNews]
-    """The jobs that lead to a run or a materialization, oldest first."""
+    outcomes: Sequence[JobOutcome]
+    """Of the jobs that lead to a run or a materialization, oldest first."""
     error: KumoError | None
     """Why the search ended early. The next search visits that job again."""
     ended_early: bool
@@ -122,18 +80,18 @@ class JobSearch:
         client: the connection.
         cursor: where the last search stopped.
         warn: called with a warning about each job that is given up.
-        max_news: how many jobs may lead to something.
+        max_outcomes: how many jobs may lead to a run or a materialization.
     """
 
     def __init__(
-        self, client: KumoClient, cursor: Cursor, warn: Callable[[str], None], *, max_news: int
+        self, client: KumoClient, cursor: Cursor, warn: Callable[[str], None], *, max_outcomes: int
     ) -> None:
         self._client = client
         self._cursor = cursor
         self._warn = warn
-        self._max_news = max_news
+        self._max_outcomes = max_outcomes
 
-    def run(self, visit: Callable[[BatchPredictionJobResource], JobNews]) -> SearchResult:
+    def run(self, visit: Callable[[BatchPredictionJobResource], JobOutcome]) -> SearchResult:
         """Visit each new job, oldest first, then those that had not ended at the last search.
 
         Raises:
@@ -147,27 +105,27 @@ class JobSearch:
         ]
         waiting = list(self._cursor.waiting)
         visited = set[str]()
-        news: list[JobNews] = []
+        outcomes: list[JobOutcome] = []
         error: KumoError | None = None
         ended_early = False
         for job_id in [*new, *self._cursor.waiting]:
             is_new = job_id in by_id and job_id not in known
-            if len(news) >= self._max_news or (is_new and len(waiting) >= MOST_WAITING):
+            if len(outcomes) >= self._max_outcomes or (is_new and len(waiting) >= MAX_WAITING):
                 ended_early = True
                 if not is_new:
                     break
                 continue
             try:
                 job = by_id.get(job_id) or self._get(job_id)
-                found = visit(job) if job is not None else JobNews(job_id)
-                settled = found.is_settled or (job is not None and self._is_given_up(job))
+                outcome = visit(job) if job is not None else JobOutcome(job_id)
+                settled = outcome.is_settled or (job is not None and self._is_given_up(job))
             except BudgetExhausted:
                 ended_early = True
                 break
             except KumoError as reason:
-                error, found, settled = reason, JobNews(job_id), False
-            if found:
-                news.append(found)
+                error, outcome, settled = reason, JobOutcome(job_id), False
+            if outcome:
+                outcomes.append(outcome)
             if job_id in waiting:
                 waiting.remove(job_id)
             if not settled:
@@ -176,7 +134,7 @@ class JobSearch:
             if error is not None:
                 ended_early = True
                 break
-        return SearchResult(self._moved(listed, visited, waiting), news, error, ended_early)
+        return SearchResult(self._moved(listed, visited, waiting), outcomes, error, ended_early)
 
     def _get(self, job_id: str) -> BatchPredictionJobResource | None:
         """A job that is too old for the list; None if Kumo no longer has it."""
@@ -189,10 +147,10 @@ class JobSearch:
             return None
 
     def _is_given_up(self, job: BatchPredictionJobResource) -> bool:
-        if datetime.now(timezone.utc) - _created(job) < LONGEST_WAIT:
+        if datetime.now(timezone.utc) - _created(job) < MAX_WAIT:
             return False
         self._warn(
-            f"Prediction job {job.job_id} has not ended in {LONGEST_WAIT.days} days. The sensor no longer "
+            f"Prediction job {job.job_id} has not ended in {MAX_WAIT.days} days. The sensor no longer "
             "watches it."
         )
         return True
@@ -209,7 +167,7 @@ class JobSearch:
             is_cut_off = len(jobs) == before
             if len(jobs) < limit and not is_cut_off:
                 return jobs
-            if is_cut_off or limit >= MOST_LISTED:
+            if is_cut_off or limit >= MAX_LISTED:
                 self._warn(
                     f"Kumo lists {len(jobs)} jobs, the oldest of {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
                     "Older jobs are not found."
@@ -227,10 +185,10 @@ class JobSearch:
         later = [job for job in listed if _created(job) > self._cursor.after]
         worked_through = list(takewhile(lambda job: job.job_id in known, later))
         after = max([self._cursor.after, *(_created(job) - OVERLAP for job in worked_through)])
-        if len(worked_through) > MOST_SEEN:
-            after = max(after, _created(worked_through[-MOST_SEEN - 1]))
+        if len(worked_through) > MAX_SEEN:
+            after = max(after, _created(worked_through[-MAX_SEEN - 1]))
         seen = [job.job_id for job in later if job.job_id in known and _created(job) > after]
-        return Cursor(after, seen[-MOST_SEEN:], waiting)
+        return Cursor(after, seen[-MAX_SEEN:], waiting)
 
 
 def _created(job: BatchPredictionJobResource) -> datetime:

@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
-from dagster_kumo.sensor.job_search import CallBudget, Cursor, JobNews, JobSearch
+from dagster_kumo.sensor.cursor import Cursor
+from dagster_kumo.sensor.job_search import CallBudget, JobOutcome, JobSearch
 from dagster_kumo.sensor.tick import Tick
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
@@ -81,19 +82,20 @@ def build_kumo_sensor(
         budget = CallBudget(max_calls_per_tick, TICK_SECONDS)
         client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=budget)
         cursor = _cursor(context, lookback)
-        search = JobSearch(client, cursor, context.log.warning, max_news=JOBS_PER_TICK)
+        search = JobSearch(client, cursor, context.log.warning, max_outcomes=JOBS_PER_TICK)
         found = search.run(Tick(context, client, watched, deliver=deliver).visit)
-        run_requests = [request for news in found.news for request in news.run_requests]
-        said = [_recorded(found.news)]
+        run_requests = [request for outcome in found.outcomes for request in outcome.run_requests]
+        summary = _summary(found.outcomes)
         if found.error is not None:
-            said.append(f"A job could not be read. The next tick tries it again: {found.error}")
-            context.log.warning(said[-1])
+            failed = f"A job could not be read. The next tick tries it again: {found.error}"
+            context.log.warning(failed)
+            summary += f" {failed}"
         elif found.ended_early:
-            said.append("The next tick continues.")
+            summary += " The next tick continues."
         return dg.SensorResult(
             run_requests=run_requests,
-            asset_events=[made for news in found.news for made in news.materializations],
-            skip_reason=None if run_requests else " ".join(said),
+            asset_events=[made for outcome in found.outcomes for made in outcome.materializations],
+            skip_reason=None if run_requests else summary,
             cursor=found.cursor.to_text(),
         )
 
@@ -121,14 +123,14 @@ def _definitions(assets: Any) -> list[dg.AssetsDefinition]:
     return [found for item in assets for found in _definitions(item)] if is_collection else []
 
 
-def _recorded(news: Sequence[JobNews]) -> str:
+def _summary(outcomes: Sequence[JobOutcome]) -> str:
     """What a tick did, in a sentence."""
-    if not news:
+    if not outcomes:
         return (
             "No prediction job of these models was launched outside Dagster and has newly finished."
         )
-    named = ", ".join(job.job_id for job in news[:JOBS_NAMED])
-    more = len(news) - JOBS_NAMED
+    named = ", ".join(job.job_id for job in outcomes[:JOBS_NAMED])
+    more = len(outcomes) - JOBS_NAMED
     return f"Recorded {named}{f' and {more} more' if more > 0 else ''}."
 
 

@@ -25,7 +25,7 @@ from dagster_kumo.jobs.job_matching import (
     seconds_of,
 )
 from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.sensor.job_search import JobNews
+from dagster_kumo.sensor.job_search import JobOutcome
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
 # Of one partition, the newest. If the cursor is lost, the jobs of the last tick are among them.
@@ -67,21 +67,23 @@ class Tick:
         self._recorded = cache(self._job_ids)
         self._tags_of_model = cache(self._model_tags)
 
-    def visit(self, job: BatchPredictionJobResource) -> JobNews:
+    def visit(self, job: BatchPredictionJobResource) -> JobOutcome:
         """What a job leads to. After an error the next tick visits the job again."""
         if is_launched_by_dagster(job):
-            return JobNews(job.job_id)
+            return JobOutcome(job.job_id)
         meant = [assets for assets in self._watched if self._is_meant(assets, job)]
         status = job.job_status_report
         if not meant or (status.is_terminal and status.status != DONE):
-            return JobNews(job.job_id)
+            return JobOutcome(job.job_id)
         if not status.is_terminal:
-            return JobNews(job.job_id, is_settled=False)
+            return JobOutcome(job.job_id, is_settled=False)
         matches = [match for assets in meant if (match := self._match(assets, job)).outputs]
         if self._deliver:
-            return JobNews(job.job_id, run_requests=[_run_request(job, match) for match in matches])
+            return JobOutcome(
+                job.job_id, run_requests=[_run_request(job, match) for match in matches]
+            )
         made = [one for match in matches for one in self._materializations(job, match)]
-        return JobNews(job.job_id, materializations=made)
+        return JobOutcome(job.job_id, materializations=made)
 
     def _is_meant(self, assets: WatchedAssets, job: BatchPredictionJobResource) -> bool:
         model = model_of(job)

@@ -15,17 +15,14 @@ A warehouse's tables are in the schema `<storage>_<connector>`, for example
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
-from dagster_kumo.local.service.outputs import part_files
+from dagster_kumo.local.service.outputs import part_files, time_column, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, problem
 
 if TYPE_CHECKING:
@@ -172,18 +169,10 @@ class Exports:
             return None
         tables = [_with_extra_fields(file, job, output.get("extra_fields") or []) for file in files]
         if storage in _BUCKETS:
-            return self._write_files(output["file_path"], storage, tables)
+            folder = bucket_folder(self._service.folder.exports, output["file_path"], storage)
+            write_parts(folder, tables)
+            return str(folder)
         return self._write_table(output, tables)
-
-    def _write_files(self, uri: str, storage: str, tables: list[pa.Table]) -> str:
-        import pyarrow.parquet as pq
-
-        folder = bucket_folder(self._service.folder.exports, uri, storage)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for number, table in enumerate(tables):
-            pq.write_table(table, folder / f"part-{number:05d}.parquet")
-        return str(folder)
 
     def _write_table(self, output: dict[str, Any], tables: list[pa.Table]) -> str:
         import duckdb
@@ -217,7 +206,6 @@ class Exports:
 
 
 def _with_extra_fields(file: Path, job: Job, fields: list[str]) -> pa.Table:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(file)
@@ -227,8 +215,7 @@ def _with_extra_fields(file: Path, job: Job, fields: list[str]) -> pa.Table:
     }
     for name in fields:
         if name not in table.column_names:
-            plain = np.datetime64(times[name].replace(tzinfo=None), "ns")
-            table = table.append_column(name, pa.array(np.full(table.num_rows, plain)))
+            table = table.append_column(name, time_column(times[name], table.num_rows))
     return table
 
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def anchor_column(anchor: datetime, rows: int) -> pa.Array:
-    """The anchor time, once for each row."""
+def time_column(time: datetime, rows: int) -> pa.Array:
+    """A time, once for each row."""
     import pyarrow as pa
 
-    plain = np.datetime64(anchor.replace(tzinfo=None), "ns")
+    plain = np.datetime64(time.replace(tzinfo=None), "ns")
     return pa.array(np.full(rows, plain))
 
 
@@ -65,14 +65,14 @@ def predictions_table(
         return table_of(
             {
                 "ENTITY": np.repeat(entities, count),
-                "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities) * count),
+                "ANCHOR_TIMESTAMP": time_column(anchor, len(entities) * count),
                 "CLASS": pa.array(np.array(BANDS)[order.ravel()], pa.string()),
                 "SCORE": np.take_along_axis(guess, order, axis=1).ravel().astype(np.float32),
             }
         )
     columns: dict[str, Any] = {
         "ENTITY": entities,
-        "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities)),
+        "ANCHOR_TIMESTAMP": time_column(anchor, len(entities)),
     }
     if model.task == "regression":
         columns["TARGET_PRED"] = guess.astype(np.float32)
@@ -96,7 +96,7 @@ def embeddings_table(model: Model, features: NDArray[Any], entities: NDArray[np.
 
 def entities_table(entities: NDArray[np.int64], anchor: datetime) -> pa.Table:
     """A prediction table: for whom, and as of when."""
-    return table_of({"ENTITY": entities, "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities))})
+    return table_of({"ENTITY": entities, "ANCHOR_TIMESTAMP": time_column(anchor, len(entities))})
 
 
 def write_parts(folder: Path, tables: list[pa.Table]) -> None:
@@ -106,12 +106,7 @@ def write_parts(folder: Path, tables: list[pa.Table]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for number, table in enumerate(tables):
-        pq.write_table(table, folder / part_name(number))
-
-
-def part_name(number: int) -> str:
-    """The name of one file of an output."""
-    return f"part-{number:05d}.parquet"
+        pq.write_table(table, folder / f"part-{number:05d}.parquet")
 
 
 def part_files(folder: Path) -> list[Path]:

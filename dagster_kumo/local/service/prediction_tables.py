@@ -17,6 +17,12 @@ from dagster_kumo.local.service.service import ApiError, Call, Service, parse_ti
 
 # What clients send to leave a value to the server.
 _MISSING = "???"
+_PLAN: dict[str, Any] = {
+    "anchor_time": "inferred",
+    "lag_timesteps": _MISSING,
+    "forecast_length": _MISSING,
+    "year_over_year": _MISSING,
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -31,12 +37,7 @@ class PredictionTables:
         body = call.body()
         if not isinstance(body.get("pquery_id"), str):
             raise ApiError(422, [problem(["pquery_id"], "Field required")])
-        plan: dict[str, Any] = {
-            "anchor_time": "inferred",
-            "lag_timesteps": _MISSING,
-            "forecast_length": _MISSING,
-            "year_over_year": _MISSING,
-        } | dict(body.get("plan") or {})
+        plan = {**_PLAN, **(body.get("plan") or {})}
         config = {
             "job_tags": dict(body.get("job_tags") or {}),
             "pquery_id": body["pquery_id"],
@@ -55,12 +56,7 @@ class PredictionTables:
         config = {
             "job_tags": {"parent_job_id": parent.id},
             "pquery_id": parent.private["pquery_id"],
-            "plan": {
-                "anchor_time": (anchor - _EPOCH) // timedelta(microseconds=1) * 1000,
-                "lag_timesteps": _MISSING,
-                "forecast_length": _MISSING,
-                "year_over_year": _MISSING,
-            },
+            "plan": {**_PLAN, "anchor_time": (anchor - _EPOCH) // timedelta(microseconds=1) * 1000},
             "graph_snapshot_id": parent.config["graph_snapshot_id"],
             "data_backend_session_id": None,
         }

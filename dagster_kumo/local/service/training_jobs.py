@@ -9,7 +9,7 @@ from typing import Any
 from dagster_kumo.local.model.model import entities_at, features_at, labels_after
 from dagster_kumo.local.model.tasks import CURRENT, EARLIER, QUERIES, TRAINING_JOBS, Query, Split
 from dagster_kumo.local.service.jobs import Job, Stage, now
-from dagster_kumo.local.service.outputs import anchor_column, table_of, write_parts
+from dagster_kumo.local.service.outputs import table_of, time_column, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, problem
 
 _SPLITS = {split.cutoff: split for split in (CURRENT, EARLIER)}
@@ -178,7 +178,7 @@ class TrainingJobs:
         return table_of(
             {
                 "ENTITY": entities,
-                "ANCHOR_TIMESTAMP": anchor_column(anchor, len(entities)),
+                "ANCHOR_TIMESTAMP": time_column(anchor, len(entities)),
                 "TARGET": labels_after(day, entities, task),
                 "TARGET_PRED": guess.argmax(axis=1) if guess.ndim == 2 else guess,
             }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.cli.asking import as_json_option, asks_kumo, print_facts, print_json
+from dagster_kumo.cli.kumo_command import as_json_option, kumo_command
+from dagster_kumo.cli.output import print_facts, print_json
 
 
 @click.command()
 @as_json_option
-@asks_kumo
+@kumo_command
 def check(client: KumoClient, *, as_json: bool) -> None:
     """Check the API key, and list its groups and projects."""
     groups = client.list_groups()
