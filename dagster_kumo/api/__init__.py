@@ -1,1 +1,1 @@
-"""Kumo's job API in plain Python: what it returns, how to talk to it, what can go wrong."""
+"""Kumo's job API in plain Python: its calls, its answers and its errors."""

@@ -43,7 +43,7 @@ from dagster_kumo.api.retry import Failure, looks_until
 from dagster_kumo.api.snowflake import SessionTokenAuth, SnowflakeAccount
 from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport, is_http_url
 
-# The SDK asks for ten; a model may have many more runs than that which lack a tag.
+# The SDK asks for 10. More is needed, because a server may ignore the filter by tags.
 LIST_LIMIT = 100
 LAUNCH_SETTLING_TIME = 10.0
 
@@ -62,20 +62,20 @@ class KumoClient:
             `snowflake_credentials`; and `host` where the account is reached by a private link.
         group: the group to work in, by name or id, where the deployment has groups (RBAC).
         project: the project to work in, by name or id.
-        request_timeout: seconds that the server may stay silent, or say next to nothing, before a
-            request counts as lost; also those in which an answer must be whole once it has begun.
-            A file may take longer as long as it keeps coming.
+        request_timeout: seconds after which a request counts as lost: without a byte, or almost
+            none, from the server, and also from the start of an answer to its end. The transfer of a
+            file may take longer, as long as data keep coming.
         request_max_retries: how often a request is repeated after 408, 429, 5xx or a broken
             connection, with growing waits; the default keeps trying for about two minutes.
-        max_requests_per_second: how many calls to the API this machine may make in a second, all
-            clients in all processes of its user together; downloads of files do not count.
-        launch_settling_time: seconds after its launch until a job is in all of the server's answers. Until
-            then, a 404 for a job that this client launched is asked again, and a launch whose answer was
-            lost is looked for before it is repeated.
+        max_requests_per_second: how many calls to the API per second all processes of this user on
+            this machine may make together. Downloads of files do not count.
+        launch_settling_time: seconds after its launch until a job is in all of the server's answers.
+            Until then, a 404 for a job that this client launched is requested again, and a launch whose
+            answer was lost is looked for before it is repeated.
         verify_ssl: False accepts any certificate; a path names a bundle of CAs to trust.
 
     Raises:
-        ValueError: no key or no address, or one that cannot be right; a rate that is not above zero.
+        ValueError: the key or the address is missing or malformed, or the rate is not above zero.
 
     Examples:
         >>> client = KumoClient(api_key="acme:...")  # doctest: +SKIP
@@ -130,7 +130,7 @@ class KumoClient:
         rate = max_requests_per_second
         self._api = transport(auth, None if rate is None else rate_limit(self.url, rate))
         self.files = transport(NoAuth())
-        """Reads presigned urls: they need no key, and other hosts must not get it."""
+        """For presigned urls: they need no key, and other hosts must not get it."""
 
     def __repr__(self) -> str:
         return f"KumoClient(url={self.url!r})"
@@ -138,11 +138,11 @@ class KumoClient:
     # Connection
 
     def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> KumoClient:
-        """The same connection for a caller that has little time and comes again soon, such as a sensor.
+        """The same connection, for a caller that has little time and calls again soon, such as a sensor.
 
         Args:
-            timeout: seconds after which a request is given up. It is not sent again.
-            before_request: called before each request; what it raises keeps the request from being sent.
+            timeout: seconds after which a request fails. It is not sent again.
+            before_request: called before each request. If it raises, the request is not sent.
         """
         limited = copy.copy(self)
         limited._api = self._api.with_limits(timeout=timeout, before_request=before_request)
@@ -171,8 +171,8 @@ class KumoClient:
     def public_url(self, tracking_url: str) -> str:
         """A job's tracking url as a browser can open it.
 
-        The server names an internal host; scheme and host are taken from the deployment's own
-        address, the rest is kept. What is no http address is left alone.
+        The server names an internal host. It is replaced by scheme and host of the deployment's
+        address. Anything but an http address is returned as it is.
         """
         if "http" not in tracking_url:
             return tracking_url
@@ -193,8 +193,8 @@ class KumoClient:
     ) -> tuple[str, list[ValidationIssue]]:
         """Launch a prediction job: its id, and the server's warnings.
 
-        A launch costs money, so it is sent once. With `find`, which looks the job up by its tags,
-        it is repeated where the answer was lost and `find` returns None until the settling time is over.
+        A launch costs money, so it is sent only once. With `find`, which looks for the job by its tags, it
+        is repeated if the answer was lost and `find` returns None until the settling time is over.
 
         Raises:
             KumoValidationError: the server refused it; `.errors` says why.
@@ -209,7 +209,7 @@ class KumoClient:
             tuple[str | None, ValidationResponse], answer, source="The launch of a prediction job"
         )
         if said.errors or not job_id:
-            reasons = "; ".join(map(str, said.errors)) or "it gave no reason and no job id"
+            reasons = "; ".join(map(str, said.errors)) or "Kumo gave neither a reason nor a job id"
             raise KumoValidationError(
                 f"Kumo refused to launch the prediction job: {reasons}",
                 status_code=200,
@@ -237,13 +237,13 @@ class KumoClient:
         )
 
     def get_prediction_progress(self, job_id: str, *, repeat: bool = True) -> JobProgress:
-        """How far a prediction job is; with `repeat=False` asked once, whatever the answer."""
+        """How far a prediction job is. With `repeat=False` the request is not retried."""
         path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/progress"
         answer = self._call("GET", path, repeat=repeat)
         return parse_answer(JobProgress, answer, source=f"The progress of {job_id}")
 
     def cancel_prediction_job(self, job_id: str) -> bool:
-        """Cancel a prediction job; whether it is cancelled."""
+        """Cancel a prediction job, and return whether it is cancelled."""
         answer = self._post(f"/prediction_jobs/{_id(job_id, 'prediction job')}/cancel")
         return parse_answer(Cancelled, answer, source=f"Cancelling {job_id}").is_cancelled
 
@@ -252,7 +252,7 @@ class KumoClient:
         return self._update_tags(f"/prediction_jobs/{_id(job_id, 'prediction job')}", tags)
 
     def get_output_urls(self, job_id: str, output_type: OutputType) -> list[str]:
-        """Where the files of an output are, one Parquet file (or directory of them) each.
+        """The urls of an output's files: one Parquet file each, or a directory of them.
 
         On SaaS these are presigned urls that expire after about an hour: treat them as secrets.
         """
@@ -268,9 +268,9 @@ class KumoClient:
     # Exports
 
     def create_export(self, job_id: str, output: Mapping[str, Any]) -> str:
-        """Start writing an output of a prediction job to a connector: the export job's id.
+        """Start an export of a prediction job's output to a connector, and return the export job's id.
 
-        Sent once: the API can neither list exports nor tell whether one was accepted.
+        Sent only once: the API cannot list exports, so nobody can find out whether one was accepted.
         """
         body = {
             "job_id": _id(job_id, "prediction job"),
@@ -287,7 +287,7 @@ class KumoClient:
         return parse_answer(str, answer, source=f"Export job {export_id}")
 
     def cancel_export(self, export_id: str) -> str:
-        """Cancel an export job: the status it has then."""
+        """Cancel an export job, and return its status."""
         answer = self._post(f"/artifact/{_id(export_id, 'export job')}/cancel")
         return parse_answer(str, answer, source=f"Cancelling export job {export_id}")
 
@@ -302,9 +302,9 @@ class KumoClient:
         graph_snapshot_id: str | None = None,
         find: Callable[[], str | None] | None = None,
     ) -> str:
-        """Start making a prediction table: the job's id.
+        """Launch a job that makes a prediction table, and return its id.
 
-        Sent once. With `find`, which looks the job up by its tags, it is repeated where the answer
+        Sent only once. With `find`, which looks for the job by its tags, it is repeated if the answer
         was lost and `find` returns None until the settling time is over.
         """
         body = {
@@ -340,14 +340,14 @@ class KumoClient:
         )
 
     def get_prediction_table_anchor_time(self, job_id: str) -> datetime | None:
-        """The point in time that a generated prediction table stands for."""
+        """The anchor time of a generated prediction table."""
         path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/get_anchor_time"
         return parse_answer(
             UTCDatetime | None, self._get(path), source=f"The anchor time of {job_id}"
         )
 
     def get_prediction_table_urls(self, job_id: str) -> list[str]:
-        """Where the files of a prediction table are; presigned on SaaS."""
+        """The urls of a prediction table's files; presigned on SaaS."""
         path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/table_data"
         answer = self._get(path, {"presigned": "True"})
         return parse_answer(list[str], answer, source=f"The files of prediction table {job_id}")
@@ -460,19 +460,19 @@ class KumoClient:
         return recover
 
     def _group_and_project(self) -> dict[str, str]:
-        """The query parameters that every call carries where the deployment has groups."""
+        """The query parameters of every call, if the deployment has groups."""
         if self._scope is None:
             groups = self.list_groups()
             self._scope = {} if groups is None else self._scope_in(groups)
         return self._scope
 
     def _has_groups(self) -> bool:
-        if (told := os.getenv("RBAC_ENABLED")) is not None:  # which the SDK heeds first, too
+        if (told := os.getenv("RBAC_ENABLED")) is not None:  # comes first, as in the SDK
             return told.lower() == "true"
         try:
             flags = self._api.call("GET", f"{self.url}/config")
         except KumoAPIError as error:
-            if error.status_code == 404:  # a server older than feature flags
+            if error.status_code == 404:  # an older server has no feature flags
                 return False
             raise
         return isinstance(flags, dict) and bool(flags.get("rbac"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - any JSON can come here
@@ -512,7 +512,7 @@ def _filters(tags: Mapping[str, str] | None, status: str | None, limit: int) -> 
 
 
 def _id(value: str, kind: str) -> str:
-    """An id as a part of a path; checked, so that it cannot name another resource."""
+    """An id as a part of a path. It is checked, so that it cannot name another resource."""
     if not value or value.strip() in ("", ".", ".."):
         raise ValueError(f"The id of the {kind} is empty.")
     return quote(value, safe="")
@@ -524,7 +524,7 @@ def _checked_key(key: str | None) -> str:
             "There is no Kumo API key: pass api_key=, or set the environment variable KUMO_API_KEY."
         )
     if not key.isascii() or any(ord(c) <= 32 for c in key):
-        # The key itself must not be in the message, nor in the one that requests would raise.
+        # Checked here, because requests would put the key into its own message.
         raise ValueError(
             "The Kumo API key holds white space or another character that no key has. "
             "Was it copied with its line break?"

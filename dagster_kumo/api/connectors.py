@@ -1,4 +1,4 @@
-"""Where Kumo itself can write an output: warehouses by the name of a connector, buckets by a path.
+"""Where Kumo can export an output to: warehouses by the name of a connector, buckets by a path.
 
 Names and targets are those that the official SDK would use, so that a table exported by either
 is the same table: `<output_table_name>_<output_type>`.
@@ -19,15 +19,15 @@ MetadataField = Literal["ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"]
 TableName = str | tuple[str, str]
 
 _DATABRICKS_SEPARATOR = "__kumo__"
-# No part of a name, and what could end one in SQL: a partition's key, which may come from anywhere,
-# can stand in a table's name.
+# Characters that a name must not have, because they could end it in SQL. A table's name may contain a
+# partition's key, which may come from anywhere.
 _NOT_IN_TABLES = re.compile(r"""[\x00-\x1f\x7f;'"`\\]""")
 _NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.{1,2}(?:/|$)")
 
 
 @dataclass(frozen=True)
 class _Warehouse:
-    """A warehouse, by the name that its connector has in Kumo."""
+    """A warehouse, named by its connector in Kumo."""
 
     name: str
 
@@ -46,7 +46,7 @@ class _Warehouse:
         return {"connector_id": self.name, "table_name": _suffixed(self, table_name, output_type)}
 
     def display_name(self, table_name: TableName, output_type: OutputType) -> str:
-        """The table's name as a person or `dagster/table_name` would write it."""
+        """The table's name as people and `dagster/table_name` write it."""
         return _suffixed(self, table_name, output_type)
 
 
@@ -88,14 +88,13 @@ class DatabricksConnector(_Warehouse):
 class _Bucket:
     """A folder of an object store, by its url.
 
-    Kumo's server puts the name of each part, such as `part_000`, in the place of its placeholder
-    `{PARTITION}` (see "Output Destination" in Kumo's documentation of batch prediction jobs). It is
-    passed on as it is, like every path.
+    A path is passed to Kumo as it is. Kumo replaces the placeholder `{PARTITION}` by the name of each
+    part, such as `part_000` (see "Output Destination" in Kumo's documentation of batch prediction jobs).
     """
 
     root_dir: str
     connector_id: str | None = None
-    """The group's connector that may write there, which Kumo requires where there are groups."""
+    """The id of the group's connector that writes there. Kumo requires it in deployments with groups."""
 
     storage: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]]
@@ -159,7 +158,7 @@ CONNECTORS: tuple[type[Connector], ...] = get_args(Connector)
 
 
 def is_bucket(connector: Connector | _Warehouse | _Bucket) -> bool:
-    """Whether the connector writes files, and not a table."""
+    """Whether the connector writes files instead of a table."""
     return isinstance(connector, _Bucket)
 
 
@@ -174,7 +173,7 @@ def prediction_output(
     """One `PredictionOutputConfig` for an export or a launch, checked before anything is sent.
 
     Raises:
-        ValueError: the connector has no room for one of the options, or a name is missing.
+        ValueError: the connector does not have one of the options, or a name is missing.
 
     >>> prediction_output("predictions", S3Connector("s3://bucket/out"), "churn")["file_path"]
     's3://bucket/out/churn_predictions'
@@ -208,7 +207,7 @@ def prediction_output(
 
 
 def kept_by_kumo(output_type: OutputType) -> dict[str, Any]:
-    """The output that needs no connector: it stays with Kumo, to be read by its urls."""
+    """An output without a connector: it stays with Kumo and is read by its urls."""
     return {"artifact_type": output_type.upper(), "storage_type": "LOCAL", "extra_fields": []}
 
 

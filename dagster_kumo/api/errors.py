@@ -1,15 +1,15 @@
-"""What can go wrong, as exceptions.
+"""The exceptions.
 
 ```text
 KumoError
-├── KumoConnectionError        no answer at all: host, attempts, last cause
+├── KumoConnectionError        no answer; names host, attempts and the last cause
 ├── KumoAPIError               the server answered with an error, or with something unreadable
 │   ├── KumoAuthenticationError    401, 403: the key or its rights
 │   └── KumoValidationError        the server refused the request, in its own words
 ├── KumoModelError             there is no trained model as asked for
 ├── KumoJobFailedError         a job ended, but not DONE
-├── KumoTimeoutError           the wait was limited and the limit is over; the job goes on
-├── KumoDataError              a file is not what it should be
+├── KumoTimeoutError           the time limit of a wait is over; the job goes on
+├── KumoDataError              a file is corrupt, incomplete or for another time
 └── KumoPartitionsError        some partitions of a run failed (raised on the Dagster side)
 ```
 
@@ -22,13 +22,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# The query of a url; also one without its url, as a server may quote a path.
+# The query of a url, or of a path alone, as a server may quote one.
 _QUERY = re.compile(
     r"(?P<url>\b[a-z][a-z0-9+.-]*://[^\s?\"'<>]*)\?[^\s\"'<>]*|\?[^\s\"'<>=]*=[^\s\"'<>]*",
     re.IGNORECASE,
 )
 
-# Parameters by which the address of a file, or of a page, opens to whoever holds it.
+# Parameters of a url that give access to whoever has the url.
 _SIGNATURE = re.compile(
     r"(?:^|[&?#;])(?:x-amz-\w+(?:-\w+)*|x-goog-\w+|[\w-]*signature|sig|[\w-]*token|awsaccesskeyid|api[_-]?key|password)=",
     re.IGNORECASE,
@@ -47,7 +47,7 @@ def without_query(text: str) -> str:
 
 
 def without_signature(url: str) -> str:
-    """`url` as it is, unless its query or fragment opens something: then without both.
+    """`url` without query and fragment if they give access to something, else as it is.
 
     >>> without_signature("https://kumo/jobs/1?tab=2#log"), without_signature("https://b/x?sig=abc")
     ('https://kumo/jobs/1?tab=2#log', 'https://b/x')
@@ -57,7 +57,7 @@ def without_signature(url: str) -> str:
 
 
 class KumoError(Exception):
-    """The root of every error that dagster-kumo raises about Kumo."""
+    """The base of all errors that dagster-kumo raises about Kumo."""
 
 
 class KumoConnectionError(KumoError):
@@ -79,12 +79,12 @@ class KumoAPIError(KumoError):
 
 
 class KumoAuthenticationError(KumoAPIError):
-    """The key is wrong, or has no right to do this (401, 403)."""
+    """The key is wrong, or has no permission to do this (401, 403)."""
 
 
 @dataclass(frozen=True)
 class ValidationIssue:
-    """One thing that the server has to say about a request: a title and a message."""
+    """One error or warning of the server about a request: a title and a message."""
 
     title: str
     message: str
@@ -112,7 +112,7 @@ class KumoValidationError(KumoAPIError):
 
 
 class KumoModelError(KumoError):
-    """There is no trained model as asked for: none with these tags, or one that is not done."""
+    """There is no such trained model: no job has these tags, or the job is not done."""
 
 
 class KumoJobFailedError(KumoError):
@@ -121,7 +121,7 @@ class KumoJobFailedError(KumoError):
     Attributes:
         job_id: the job.
         status: its last status.
-        detail: why, in the server's words; empty when it gave none.
+        detail: the reason in the server's words; empty if it gave none.
     """
 
     def __init__(self, message: str, *, job_id: str, status: str, detail: str = "") -> None:
@@ -132,8 +132,8 @@ class KumoJobFailedError(KumoError):
 
 
 class KumoTimeoutError(KumoError):
-    """The job was not done within the time that was allowed for waiting. It has not been cancelled."""
+    """The job did not end within the time limit of the wait. It has not been cancelled."""
 
 
 class KumoDataError(KumoError):
-    """A file or an output is not what it should be: cut, corrupt, incomplete or for another time."""
+    """A file or an output is truncated, corrupt, incomplete or for another time."""

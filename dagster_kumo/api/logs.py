@@ -1,4 +1,4 @@
-"""Keeps signatures out of what other libraries log while they work for this project."""
+"""Keep signatures of urls out of the logs of other libraries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HTTP_LOGGERS = ("urllib3.connection", "urllib3.connectionpool")
 
 
 class _QueriesHidden(logging.Filter):
-    """Cuts the query off urls, in the threads that ask for it: what others log is their own affair."""
+    """Removes the query of urls from log records, only in the threads that ask for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ _queries_hidden = _QueriesHidden()
 
 @contextmanager
 def queries_hidden(*loggers: str) -> Generator[None, None, None]:
-    """Logs no query of a url in this block: neither urllib3's loggers nor those named.
+    """Keep queries of urls out of the logs within this block: those of urllib3 and of the loggers named.
 
-    A filter of a logger does not reach the loggers below it, so that each has to be named.
+    A filter of a logger does not apply to the loggers below it, so each one has to be named.
     """
     for name in (*_HTTP_LOGGERS, *loggers):
         logging.getLogger(name).addFilter(_queries_hidden)

@@ -1,4 +1,4 @@
-"""Keep the calls of a whole machine to a rate: its processes take turns by a file that they share."""
+"""Limit the rate of calls of a whole machine: its processes take turns through a shared file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOCK_POLL_INTERVAL = 0.005  # seconds; the lock is held for less than that
 
 
 class RateLimit:
-    """Lets the calls to one deployment go at even distances, over all threads and processes.
+    """Spaces the calls to one deployment evenly, over all threads and processes.
 
-    The file says when the last call went. Its lock is held only to look at it, never while waiting,
-    and the operating system takes it from a process that dies.
+    The file holds the time of the last call. Its lock is held only to read and write it, never while
+    waiting, and the operating system releases it if a process dies.
 
     Args:
         path: the file, without its ending.
-        per_second: how many calls may go in a second.
+        per_second: how many calls are allowed per second.
     """
 
     def __init__(self, path: Path, per_second: float) -> None:
@@ -33,17 +33,17 @@ class RateLimit:
         self._first_in_line = threading.Lock()
 
     def wait(self) -> None:
-        """Wait until the next call may go."""
-        with self._first_in_line:  # a process takes part with one thread, however many it has
+        """Wait until the next call is allowed."""
+        with self._first_in_line:  # one thread at a time queues for the process
             while (pause := self._take_turn()) > 0:
                 time.sleep(pause)
 
     def _take_turn(self) -> float:
-        """Take the turn where it has come; if not, the seconds until it does."""
+        """Take the next turn: 0, or the seconds to wait until it can be taken."""
         with self._lock.acquire(poll_interval=LOCK_POLL_INTERVAL):
             now = time.time()
             pause = self._last_call() + self._interval - now
-            if 0 < pause <= self._interval:  # a longer one means that the clock has been set back
+            if 0 < pause <= self._interval:  # a longer wait means that the clock was set back
                 return pause
             self._last.write_text(repr(now))
             return 0.0
@@ -51,7 +51,7 @@ class RateLimit:
     def _last_call(self) -> float:
         try:
             return float(self._last.read_text())
-        except (FileNotFoundError, ValueError):  # none yet, or its writer died half-way
+        except (FileNotFoundError, ValueError):  # no file yet, or its writer died halfway
             return 0.0
 
 
@@ -69,7 +69,7 @@ def rate_limit(url: str, per_second: float) -> RateLimit:
 
 
 def _folder() -> Path:
-    """A folder in the temp folder that is the user's own."""
+    """A folder in the temp folder that belongs to this user."""
     if not hasattr(os, "getuid"):  # Windows, where the temp folder itself is
         folder = Path(tempfile.gettempdir()) / "dagster-kumo"
         folder.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""What the API returns and takes, as records.
+"""Records for what the API takes and returns.
 
-Unknown fields are ignored and unknown statuses kept as they are: a newer server must not break an
-older client.
+Unknown fields are ignored, and unknown statuses are kept as they are, so that a newer server does not
+break an older client.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def parse_answer(kind: Any, answer: object, *, source: str) -> Any:
             f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:3]
         )
     raise KumoAPIError(
-        f"{source} answered with something else than Kumo's API would ({problems}). "
-        "Is the url the one of a Kumo deployment's API, and is dagster-kumo new enough for it?",
+        f"{source} answered with something that Kumo's API does not return ({problems}). "
+        "Is the url that of a Kumo deployment's API, and is dagster-kumo new enough for it?",
         status_code=200,
         detail=problems,
     )
 
 
 def in_utc(value: datetime) -> datetime:
-    """A time in UTC; one without a zone is in UTC already."""
+    """A time in UTC. A time without a zone is taken as UTC."""
     if value.tzinfo is None:
         return value.replace(tzinfo=timezone.utc)
     try:
@@ -61,7 +61,7 @@ UTCDatetime = Annotated[datetime, AfterValidator(in_utc)]
 
 
 def table_path(path: str) -> str:
-    """The path of one's own prediction table as the SDK sends it: on S3 without a last slash.
+    """The path of a user's prediction table as the SDK sends it: on S3 without a slash at the end.
 
     >>> table_path("s3://bucket/entities/")
     's3://bucket/entities'
@@ -69,24 +69,24 @@ def table_path(path: str) -> str:
     return path.removesuffix("/") if path.startswith("s3://") else path
 
 
-Count = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what other systems take for a number
+Count = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # other systems may take it for a number
 
 TablePath = Annotated[str, AfterValidator(table_path)]
 
 
-# What a server says for people may quote the address of a file, which as a presigned url is a secret.
+# A message of the server may quote a presigned url, which is a secret.
 SaidText = Annotated[str, AfterValidator(without_query)]
 PageUrl = Annotated[str, AfterValidator(without_signature)]
 
 
 class Record(BaseModel):
-    """The base of all records: immutable, and tolerant of fields it does not know."""
+    """The base of all records: immutable. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
 class ValidationResponse(Record):
-    """What the server found while it looked at a request or ran a job."""
+    """What the server reports about a request or a job."""
 
     warnings: Sequence[ValidationIssue] = ()
     errors: Sequence[ValidationIssue] = ()
@@ -94,7 +94,7 @@ class ValidationResponse(Record):
 
 
 class JobEvent(Record):
-    """One entry of a job's event log: the stage it was in."""
+    """One entry of a job's event log: a stage and its time."""
 
     stage_name: SaidText
     last_updated_at: UTCDatetime | None = None
@@ -104,9 +104,9 @@ class JobEvent(Record):
 class JobStatusReport(Record):
     """Where a job stands.
 
-    `status` is NOT_STARTED, QUEUED, RUNNING, DONE, FAILED or CANCELLED; other words from a newer
-    server are kept and count as not ended. `tracking_url` is as the server gave it, which may name
-    a host that only the service knows.
+    `status` is NOT_STARTED, QUEUED, RUNNING, DONE, FAILED or CANCELLED. Another status, from a newer
+    server, is kept and counts as not ended. `tracking_url` is as the server gave it. Its host may be
+    known only inside the service.
     """
 
     status: SaidText
@@ -118,7 +118,7 @@ class JobStatusReport(Record):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended, well or not."""
+        """Whether the job has ended, successfully or not."""
         return self.status in TERMINAL_STATUSES
 
     @property
@@ -128,7 +128,7 @@ class JobStatusReport(Record):
 
     @property
     def reason(self) -> str:
-        """Why the job failed, in the server's words; empty when it gave none."""
+        """Why the job failed, in the server's words; empty if it gave no reason."""
         said = [str(e) for e in self.validation_response.errors] if self.validation_response else []
         if not said and self.event_log and self.event_log[-1].detail:
             said = [self.event_log[-1].detail]
@@ -146,17 +146,17 @@ class JobProgress(Record):
 
     @property
     def fraction(self) -> float | None:
-        """What is done of the whole, 0 to 1; None when the server cannot tell yet."""
+        """The share that is done, 0 to 1; None if the server cannot tell yet."""
         if self.total_iterations <= 0:
             return None
         return min(1.0, self.completed_iterations / self.total_iterations)
 
     @property
     def remaining(self) -> float | None:
-        """How many seconds it will still take; None when nothing tells.
+        """How many seconds the job will still take; None if the server does not say.
 
-        The server's estimate is taken to be of the whole, as its name stands beside that of the time
-        elapsed. Should it be of the rest, this is too short rather than too long.
+        Inferred: the server's estimate is for the whole job, like the elapsed time beside it. If it is
+        for the rest, the result is too short rather than too long.
         """
         elapsed = self.elapsed_prediction_time.total_seconds()
         if self.estimated_prediction_time is not None:
@@ -175,7 +175,7 @@ class PredictOptions(Record):
 
 
 class BatchPredictionRequest(Record):
-    """What a prediction job is asked to do: the body of a launch, and the echo in the job.
+    """The request for a prediction job: the body of a launch, which the job echoes.
 
     `outputs` are `PredictionOutputConfig` as the API takes them (see `connectors`).
     """
@@ -191,7 +191,7 @@ class BatchPredictionRequest(Record):
     explanations: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The body of the launch."""
+        """The JSON body of the launch."""
         return self.model_dump(mode="json")
 
 
@@ -214,25 +214,25 @@ class BatchPredictionJobResource(Record):
 
 
 class PredictionUrls(Record):
-    """Where the files of the predictions are."""
+    """The urls of the predictions' files."""
 
     urls: list[str] = Field(alias="prediction_partitions")
 
 
 class EmbeddingUrls(Record):
-    """Where the files of the embeddings are."""
+    """The urls of the embeddings' files."""
 
     urls: list[str] = Field(alias="embedding_partitions")
 
 
 class CreatedJob(Record):
-    """The answer to a request that made a job."""
+    """The answer to a request that creates a job."""
 
     id: str
 
 
 class CreatedExport(Record):
-    """The answer to a request that started an export."""
+    """The answer to a request that starts an export."""
 
     job_id: str
 
@@ -280,14 +280,14 @@ class Project(Record):
 
 
 class Metric(Record):
-    """One number of a model's evaluation."""
+    """One metric of a model."""
 
     name: str
     value: float | None = None
 
 
 class EvaluationMetrics(Record):
-    """A model's numbers on its holdout, validation and training data."""
+    """A model's metrics on its holdout, validation and training data."""
 
     test_metrics: Sequence[Metric] = ()
     validation_metrics: Sequence[Metric] = ()
@@ -295,7 +295,7 @@ class EvaluationMetrics(Record):
 
 
 class TrainingJobSummary(Record):
-    """What came out of a training job."""
+    """The result of a training job."""
 
     eval_metrics: EvaluationMetrics = EvaluationMetrics()
     total_elapsed_time: timedelta | None = None
@@ -303,13 +303,13 @@ class TrainingJobSummary(Record):
 
 
 class TrainingJobConfig(Record):
-    """What a training job was asked to do, as far as predictions need it."""
+    """The request for a training job, as far as predictions need it."""
 
     pquery_id: str | None = None
 
 
 class TrainingJobResource(Record):
-    """A training job, which is to say a model."""
+    """A training job. Its id also names the model that it trained."""
 
     job_id: str
     job_status_report: JobStatusReport
@@ -320,7 +320,7 @@ class TrainingJobResource(Record):
 
 
 class PredictionTableConfig(Record):
-    """What a prediction table job was asked to do."""
+    """The request for a prediction table job."""
 
     pquery_id: str | None = None
     plan: dict[str, Any] = Field(default_factory=dict)
@@ -346,6 +346,6 @@ class PredictiveQuery(Record):
 
     @property
     def tables(self) -> list[str]:
-        """The names of the tables that the query's graph is made of."""
+        """The names of the tables in the query's graph."""
         tables = self.graph.get("tables")
         return sorted(str(name) for name in tables) if isinstance(tables, dict) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - a graph is free-form JSON here

@@ -21,7 +21,7 @@ from urllib3.exceptions import (
 LONGEST_RETRY_AFTER = 3600.0  # seconds
 
 CONNECTION_ERRORS = (requests.RequestException, HTTPError)
-"""No answer, or one that is not HTTP. requests lets some of urllib3's own errors pass."""
+"""No answer, or one that is not HTTP. requests does not wrap all of urllib3's errors."""
 
 logger = logging.getLogger("dagster_kumo")
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Failure(Exception):
-    """An attempt that failed for a reason that may pass: a connection that broke, or a status."""
+    """An attempt that failed for a reason that may pass: a broken connection, or a status."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class Failure(Exception):
 class RetryPolicy(Retry):
     """Exponential backoff with jitter; `Retry-After` is obeyed, up to an hour.
 
-    urllib3's class, except for a `Retry-After` that cannot be read or that nobody would wait for.
+    urllib3's class, except that it ignores a `Retry-After` that is malformed or too long.
     """
 
     @classmethod
     def up_to(cls, retries: int) -> RetryPolicy:
-        """At most so many retries."""
+        """A policy with this many retries at most."""
         return cls(
             total=retries,
             backoff_factor=0.5,  # waits of 0, 1, 2, 4 ... seconds
@@ -93,11 +93,11 @@ class Retries:
     ) -> T:
         """Call `attempt` until it succeeds, and return what it returns.
 
-        `recover` is called after each failed attempt: it looks whether the request was carried out
-        after all, and returns what the answer would have been, or None.
+        `recover` is called after each failed attempt. It finds out whether the request was carried
+        out all the same, and returns what the answer would have been, or None.
 
         Raises:
-            Failure: the last one, when there is no further attempt.
+            Failure: the last one, if there is no further attempt.
         """
         while True:
             try:
@@ -114,11 +114,11 @@ class Retries:
                 raise failure
 
     def progressed(self) -> None:
-        """Start counting anew: the request got further before it failed."""
+        """Reset the count of attempts, because the request got further before it failed."""
         self._left = self._policy
 
     def _wait_after(self, failure: Failure) -> bool:
-        """Wait as long as the policy says; False, without a wait, when there is no further attempt."""
+        """Wait as long as the policy says. False, without a wait, if there is no further attempt."""
         if is_permanent(failure.cause):
             return False
         # urllib3 reads the headers off the raw response.
@@ -146,20 +146,20 @@ def looks_until(deadline: float) -> Generator[None, None, None]:
 
 
 def should_retry(status_code: int) -> bool:
-    """Whether the same request may well succeed a little later: 408, 429 and 5xx."""
+    """Whether the same request may succeed a little later: 408, 429 and 5xx."""
     return status_code in (408, 429) or 500 <= status_code < 600
 
 
 def is_permanent(cause: BaseException | None) -> bool:
-    """Whether a connection broke for a reason that will be the same next time: a certificate."""
+    """Whether the connection broke for a lasting reason: a certificate that is not accepted."""
     return any(isinstance(inner, ssl.SSLCertVerificationError) for inner in _chain(cause))
 
 
 def describe(cause: BaseException | None) -> str:
-    """Why a connection broke, in a few words, without the url that requests puts in.
+    """Why a connection broke, in a few words, without the url that requests includes.
 
-    requests wraps urllib3's errors, which wrap the operating system's: the innermost one that
-    says something is what a person needs.
+    requests wraps urllib3's errors, which wrap those of the operating system. People need the
+    innermost one that has a message.
     """
     if is_permanent(cause):
         return "the TLS certificate was not accepted (verify_ssl takes the path of a CA bundle)"

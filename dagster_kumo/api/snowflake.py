@@ -1,7 +1,7 @@
 """Snowflake: the account that a deployment in Snowpark Container Services (SPCS) runs in.
 
-Its ingress asks for a session token of Snowflake, and outputs lie on stages. Both are reached with
-snowflake-connector-python, which is loaded when it is first needed.
+Its ingress requires a session token of Snowflake, and outputs are on stages. Both need
+snowflake-connector-python, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("dagster_kumo")
 
 LOGIN_TIMEOUT = 60  # seconds; the connector would try for five minutes
 TOKEN_LIFETIME = 3600.0  # seconds, where Snowflake does not say
-RENEW_AFTER = 0.9  # of a token's lifetime, so that no request meets one that is about to expire
+RENEW_AFTER = 0.9  # of a token's lifetime, so that no request uses one that is about to expire
 
 _KEYS = ("user", "account", "password", "private_key", "private_key_passphrase", "host")
 _CONNECTION_FAILED = range(250_000, 251_000)  # the connector's own errors of the network
@@ -59,7 +59,7 @@ class SnowflakeAccount:
 
     @contextmanager
     def cursor(self) -> Generator[SnowflakeCursor, None, None]:
-        """A cursor of a connection that all threads share and that is kept alive."""
+        """A cursor of the connection, which all threads share and which is kept alive."""
         with self._lock:
             if self._shared is None or self._shared.is_closed():
                 self._shared = self.connect(client_session_keep_alive=True)
@@ -84,13 +84,14 @@ class SnowflakeAccount:
         with self.errors("refuses the login"):
             connection = connector.connect(**parameters, **options)
         self._connections.append(connection)
-        # Anew with each, for the connector registers one too and what comes last is called first.
+        # Registered again for each connection: the connector registers its own handler too, and the
+        # last one is called first.
         atexit.unregister(self._disconnect_all)
         atexit.register(self._disconnect_all)
         return connection
 
     def disconnect(self, connection: SnowflakeConnection) -> None:
-        """End a session. One that cannot be ended now ends by itself, in Snowflake's own time."""
+        """End a session. If that fails, Snowflake ends it by itself after some time."""
         self._connections.remove(connection)
         with suppress(Exception):
             connection.close()
@@ -101,7 +102,7 @@ class SnowflakeAccount:
 
     @contextmanager
     def errors(self, refuses: str) -> Generator[None, None, None]:
-        """Turns what the connector raises into the project's own errors, without a secret."""
+        """Turns the connector's errors into errors of this project, without secrets."""
         from snowflake import connector
 
         try:
@@ -117,7 +118,7 @@ class SnowflakeAccount:
             ) from None
 
     def _hide_in(self, text: str) -> str:
-        """`text` without the password and the key, should it hold them."""
+        """`text` without the password and the key."""
         for secret in ("password", "private_key", "private_key_passphrase"):
             if self._credentials.get(secret):
                 text = text.replace(self._credentials[secret], "***")
@@ -134,7 +135,7 @@ class SessionTokenAuth(NoAuth):
     def __init__(self, account: SnowflakeAccount) -> None:
         self._account = account
         self._lock = threading.Lock()
-        self._tokens: list[str] = []  # the one in force is the last
+        self._tokens: list[str] = []  # the last one is in force
         self._renew_at = 0.0
         self._connection: SnowflakeConnection | None = None
 
@@ -149,9 +150,9 @@ class SessionTokenAuth(NoAuth):
         return text
 
     def _repeat_if_refused(self, response: requests.Response, **options: Any) -> requests.Response:
-        """Send a request again that a 401 turned away, with a new token; a second 401 stands.
+        """After a 401, send the request again with a new token. A second 401 is an error.
 
-        It was turned away before it was carried out, so that this is safe for a launch too.
+        A request that got a 401 was not carried out, so this is safe for a launch too.
         """
         if response.status_code != 401:
             return response
@@ -165,9 +166,9 @@ class SessionTokenAuth(NoAuth):
         return repeated
 
     def _header(self, refused: str | bytes | None = None) -> str:
-        """The header with the token in force: another one than `refused`.
+        """The header with the token in force, which is another one than `refused`.
 
-        Many threads may find their token refused at once: the first one renews it for all.
+        If the token is refused to many threads at once, the first one renews it for all.
         """
         with self._lock:
             if time.monotonic() >= self._renew_at or self._header_of_last() == refused:
@@ -180,13 +181,13 @@ class SessionTokenAuth(NoAuth):
     def _renew(self) -> None:
         connection = self._account.connect()
         with self._account.errors("issues no session token"):
-            # Private, but there is no public way to a session token: Kumo's SDK makes this call too.
-            # `rest` is what the connector's versions 4 and 5 both have.
+            # Private, but there is no public call for a session token. Kumo's SDK makes this call too.
+            # Versions 4 and 5 of the connector both have `rest`.
             issued: dict[str, Any] = connection.rest._token_request("ISSUE")["data"]  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
         lifetime = float(issued.get("validityInSecondsST") or TOKEN_LIFETIME)
         self._tokens = [*self._tokens[-1:], issued["sessionToken"]]
         self._renew_at = time.monotonic() + RENEW_AFTER * lifetime
-        # The token is good as long as the session that it was issued in: that is kept, the one
+        # The token is valid as long as its session: that session is kept, the one
         # before is not. A request still under way with the old token is repeated with the new one.
         before, self._connection = self._connection, connection
         if before is not None:
@@ -220,8 +221,8 @@ def _connection_parameters(credentials: Mapping[str, str]) -> dict[str, Any]:
         "user": credentials["user"],
         "account": credentials["account"],
         "login_timeout": LOGIN_TIMEOUT,
-        "enable_server_session_keep_alive_auto_detection": False,  # else 5 warns
-        # Without pyarrow's help, which the answers to LIST and GET do not need.
+        "enable_server_session_keep_alive_auto_detection": False,  # otherwise version 5 warns
+        # Without pyarrow: the answers to LIST and GET do not need it.
         "session_parameters": {"PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "json"},
     }
     if "password" in credentials:
@@ -255,7 +256,7 @@ def _der(private_key: str, passphrase: str | None) -> bytes:
         elif passphrase and isinstance(error, TypeError):
             why = "it is not encrypted: leave private_key_passphrase out"
         else:
-            why = "it is a text that begins with -----BEGIN PRIVATE KEY-----"
+            why = "it must begin with -----BEGIN PRIVATE KEY-----"
         raise ValueError(f"The private_key of the Snowflake user cannot be read; {why}.") from None
     return key.private_bytes(
         serialization.Encoding.DER,

@@ -1,7 +1,7 @@
-"""Connections that hardly move are given up.
+"""Time-outs for connections that send almost nothing.
 
-A socket's own timeout starts anew with each byte, so that a server which sends one now and then is
-never too late.
+A socket's own timeout starts again with each byte. A server that sends one byte now and then would
+never be too late.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from requests.adapters import HTTPAdapter
 
-SLOWEST = 1000  # bytes a second, on average over the timeout; what is slower will never be done
-MAX_HEAD_BYTES = 8 * 1024**2  # http.client limits each line of a head, and not how many heads come
+SLOWEST = 1000  # bytes per second, on average over the timeout; a slower answer would never end
+MAX_HEAD_BYTES = 8 * 1024**2  # http.client limits each line, but not how many 1xx heads arrive
 
 
 class StallGuard(HTTPAdapter):
-    """Opens connections on which an answer, its headers too, comes faster than `SLOWEST` or not at all."""
+    """Opens connections that fail if an answer, headers included, is slower than `SLOWEST`."""
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **options)
@@ -39,7 +39,7 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _SteadyBytes(io.RawIOBase):
-    """The bytes of a socket. Only the waiting for them counts, not what is done with them meanwhile."""
+    """The bytes of a socket. Only the time spent waiting for them counts, not the time in between."""
 
     def __init__(self, raw: io.RawIOBase, timeout: float) -> None:
         self._raw = raw
@@ -77,7 +77,7 @@ class _SteadyBytes(io.RawIOBase):
 
 @functools.cache
 def _guarded(connection: Any) -> Any:
-    """The kind of connection that urllib3 chose, also one by SOCKS, which reads answers with `_Answer`."""
+    """The class of connection that urllib3 chose, SOCKS included, with answers read by `_Answer`."""
     if connection.response_class is _Answer:
         return connection
     return type(connection.__name__, (connection,), {"response_class": _Answer})

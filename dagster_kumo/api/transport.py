@@ -26,15 +26,15 @@ from dagster_kumo.api.rate_limit import RateLimit
 from dagster_kumo.api.retry import Failure, Retries, RetryPolicy, describe, should_retry
 from dagster_kumo.api.stalling import StallGuard
 
-CONNECT_TIMEOUT = 10.0  # seconds; a host that is there accepts a connection at once
-MAX_ANSWER_BYTES = 64 * 1024**2  # of JSON; honest answers, lists of jobs, are far smaller
-MAX_DETAIL_CHARS = 2_000  # of what the server says about an error
+CONNECT_TIMEOUT = 10.0  # seconds; a host that is up accepts a connection at once
+MAX_ANSWER_BYTES = 64 * 1024**2  # of JSON; real answers, even lists of jobs, are far smaller
+MAX_DETAIL_CHARS = 2_000  # of an error's text
 
-NOT_JSON = (ValueError, RecursionError)  # the latter for thousands of brackets
+NOT_JSON = (ValueError, RecursionError)  # RecursionError: thousands of nested brackets
 
 
 def is_http_url(text: str) -> bool:
-    """Whether something can be asked over HTTP: a scheme, a host, and a port that can be one."""
+    """Whether a url can be requested over HTTP: it has a scheme, a host and a valid port."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -43,16 +43,16 @@ def is_http_url(text: str) -> bool:
 
 
 class NoAuth(AuthBase):
-    """Adds nothing. Without it requests would look for the host in ~/.netrc."""
+    """Adds nothing. Without it, requests would look for the host in ~/.netrc."""
 
     advice = ""
-    """What to check when the server answers 401 or 403."""
+    """What to check if the server answers 401 or 403."""
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         return r
 
     def hide_in(self, text: str) -> str:
-        """`text` without the key or token, should a server have echoed it."""
+        """`text` without the key or token, which a server may have echoed."""
         return text
 
 
@@ -73,14 +73,14 @@ class ApiKeyAuth(NoAuth):
 
 
 class _Session(requests.Session):
-    """Follows no redirect, nor looks where it leads: requests would read its whole body for that."""
+    """Does not follow redirects, nor look where they lead: requests would read the whole body for that."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - see the class
         return None
 
 
 class Transport:
-    """Sends requests; keeps one `requests.Session` for each thread, since sessions are not thread-safe.
+    """Sends requests. Each thread has its own `requests.Session`, because sessions are not thread-safe.
 
     Redirects are not followed: they could carry the key to another host.
     """
@@ -127,9 +127,9 @@ class Transport:
         """Send a request and return the JSON that answers it.
 
         With `repeat=False` the request is sent once, because sending it twice could do harm.
-        `recover` makes such a request repeatable: it is called after each attempt without an answer,
-        looks whether the request was carried out after all, and returns what its answer would have
-        been, or None.
+        `recover` makes such a request repeatable. It is called after each attempt without an answer,
+        finds out whether the request was carried out all the same, and returns what its answer would
+        have been, or None.
 
         Raises:
             KumoConnectionError: no answer.
@@ -151,12 +151,12 @@ class Transport:
     def stream(
         self, url: str, headers: Mapping[str, str]
     ) -> Generator[requests.Response, None, None]:
-        """Open a GET whose body is read piece by piece; the caller looks at the status."""
+        """Open a GET whose body is read piece by piece. The caller checks the status."""
         with self._send("GET", url, headers={"Accept-Encoding": "identity", **headers}) as response:
             yield response
 
     def no_answer(self, method: str, url: str, failure: Failure) -> KumoConnectionError:
-        """The error that says that there was no answer, after how many attempts, and why."""
+        """The error for a request without an answer: how many attempts were made, and why they failed."""
         tries = "1 attempt" if failure.attempts == 1 else f"{failure.attempts} attempts"
         return KumoConnectionError(
             f"{method} {without_query(url)} got no answer after {tries}: {describe(failure.cause)}. "
@@ -167,7 +167,7 @@ class Transport:
         """Send a request once: the JSON that answers it.
 
         Raises:
-            Failure: a status that may be another one next time.
+            Failure: the status may be another one next time.
         """
         if self._before_request is not None:
             self._before_request()
@@ -241,9 +241,9 @@ class Transport:
         return b"".join(chunks)
 
     def _parsed(self, content: bytes) -> Any:
-        """JSON as Python has it, without the key, should a job's details or warnings quote it.
+        """The JSON as Python objects, without the key, which a job's details or warnings may quote.
 
-        Halves of a pair of surrogates, which no text can hold, become `?`.
+        A lone surrogate, which no text can contain, becomes `?`.
         """
         text = self._auth.hide_in(content.decode("utf-8-sig"))
         parsed = json.loads(text)
