@@ -37,7 +37,7 @@ class Fault:
 
     @property
     def spent(self) -> bool:
-        """Whether it has struck `times` times."""
+        """Whether it has been applied `times` times."""
         return self.times is not None and self.hits >= self.times
 
     def matches(self, method: str, path: str) -> bool:
@@ -56,7 +56,7 @@ class Faults:
         self._urls_expired_at = 0.0
 
     def __len__(self) -> int:
-        """How many faults are still to strike."""
+        """How many faults can still apply."""
         with self._lock:
             return sum(not fault.spent for fault in self._faults)
 
@@ -78,7 +78,7 @@ class Faults:
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Answer without handling the call. `body`: text or bytes as they are, all else as JSON."""
+        """Answer without handling the call. Text and bytes in `body` are sent as they are, anything else as JSON."""
         options = {"status": status, "body": body, "headers": dict(headers or {})}
         return self._add("answer", path, method, times, after, options)
 
@@ -227,7 +227,7 @@ class Faults:
     # For the stand-in itself ###############################################################
 
     def take(self, kind: str, method: str = "", path: str = "") -> Fault | None:
-        """The fault of this kind that strikes now, if there is one."""
+        """The fault of this kind that applies to this call, if there is one. It counts as a hit."""
         with self._lock:
             for fault in self._faults:
                 if fault.kind != kind or fault.spent or not fault.matches(method, path):
@@ -248,7 +248,7 @@ class Faults:
         after: int,
         options: dict[str, Any] | None = None,
     ) -> Fault:
-        re.compile(path)  # raises here, where the test wrote the expression
+        re.compile(path)  # a wrong expression raises here, in the test's own line
         fault = Fault(kind, path, method, times, after, options=dict(options or {}))
         with self._lock:
             self._faults.append(fault)

@@ -26,7 +26,7 @@ API_KEY = "local-kumo:not-a-secret"
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` atomically: a reader sees the new content or the old, never a part."""
+    """Write `value` atomically: a reader sees either the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     part.write_text(json.dumps(value, indent=1))
@@ -85,7 +85,7 @@ class DataFolder:
             "secret": secrets.token_hex(32),
             "created_at": now.isoformat(),
         }
-        # Several processes may create it at once: all use the state of the one that links it first.
+        # Several processes may create it at once. All use the state of the first one to link it.
         part = self.path / f".state.{uuid.uuid4().hex}"
         part.write_text(json.dumps(state, indent=1))
         try:

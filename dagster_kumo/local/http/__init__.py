@@ -1,1 +1,1 @@
-"""How the stand-in speaks HTTP."""
+"""The HTTP side of the stand-in."""

@@ -1,4 +1,4 @@
-"""The pages a person sees: the start page, and one for each job (where tracking urls lead)."""
+"""The pages for people: the start page, and one for each job, to which tracking urls lead."""
 
 from __future__ import annotations
 

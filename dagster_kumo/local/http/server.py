@@ -1,4 +1,4 @@
-"""The HTTP routes: which part of the service answers which path, and the check of the key."""
+"""The HTTP routes: which part of the service answers which path. Also checks the API key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answer = Callable[[Call], Any]
 
 
 class Application:
-    """The service's parts, and the ASGI application over them."""
+    """The parts of the service, and the ASGI application that calls them."""
 
     def __init__(self, service: Service, *, rbac: bool) -> None:
         self.service = service

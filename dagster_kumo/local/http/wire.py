@@ -1,4 +1,4 @@
-"""Between the socket and the service: records every request and injects the faults of the wire."""
+"""The layer between socket and service: records every request and injects network faults."""
 
 # uvicorn's protocol class is untyped where it is extended here:
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
@@ -143,7 +143,7 @@ class Wire:
                     if len(chunk) > left:
                         await send({**message, "body": message["body"][:left], "more_body": True})
                         broken = True
-                        scope[_TRANSPORT].close()  # after what was written has gone out
+                        scope[_TRANSPORT].close()  # after what was written has been sent
                         return
                     left -= len(chunk)
             if not broken:

@@ -1,1 +1,1 @@
-"""What predicts: the data, the tasks and the models of the stand-in."""
+"""The data, the tasks and the models behind the stand-in's predictions."""

@@ -5,10 +5,10 @@ from 1 January 1997 to 30 June 1998, published for research by Peter S. Fader an
 Hardie. The file `cdnow.parquet` beside this module holds the same rows as `CDNOW_master.txt` in
 the package `lifetimes` 0.11.3 (MIT licence; see NOTICE), with dollars kept as cents.
 
-Every date is moved by the same whole number of days so that the last day of the data is
-yesterday (UTC). The move is fixed when a data folder is first used. So after a restart on another
-day the same anchor time gives the same predictions, and the data end some days in the past.
-A new data folder ends yesterday again.
+All dates are moved by the same number of days, so that the last day of the data is yesterday (UTC).
+The move is fixed when a data folder is first used. After a restart on another day, the same anchor
+time gives the same predictions, and the data end some days in the past. With a new data folder they
+end yesterday again.
 """
 
 # The stubs of pyarrow and pandas leave many types unknown:
@@ -90,7 +90,7 @@ class Calendar:
 
 
 def load_transactions(data: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """The transactions that the stand-in predicts from, one row a purchase.
+    """The transactions that the stand-in predicts from, one row for each purchase.
 
     Columns: `customer_id` (int), `date` (timestamp, midnight UTC without a zone),
     `number_of_cds` (int) and `dollar_value` (float).

@@ -39,7 +39,7 @@ _SPEND_CAP = 200.0
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted model: weights of a network with one hidden layer, and how well it does."""
+    """A fitted model: the weights of a network with one hidden layer, and its metrics."""
 
     task: str
     mean: NDArray[Any]
@@ -58,7 +58,7 @@ class Model:
         return np.maximum(scaled @ self.hidden + self.hidden_bias, 0).astype(np.float32)
 
     def predict(self, features: NDArray[Any]) -> NDArray[Any]:
-        """P(buys) for binary, dollars for regression (both 1-d), a column a band for multiclass."""
+        """Binary: the probability of buying. Regression: dollars. Multiclass: a column for each band."""
         raw = self.embed(features) @ self.output + self.output_bias
         if self.task == "regression":
             return np.maximum(raw[:, 0] * self.target_scale, 0)
@@ -162,7 +162,7 @@ def _fit(task: str, split: Split) -> Model:
     else:
         network = MLPClassifier(learning_rate_init=5e-3, **options)
     with warnings.catch_warnings():
-        # Six passes over the data are enough here; scikit-learn warns that it wants more.
+        # Six passes over the data are enough here. scikit-learn warns that the fit has not converged.
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(
             (features - mean) / scale, labels / target_scale if task == "regression" else labels

@@ -35,7 +35,7 @@ class Split:
 
     @property
     def cutoff(self) -> int:
-        """The first day that the training job has seen nothing of: the first valid anchor."""
+        """The first day that the training job has not seen. It is the first valid anchor."""
         return self.holdout + HORIZON_DAYS
 
 
@@ -90,12 +90,12 @@ class TrainingJob:
     query: Query
     split: Split = CURRENT
     status: str = "DONE"
-    # Days from the cut-off to the launch. (A running job: launched when the folder was made.)
+    # Days from the cut-off to the launch. The running job was launched when the folder was made.
     launched_after: float = 1.125
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags that its owner gave it."""
+        """The tags that its user gave it."""
         return {"use_case": self.query.id.rpartition("-")[2], "dataset": "cdnow"}
 
 

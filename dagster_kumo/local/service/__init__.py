@@ -1,1 +1,1 @@
-"""What answers: jobs, files, tables and exports of the stand-in."""
+"""The service behind the stand-in's API: jobs, files, tables and exports."""

@@ -1,4 +1,4 @@
-"""What a deployment has besides jobs: connectors, groups, graphs, tables, predictive queries.
+"""Connectors, groups, graphs, tables and predictive queries: everything but jobs.
 
 Enough of each for the official SDK to load a query from a training job, take a snapshot of its graph
 and launch predictions. Tables and graphs are accepted as they are sent: the stand-in's data never
@@ -209,7 +209,7 @@ class Catalog:
         return [self.query(Call(call.method, call.path, {"id": i}, {}, None, "")) for i in ids]
 
     def create_query(self, call: Call) -> dict[str, str]:
-        """Store a query. If it is one of the stand-in's own, its id is returned, and it can be predicted."""
+        """Store a query. If its text is that of one of the stand-in's queries, return the id of that one."""
         definition = call.body()
         if name := definition.get("name"):
             self._keep("queries", name, definition)

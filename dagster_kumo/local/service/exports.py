@@ -1,4 +1,4 @@
-"""Exports: outputs written to files and tables that you can look at.
+"""Exports: outputs written to files and tables on this machine.
 
 | asked for                        | written to                                                             |
 |----------------------------------|------------------------------------------------------------------------|
@@ -51,7 +51,7 @@ def bucket_folder(exports: Path, uri: str, storage: str | None = None) -> Path:
 
 
 class Exports:
-    """Export jobs (`/v1/artifact`), and the writing that they and prediction jobs do."""
+    """Export jobs (`/v1/artifact`). Also writes the outputs of prediction jobs that name a target."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -198,7 +198,7 @@ class Exports:
                 connection.commit()
             except duckdb.Error as error:
                 raise JobFailed(
-                    "Export failed", f"The table {name} took no rows: {error}"
+                    "Export failed", f"Cannot write the table {name}: {error}"
                 ) from None
             finally:
                 connection.close()

@@ -71,7 +71,7 @@ class Job:
     event_log: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     errors: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     result: dict[str, Any] | None = None
-    # What the stand-in itself needs, and the API does not show.
+    # For the stand-in itself: the API does not show it.
     private: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -97,7 +97,7 @@ class Job:
             validation = {"warnings": [], "errors": self.errors, "info_items": []}
         return {
             "status": self.status,
-            # An internal host, as the service names one: clients put their own in its place.
+            # An internal host, as Kumo's own service has it: clients replace it.
             "tracking_url": f"http://kumo-internal:8080/jobs/{self.id}",
             "start_time": (self.start_time or self.created_at).isoformat(),
             "end_time": self.end_time.isoformat() if self.end_time else None,
@@ -224,7 +224,7 @@ class JobRunner:
         thread.start()
 
     def wait_briefly(self, job: Job) -> None:
-        """Wait for a job to end before its launch is answered, if jobs take no time by design."""
+        """If jobs are set to take no time, wait until the job has ended, before its launch is answered."""
         if self.queue_seconds or self.run_seconds:
             return
         deadline = time.monotonic() + _AT_ONCE_SECONDS

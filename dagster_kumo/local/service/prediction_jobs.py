@@ -45,7 +45,7 @@ class _Options(BaseModel, strict=True):
 
 
 class _Request(BaseModel, strict=True, protected_namespaces=()):
-    """What launches a job. The job echoes it with all its fields."""
+    """The request for a job, which echoes it with all its fields."""
 
     job_tags: dict[str, str]
     model_training_job_id: str
@@ -96,7 +96,7 @@ class PredictionJobs:
             "pquery_id": training.query.id,
             "cutoff": training.split.cutoff,
             "anchor": self._anchor(config).isoformat(),
-            # Kept apart: the config also gets the id of an inline table, once it is made.
+            # Kept apart from the config, which also gets the id of an inline table once it is made.
             "table_job_id": config["pred_table_job_id"],
         }
         if fault := self._service.faults.take("fail_job", call.method, call.path):
