@@ -1,4 +1,4 @@
-"""What is compared with what, and what should come of it."""
+"""The comparisons, and the target of each."""
 
 import compileall
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.sides import JOB_SECONDS, JOBS_AT_ONCE, PARTITIONS
 
 ROWS_PER_FILE = 500_000
-# As a bucket gives files: so many bytes a second to each connection, the first after so many seconds.
+# Like a bucket: bytes per second of each connection, and seconds until the first byte.
 STREAM = (40e6, 0.05)
 LOOPBACK = (0.0, 0.0)
 LEAST_OF = 4
@@ -20,7 +20,7 @@ LEAST_OF = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """One side's run, or what several of them come to."""
+    """A run of one side, or the median or minimum of several."""
 
     seconds: float
     peak_bytes: float
@@ -49,7 +49,7 @@ class Row:
     """Of the other side and of ours, for the plot."""
 
     def met(self, margin: float = 1.0) -> bool:
-        """Whether the figure is as it should be, or no more than `margin` times off."""
+        """Whether the figure meets its target, or misses it by no more than the factor `margin`."""
         if self.at_least:
             return self.figure >= self.target / margin
         return self.figure <= self.target * margin
@@ -71,7 +71,7 @@ class Bench:
         self.repeat = repeat
 
     def measure(self, *sides: str, speed: tuple[float, float] = LOOPBACK) -> list[Measured]:
-        """Each side's medians. They run in turns: what else the machine does strikes all alike."""
+        """Each side's medians. They run in turns, so that other load of the machine affects all alike."""
         with server(*speed) as url:
             runs = [[run(side, url, self.files) for side in sides] for _ in range(self.repeat)]
         return _medians(runs)
@@ -129,7 +129,9 @@ def faster(what: str, other: Measured, ours: Measured, target: float) -> Row:
 
 def smaller(what: str, other: Measured, ours: Measured, target: float) -> Row:
     figure = ours.peak_bytes / other.peak_bytes
-    return Row(f"{what}, peak memory", other.gigabytes, ours.gigabytes, figure, target, " of it")
+    return Row(
+        f"{what}, peak memory", other.gigabytes, ours.gigabytes, figure, target, "x the memory"
+    )
 
 
 def frame(bench: Bench) -> list[Row]:
@@ -153,7 +155,9 @@ def growth(bench: Bench) -> list[Row]:
     """Peak memory when the output is four times, and sixteen times as large."""
     sizes = [bench.files // 4, bench.files, bench.files * 4]
     ours = bench.peaks("our_store", files=sizes)
-    sdk = bench.peaks("sdk_store", files=sizes[:2])  # of sixteen times there may not be so much
+    sdk = bench.peaks(
+        "sdk_store", files=sizes[:2]
+    )  # sixteen times as large may not fit into memory
     rows: list[Row] = []
     for step in (0, 1):
         what = f"peak memory of storing, {sizes[step]} to {sizes[step + 1]} files"
@@ -172,7 +176,7 @@ def overhead(bench: Bench) -> list[Row]:
 
 
 def imports(bench: Bench) -> list[Row]:
-    # As pip leaves an installation; a checkout may have none, which counts for more than all the rest.
+    # As in an installation by pip. A checkout may lack byte code, which would take longer than all the rest.
     compileall.compile_dir("dagster_kumo", quiet=1)
     sdk, ours = bench.least("sdk_import", "our_import")
     what = "import after `import dagster`, CPU time"
@@ -187,7 +191,7 @@ def definitions(bench: Bench) -> list[Row]:
 
 
 def partitions(_: Bench) -> list[Row]:
-    """As many partitions as a year has days in one run against the stand-in. Once: it takes minutes."""
+    """A year of daily partitions in one run against the stand-in. Measured once: it takes minutes."""
     seconds = run("our_range", "", 0).seconds
     chain = -(-PARTITIONS // JOBS_AT_ONCE) * JOB_SECONDS
     what = f"{PARTITIONS} partitions in one run, {JOBS_AT_ONCE} jobs at once"
@@ -205,5 +209,5 @@ COMPARISONS: list[Callable[[Bench], list[Row]]] = [
     definitions,
     partitions,
 ]
-# What is quick to measure, and says whether something went wrong.
+# Quick to measure, and enough to notice a regression.
 QUICK = [frame, frame_on_streams, store, overhead, imports]

@@ -1,4 +1,4 @@
-"""The figures as a table in Markdown and as a plot."""
+"""Writes the figures: a table in Markdown, and a plot."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ PACKAGES = ("kumoai", "dagster", "pyarrow", "pandas", "numpy")
 
 
 def machine() -> str:
-    """What the figures were taken on, and how busy that was, in a line."""
+    """The machine and its load, in one line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return (
@@ -29,7 +29,7 @@ def machine() -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table."""
-    lines = ["| what | SDK | dagster-kumo | | target | |", "|---|---|---|---|---|---|"]
+    lines = ["| what | SDK | dagster-kumo | result | target | |", "|---|---|---|---|---|---|"]
     for row in rows:
         verdict = "met" if row.met() else "not met"
         cells = (row.what, row.other, row.ours, row.found, row.wanted, verdict)
@@ -43,22 +43,22 @@ def write(rows: Sequence[Row], files: int, repeat: int) -> None:
     table, taken = markdown(rows), f"Taken on {machine()}."
     page = f"""# Speed and memory
 
-`make bench` holds dagster-kumo against the official SDK, both in the same run: a local server, {files}
-files of {ROWS_PER_FILE:,} rows each, {runs}, each in a process of its own that has been warmed up.
+`make bench` compares dagster-kumo with the official SDK, both in the same session: a local server, {files} files of
+{ROWS_PER_FILE:,} rows each, {runs}. Each run has a process of its own, which has been warmed up.
 
-- "Streams of 40 MB/s" are as a bucket gives them: each connection no faster than that, the first byte after
+- "Streams of 40 MB/s" behave like a bucket: no connection is faster than that, and the first byte comes after
   50 ms.
-- "Store with statistics" is `KumoIOManager` on our side; on the SDK's `predictions_df()`, `describe()` and
-  `to_parquet()`.
-- CPU time is that of the process, the least of {LEAST_OF} runs; importing counts from a byte-compiled installation,
-  after `import dagster`.
-- The partitions run against [the stand-in](guides/testing.md), whose jobs take as long as they are told to.
-  They, and how memory grows, are measured once.
+- "Store with statistics" is `KumoIOManager` on our side. On the SDK's side it is `predictions_df()`, `describe()`
+  and `to_parquet()`.
+- CPU time is that of the process, the minimum of {LEAST_OF} runs. Imports are measured on a byte-compiled
+  installation, after `import dagster`.
+- Partitions run against [the stand-in](guides/testing.md), whose jobs take a given time. They and the growth of
+  memory are measured once.
 
 {taken}
 
-The load average is of the last minutes before. On a machine that is busy with other things both sides are
-slower, and the one that uses all cores loses more.
+The load average is that of the minutes before. On a busy machine both sides are slower, and the side that uses
+all cores loses more.
 
 {table}
 

@@ -128,10 +128,9 @@ def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None
         )
     if not yes:
         asset = job.tags.get(ASSET_TAG)
-        made = f", which a Dagster run waits for, for {asset}" if asset else ""
-        click.confirm(
-            f"Cancel {job_id} ({job.job_status_report.status}){made}?", abort=True, err=True
-        )
+        launched = f"A Dagster run launched {job_id} for {asset}. " if asset else ""
+        question = f"{launched}Cancel {job_id} ({job.job_status_report.status})?"
+        click.confirm(question, abort=True, err=True)
     if not client.cancel_prediction_job(job_id):
         raise click.ClickException(
             f"Kumo did not cancel prediction job {job_id}. Look at it with: dagster-kumo jobs show {job_id}"

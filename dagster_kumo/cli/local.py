@@ -63,7 +63,7 @@ def local(
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, end)
     if hasattr(signal, "pthread_sigmask"):
-        # The parent process may have blocked them, which is inherited.
+        # A process inherits signals that its parent has blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     kumo = LocalKumo(data, port=port, queue_seconds=queue_seconds, run_seconds=run_seconds)
     try:

@@ -31,7 +31,7 @@ from dagster_kumo.cli.output import own_tags, print_rows
 def models(
     client: KumoClient, *, tags: Mapping[str, str], status: str | None, limit: int, as_json: bool
 ) -> None:
-    """List training jobs, newest first: the models that predictions name by training_job_id or tags."""
+    """List training jobs, newest first. Predictions name them by training_job_id or by tags."""
     found = [
         job
         for job in client.list_training_jobs(tags, status=status, limit=limit)

@@ -18,7 +18,7 @@ from dagster_kumo.sensor.cursor import MAX_SEEN, MAX_WAITING, Cursor
 MAX_LISTED = 16 * LIST_LIMIT
 # A job may appear in the list a little after a newer one: look back this far.
 OVERLAP = timedelta(minutes=10)
-# The sensor no longer watches a job that has not ended by then.
+# After that, the sensor no longer watches a job that has not ended.
 MAX_WAIT = timedelta(days=30)
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=timezone.utc)
@@ -43,7 +43,7 @@ class BudgetExhausted(Exception):
 
 
 class CallBudget:
-    """The calls that a tick may make, and the time it may take; called before each call.
+    """The calls that a tick may make, and the time it may take. Call it before each call to Kumo.
 
     Raises:
         BudgetExhausted: no more calls are allowed.
@@ -79,7 +79,7 @@ class JobSearch:
     Args:
         client: the connection.
         cursor: where the last search stopped.
-        warn: called with a warning about each job that is given up.
+        warn: called with a warning about each job that is no longer watched.
         max_outcomes: how many jobs may lead to a run or a materialization.
     """
 
@@ -92,7 +92,7 @@ class JobSearch:
         self._max_outcomes = max_outcomes
 
     def run(self, visit: Callable[[BatchPredictionJobResource], JobOutcome]) -> SearchResult:
-        """Visit each new job, oldest first, then those that had not ended at the last search.
+        """Visit each new job, oldest first, then the jobs that had not ended at the last search.
 
         Raises:
             KumoError: the list of jobs could not be read. No job was visited.
@@ -163,14 +163,14 @@ class JobSearch:
             jobs.sort(key=lambda job: (_created(job), job.job_id))
             if len(jobs) == 0 or _created(jobs[0]) <= self._cursor.after:
                 return jobs
-            # As many as for a lower limit: this server lists no more.
+            # As many as with a lower limit: the server lists no more.
             is_cut_off = len(jobs) == before
             if len(jobs) < limit and not is_cut_off:
                 return jobs
             if is_cut_off or limit >= MAX_LISTED:
                 self._warn(
-                    f"Kumo lists {len(jobs)} jobs, the oldest of {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
-                    "Older jobs are not found."
+                    f"Kumo lists only {len(jobs)} jobs, the oldest from {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
+                    "The sensor does not find older jobs."
                 )
                 return jobs
             limit, before = limit * 4, len(jobs)

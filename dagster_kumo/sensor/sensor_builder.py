@@ -1,4 +1,4 @@
-"""A sensor for prediction jobs that were launched outside Dagster: in Kumo's own UI, or by its SDK."""
+"""A sensor for prediction jobs that were launched outside Dagster, in Kumo's UI or by its SDK."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dagster_kumo.sensor.tick import Tick
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
 DEFAULT_CALLS = 50
-FEWEST_CALLS = 10  # groups and lists take a few before the first job
+FEWEST_CALLS = 10  # listing groups and jobs takes a few calls before the first job is read
 # Dagster stops a tick after a minute.
 TICK_SECONDS = 30.0
 CALL_SECONDS = 20.0
@@ -36,7 +36,7 @@ def build_kumo_sensor(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dg.SensorDefinition:
-    """Make a sensor that finds finished prediction jobs which were launched outside Dagster.
+    """Make a sensor that finds prediction jobs that were launched outside Dagster and are done.
 
     It handles each job of the assets' models once. It records a materialization of the partition that
     the job predicted for, or, with `deliver=True`, requests a run that stores the job's data. It skips
@@ -53,7 +53,7 @@ def build_kumo_sensor(
         resource_key: the key of the `KumoResource`.
         minimum_interval_seconds: the least time between two ticks, by default Dagster's.
         default_status: whether the sensor runs as soon as it is deployed. By default you switch it on.
-        description: what Dagit shows. By default it says what the sensor does.
+        description: what the Dagster UI shows. By default it says what the sensor does.
         tags: tags of the sensor.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What one tick of the sensor makes of a prediction job: nothing, a run, or materializations."""
+"""What one prediction job leads to in a tick of the sensor: nothing, a run, or materializations."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.sensor.job_search import JobOutcome
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
-# Of one partition, the newest. If the cursor is lost, the jobs of the last tick are among them.
+# The newest ones of a partition. If the cursor is lost, the jobs of the last tick are among them.
 MATERIALIZATIONS_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
 class _Match:
-    """The outputs and the partition of some assets that a job made, and the time it predicted for."""
+    """Which outputs and partition of some assets a job made, and the time it predicted for."""
 
     assets: WatchedAssets
     outputs: Sequence[OutputType]

@@ -323,7 +323,7 @@ def test_who_waits_for_a_job_is_said_before_it_is_cancelled(slow_kumo: LocalKumo
         BatchPredictionRequest(model_training_job_id=PURCHASE, job_tags=tags)
     )
     result = run_against(slow_kumo, "jobs", "cancel", job_id, input="n\n")
-    assert "which a Dagster run waits for, for churn/predictions" in result.stderr
+    assert f"A Dagster run launched {job_id} for churn/predictions." in result.stderr
 
 
 # Servers of all kinds
