@@ -307,7 +307,7 @@ def test_a_list_that_ends_too_soon_is_told_of(
     jobs.most_listed = 100
     added = [jobs.add(f"job-{n:03}", created=ago(hours=3 - n / 100)) for n in range(150)]
     assert watch.tick() == added[50:]
-    assert "Kumo lists 100 jobs" in capfd.readouterr().err
+    assert "Kumo lists only 100 jobs" in capfd.readouterr().err
 
 
 def test_a_cursor_of_something_else_begins_anew(
