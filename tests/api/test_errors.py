@@ -61,7 +61,7 @@ def test_a_refused_launch_tells_the_servers_titles_and_messages(client, kumo):
 
 def test_a_launch_without_id_and_without_reason_is_refused_too(server, scripted):
     server.answer(Answer(b"[null, {}]"))
-    with pytest.raises(KumoValidationError, match="no reason"):
+    with pytest.raises(KumoValidationError, match="neither a reason nor a job id"):
         scripted.create_prediction_job(REQUEST)
 
 
@@ -130,7 +130,7 @@ def test_an_answer_that_is_no_json_raises_the_question_of_the_address(server, sc
 )
 def test_json_of_another_shape_is_an_api_error_that_names_the_job(server, scripted, answer):
     server.answer(Answer(json.dumps(answer).encode()))
-    with pytest.raises(KumoAPIError, match="Prediction job bp-1 answered with something else"):
+    with pytest.raises(KumoAPIError, match="Prediction job bp-1 answered with something that Kumo"):
         scripted.get_prediction_job("bp-1")
 
 
