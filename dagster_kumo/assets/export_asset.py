@@ -4,7 +4,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import dagster as dg
 from typing_extensions import Unpack
@@ -20,19 +20,9 @@ from dagster_kumo.assets.specs import (
     op_options,
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.execution.selection import check_has_run, find_output
+from dagster_kumo.execution.selection import OutputReference, check_has_run, find_output
 from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
-
-PredictedAssets: TypeAlias = (
-    Sequence[dg.AssetsDefinition]
-    | dg.AssetsDefinition
-    | dg.AssetSpec
-    | dg.AssetKey
-    | str
-    | Sequence[str]
-)
-"""What names an output: the assets that have it, or its key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +61,7 @@ class KumoExport(ExportTarget):
 def build_kumo_export_asset(
     *,
     name: str,
-    predictions: PredictedAssets,
+    predictions: OutputReference,
     connector: Connector,
     table_name: TableName,
     output_type: OutputType = "predictions",
@@ -145,7 +135,7 @@ def export_asset(
     target: KumoExport,
     *,
     name: str,
-    predictions: PredictedAssets,
+    predictions: OutputReference,
     partitions_def: dg.PartitionsDefinition | None = None,
     translator: DagsterKumoTranslator,
     resource_key: str,

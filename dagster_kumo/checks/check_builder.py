@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 import dagster as dg
 
@@ -20,22 +20,13 @@ from dagster_kumo.checks.findings import (
     run_check,
 )
 from dagster_kumo.checks.stored_output import StoredOutputs
-from dagster_kumo.execution.metadata import OUTPUT_TYPE
+from dagster_kumo.execution.selection import OutputReference, find_output, given_key
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
-
-CheckedAsset: TypeAlias = (
-    dg.AssetsDefinition
-    | dg.AssetSpec
-    | dg.AssetKey
-    | str
-    | Sequence[str]
-    | Sequence[dg.AssetsDefinition | dg.AssetSpec]
-)
 
 
 def build_kumo_prediction_checks(
     *,
-    asset: CheckedAsset,
+    asset: OutputReference,
     output_type: OutputType | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
     entities_match_summary: bool = True,
@@ -106,7 +97,12 @@ def build_kumo_prediction_checks(
         >>> sorted(key.name for check in checks for key in check.check_keys)
         ['drift', 'entities_match_summary', 'null_fraction', 'scores_in_range', 'unique_entities']
     """
-    asset_key, own_partitions = _output_to_check(asset, output_type)
+    if output_type is not None and given_key(asset) is not None:
+        raise ValueError(
+            f"output_type={output_type!r} chooses among the assets of a definition.\n"
+            "Leave it out: the key says which asset is checked."
+        )
+    asset_key, own_partitions = find_output(asset, output_type, argument="asset")
     partitions_def = partitions_def or own_partitions
     checks: list[PredictionCheck] = []
     if entities_match_summary:
@@ -163,52 +159,3 @@ def build_kumo_prediction_checks(
                 )
 
     return [run_checks]
-
-
-def _output_to_check(
-    asset: CheckedAsset, output_type: OutputType | None
-) -> tuple[dg.AssetKey, dg.PartitionsDefinition | None]:
-    """The key of the output that is meant, and its partitions if they are known.
-
-    Raises:
-        ValueError: no output is meant, or several are.
-    """
-    # Not isinstance: Dagster's keys and specs are tuples too.
-    items: list[Any] = [*asset] if isinstance(asset, list) or type(asset) is tuple else [asset]
-    is_path = bool(items) and all(isinstance(item, str) for item in items)
-    if is_path or isinstance(asset, dg.AssetKey):
-        if output_type is not None:
-            raise ValueError(
-                f"output_type={output_type!r} chooses among the assets of a definition.\n"
-                "Leave it out: the key says which asset is checked."
-            )
-        if isinstance(asset, str):
-            return dg.AssetKey.from_user_string(asset), None
-        return asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(items), None
-    specs: list[dg.AssetSpec] = []
-    for item in items:
-        if not isinstance(item, (dg.AssetsDefinition, dg.AssetSpec)):
-            raise ValueError(
-                f"asset= takes no {type(item).__name__}.\nPass what @kumo_assets or "
-                "build_kumo_assets_definitions made, or the key of an asset: asset='churn/predictions'."
-            )
-        specs += item.specs if isinstance(item, dg.AssetsDefinition) else [item]
-    wanted = output_type or "predictions"
-    found = [spec for spec in specs if spec.metadata.get(OUTPUT_TYPE) == wanted]
-    if not found and output_type is None:
-        found = [spec for spec in specs if OUTPUT_TYPE in spec.metadata]
-        if not found and isinstance(asset, dg.AssetsDefinition):
-            found = specs  # of an ordinary asset
-    if len(found) == 1:
-        return found[0].key, found[0].partitions_def
-    given = repr(asset.op.name) if isinstance(asset, dg.AssetsDefinition) else "asset="
-    names = ", ".join(spec.key.to_user_string() for spec in found or specs) or "nothing"
-    if found:
-        raise ValueError(
-            f"{given} has several assets that could be checked: {names}.\n"
-            f"Give the key of one: asset={found[0].key.to_user_string()!r}."
-        )
-    hint = f"Leave output_type out, or add {wanted!r} to the outputs of its BatchPrediction."
-    if output_type is None:
-        hint = "Pass what @kumo_assets made, or the key of an asset: asset='churn/predictions'."
-    raise ValueError(f"{given} has no {wanted}, only {names}.\n{hint}")

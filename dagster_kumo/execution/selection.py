@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -12,6 +12,16 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, check_anchor, window_of
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+
+OutputReference: TypeAlias = (
+    dg.AssetsDefinition
+    | dg.AssetSpec
+    | dg.AssetKey
+    | str
+    | Sequence[str]
+    | Sequence[dg.AssetsDefinition | dg.AssetSpec]
+)
+"""What names an output: the definitions or specs that have it, or its key."""
 
 
 def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:
@@ -38,48 +48,68 @@ def check_has_run(context: dg.AssetExecutionContext) -> None:
 
 
 def find_output(
-    given: Any, output_type: OutputType, *, argument: str
+    given: OutputReference, output_type: OutputType | None, *, argument: str
 ) -> tuple[dg.AssetKey, dg.PartitionsDefinition | None]:
     """The one output that a user means, and its partitions where they are known.
 
     Args:
-        given: definitions, one or a list; a spec; or a key in any of the forms that Dagster has.
-        output_type: which output of the definitions.
-        argument: what the user calls it.
+        given: what names the output.
+        output_type: which output of the definitions; None for the predictions or else the only output,
+            which may be that of an ordinary asset.
+        argument: the user's name of what is given.
 
     Raises:
         ValueError: no output is meant, or several are.
     """
-    # Not isinstance: Dagster's keys and specs are tuples too.
-    items: list[Any] = [*given] if isinstance(given, list) or type(given) is tuple else [given]
+    key = given_key(given)
+    if key is not None:
+        return key, None
+    specs = _specs(given, argument)
+    wanted = output_type or "predictions"
+    found = [spec for spec in specs if spec.metadata.get(OUTPUT_TYPE) == wanted]
+    if not found and output_type is None:
+        found = [spec for spec in specs if OUTPUT_TYPE in spec.metadata]
+        if not found and isinstance(given, dg.AssetsDefinition):
+            found = specs
+    if len(found) == 1:
+        return found[0].key, found[0].partitions_def
+    named = ", ".join(spec.key.to_user_string() for spec in found or specs) or "nothing"
+    if found:
+        raise ValueError(
+            f"{argument}= names several outputs: {named}.\n"
+            f'Pass the key of one: {argument}="{found[0].key.to_user_string()}".'
+        )
+    raise ValueError(
+        f"{argument}= has no {wanted}, only {named}.\nPass what @kumo_assets made with "
+        f'BatchPrediction(outputs=({wanted!r},)), another output_type, or a key: {argument}="churn/{wanted}".'
+    )
+
+
+def given_key(given: OutputReference) -> dg.AssetKey | None:
+    """The key that is given in any of the forms that Dagster has; None for definitions and specs."""
     if isinstance(given, dg.AssetKey):
-        return given, None
+        return given
     if isinstance(given, str):
-        return dg.AssetKey.from_user_string(given), None
-    if items and all(isinstance(item, str) for item in items):
-        return dg.AssetKey(items), None
+        return dg.AssetKey.from_user_string(given)
+    parts = _items(given)
+    return dg.AssetKey(parts) if parts and all(isinstance(part, str) for part in parts) else None
+
+
+def _specs(given: OutputReference, argument: str) -> list[dg.AssetSpec]:
     specs: list[dg.AssetSpec] = []
-    for item in items:
+    for item in _items(given):
         if not isinstance(item, dg.AssetsDefinition | dg.AssetSpec):
             raise ValueError(
                 f"{argument}= takes no {type(item).__name__}.\nPass what @kumo_assets or "
                 f'build_kumo_assets_definitions made, or a key: {argument}="churn/predictions".'
             )
         specs += item.specs if isinstance(item, dg.AssetsDefinition) else [item]
-    found = [spec for spec in specs if spec.metadata.get(OUTPUT_TYPE) == output_type]
-    if len(found) == 1:
-        return found[0].key, found[0].partitions_def
-    named = ", ".join(spec.key.to_user_string() for spec in found or specs) or "nothing"
-    if found:
-        key = found[0].key.to_user_string()
-        raise ValueError(
-            f"{argument}= has the {output_type} of several models: {named}.\n"
-            f'Pass one, by its key: {argument}="{key}".'
-        )
-    raise ValueError(
-        f"{argument}= has no {output_type}, only {named}.\nPass what @kumo_assets made with "
-        f"BatchPrediction(outputs=(..., {output_type!r})), the key of the output, or another output_type."
-    )
+    return specs
+
+
+def _items(given: Any) -> list[Any]:
+    # Not isinstance: Dagster's keys and specs are tuples too.
+    return [*given] if isinstance(given, list) or type(given) is tuple else [given]
 
 
 class RunDefinition:

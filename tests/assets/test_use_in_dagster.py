@@ -386,7 +386,7 @@ NOT_ONE_OUTPUT: dict[str, tuple[Callable[[], Any], str]] = {
     "the spec of the model": (lambda: next(iter(churn().model.specs)), "only churn/model"),
     "two models": (
         lambda: [*churn(), *churn("spend")],
-        "several models: churn/predictions, spend/predictions",
+        "several outputs: churn/predictions, spend/predictions",
     ),
     "another asset": (lambda: table, "no predictions, only churn"),
     "nothing": (lambda: [], "only nothing"),

@@ -510,7 +510,7 @@ def test_what_names_no_output_or_several_is_refused_with_what_to_write() -> None
         *build_kumo_assets_definitions(name="spend", prediction=prediction),
     ]
     refused: dict[str, Any] = {
-        "asset='churn/predictions'": [two, dg.Definitions(assets=two), None, 1, [], [None]],
+        'asset="churn/predictions"': [two, dg.Definitions(assets=two), None, 1, [], [None]],
         "has no predictions, only churn/model": [[two[0]]],
     }
     for words, inputs in refused.items():
@@ -520,9 +520,7 @@ def test_what_names_no_output_or_several_is_refused_with_what_to_write() -> None
 
 
 def test_outputs_that_are_not_there_are_not_checked() -> None:
-    with pytest.raises(
-        ValueError, match="'purchase__predictions' has no embeddings, only purchase/predictions"
-    ):
+    with pytest.raises(ValueError, match="has no embeddings, only purchase/predictions"):
         build_kumo_prediction_checks(asset=purchase_assets(), output_type="embeddings")
     with pytest.raises(ValueError, match="the key says which asset"):
         build_kumo_prediction_checks(asset=PREDICTIONS, output_type="embeddings")
