@@ -99,7 +99,10 @@ class ModelSection(dg.Resolvable):
     resource_key: Annotated[
         str | None,
         dg.Resolver.default(
-            description="The key of the connection: `kumo`, or `<name>_kumo` of one given here."
+            description=(
+                "The key of the connection: `kumo`, or `<name>_kumo` of one given here, with the keys' "
+                "prefix before it."
+            )
         ),
     ] = None
     io_manager_key: Annotated[
@@ -107,7 +110,7 @@ class ModelSection(dg.Resolvable):
         dg.Resolver.default(
             description=(
                 "The key of the I/O manager: `kumo_io_manager`, or `<name>_kumo_io_manager` of one "
-                "given here."
+                "given here, with the keys' prefix before it."
             )
         ),
     ] = None
@@ -125,11 +128,12 @@ class ModelSection(dg.Resolvable):
         Raises:
             ValueError: they cannot be; the message says what to write instead.
         """
-        # By its name, since another component of the project may bring along others.
-        own = f"{name}_"
-        resource_key = self.resource_key or (own if kumo else "") + DEFAULT_RESOURCE_KEY
+        translator = _Translator(self.translation)
+        own_name = self._own_name(name, translator)
+        prefix = f"{own_name}_"
+        resource_key = self.resource_key or (prefix if kumo else "") + DEFAULT_RESOURCE_KEY
         io_manager_key = self.io_manager_key or (
-            (own if io_manager else "") + DEFAULT_IO_MANAGER_KEY
+            (prefix if io_manager else "") + DEFAULT_IO_MANAGER_KEY
         )
         resources: dict[str, Any] = {}
         if kumo is not None:
@@ -151,7 +155,7 @@ class ModelSection(dg.Resolvable):
             exports=self.exports,
             partitions_def=self.partitions_def,
             deps=self.deps,
-            translator=_Translator(self.translation),
+            translator=translator,
             resource_key=resource_key,
             io_manager_key=io_manager_key,
             automation_condition=self.automation_condition,
@@ -170,8 +174,15 @@ class ModelSection(dg.Resolvable):
             return definitions
         selection = dg.AssetSelection.assets(assets.predictions, *assets.exports)
         return dg.Definitions.merge(
-            definitions, self.schedule.definitions(name, selection, self.partitions_def)
+            definitions, self.schedule.definitions(own_name, selection, self.partitions_def)
         )
+
+    def _own_name(self, name: str, translator: DagsterKumoTranslator) -> str:
+        """What begins the names of resources and schedule: two models may differ by their prefix alone."""
+        model = translator.get_asset_spec(KumoAssetProps(name, "model", self.prediction)).key
+        if model.path[-2:] != [name, "model"]:
+            return name
+        return dg.AssetKey(model.path[:-1]).to_python_identifier()
 
 
 class _Translator(DagsterKumoTranslator):

@@ -213,6 +213,63 @@ def test_specs_may_be_changed_and_definitions_merged(
     assert (spec.owners, spec.tags["tier"], spec.metadata["reviewed"]) == (["team:ml"], "1", True)
 
 
+PROJECT = """\
+import dagster as dg
+from dagster_kumo import *
+
+churn, spend = (
+    build_kumo_assets_definitions(
+        name=name,
+        prediction=BatchPrediction(training_job_id="trainingjob-1"),
+        exports=[KumoExport(connector=SnowflakeConnector("warehouse"), table_name=name)],
+        deps=["customers"],
+    )
+    for name in ("churn", "spend")
+)
+checks = build_kumo_prediction_checks(asset=churn)
+"""
+
+
+def test_a_project_finds_it_in_its_defs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "src" / "two_models"
+    (package / "defs" / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "defs" / "models" / "models.py").write_text(PROJECT)
+    settings = '[tool.dg]\ndirectory_type = "project"\n'
+    settings += '[tool.dg.project]\nroot_module = "two_models"\n'
+    (tmp_path / "pyproject.toml").write_text(settings)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+
+    found = dg.load_from_defs_folder(path_within_project=package)
+
+    defs = dg.Definitions.merge(found, dg.Definitions(resources=NOWHERE))
+    dg.Definitions.validate_loadable(defs)
+    graph = defs.resolve_asset_graph()
+    assert {MODEL, PREDICTIONS, EXPORT} < graph.executable_asset_keys
+    assert dg.AssetKey(["spend", "predictions_in_snowflake"]) in graph.executable_asset_keys
+    assert {key.asset_key for key in graph.asset_check_keys} == {PREDICTIONS}
+
+
+@pytest.mark.parametrize("fan_out", [False, True])
+def test_definitions_may_be_renamed_one_by_one(
+    fan_out: bool, kumo: LocalKumo, tmp_path: Path
+) -> None:
+    renamed = {key: key.with_prefix("ml") for key in (MODEL, PREDICTIONS, EXPORT)}
+    made = [one.with_attributes(asset_key_replacements=renamed) for one in churn(fan_out=fan_out)]
+    job = dg.Definitions(
+        assets=made, resources=resources(kumo, tmp_path)
+    ).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = job.execute_in_process(instance=instance)
+        assert instance.fetch_observations(renamed[MODEL], limit=1).records
+    assert {event.asset_key for event in run.get_asset_materialization_events()} == {
+        renamed[PREDICTIONS],
+        renamed[EXPORT],
+    }
+
+
 # Names ######################################################################################
 
 
@@ -511,18 +568,40 @@ def test_a_condition_may_come_from_the_translator() -> None:
     assert sum(by_translator)
 
 
+THE_MODEL = dg.AssetSelection.tag("dagster-kumo/asset", "model", include_sources=True)
+SET_LATER: dict[str, Callable[[KumoModelAssets, Any], Any]] = {
+    "map_asset_specs": lambda made, condition: dg.map_asset_specs(
+        lambda spec: (
+            spec.replace_attributes(automation_condition=condition)
+            if spec.key == PREDICTIONS
+            else spec
+        ),
+        made,
+    ),
+    "module": lambda made, condition: dg.load_assets_from_modules(
+        [module(made=made)], automation_condition=condition
+    ),
+}
+
+
+@pytest.mark.parametrize("way", SET_LATER)
+@pytest.mark.parametrize("fan_out", [False, True])
+def test_a_condition_that_is_set_later_can_leave_the_model_out(way: str, fan_out: bool) -> None:
+    def history(condition: Any) -> list[int]:
+        return requested(SET_LATER[way](churn(fan_out=fan_out), condition), PREDICTIONS)
+
+    condition = CONDITIONS["eager"]
+    wanted = requested(churn(automation_condition=condition), PREDICTIONS)
+    assert sum(wanted)
+    assert history(condition.ignore(THE_MODEL)) == wanted
+    assert sum(history(condition)) == 0  # it waits for the first observation of the model
+
+
 def test_a_run_that_observes_the_model_asks_for_no_other_run(
     kumo: LocalKumo, tmp_path: Path
 ) -> None:
     # A condition that was set later looks at the model as well.
-    made = dg.map_asset_specs(
-        lambda spec: (
-            spec.replace_attributes(automation_condition=CONDITIONS["eager"])
-            if spec.key == PREDICTIONS
-            else spec
-        ),
-        churn(),
-    )
+    made = SET_LATER["map_asset_specs"](churn(), CONDITIONS["eager"])
     defs = dg.Definitions(assets=made, resources=resources(kumo, tmp_path, statistics=False))
     job = defs.resolve_implicit_global_asset_job_def()
     cursor, history = None, []

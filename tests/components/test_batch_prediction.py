@@ -21,8 +21,9 @@ from dagster_kumo import (
     KumoResource,
     build_kumo_assets_definitions,
 )
-from tests.components.sandbox import batch_prediction, keys, project, refusal
-from tests.support import files_below
+from dagster_kumo.local import LocalKumo
+from tests.components.sandbox import NEVER_USED, batch_prediction, keys, project, refusal
+from tests.support import PURCHASE, files_below, resources
 from tests.system.other_server import OtherServer
 
 DAILY = "partitions_def: {type: daily, start_date: 2026-01-01}\n"
@@ -82,6 +83,135 @@ def test_two_components_bring_along_different_connections() -> None:
                 "spend_kumo",
                 "spend_kumo_io_manager",
             }
+
+
+MODEL_AND_ALL = """
+exports: [{connector: {type: snowflake, name: warehouse}, table_name: PURCHASE}]
+checks: [{}]
+schedule: {cron_schedule: 0 6 * * *}
+"""
+
+
+def in_a_project(**files: str) -> set[str]:
+    """The keys of a project with these files, whose definitions can be loaded together."""
+    with create_defs_folder_sandbox() as sandbox:
+        for name, text in files.items():
+            folder = sandbox.defs_folder_path / name
+            folder.mkdir()
+            ending = "py" if text.startswith("import") else "yaml"
+            (folder / f"defs.{ending}").write_text(text)
+        with sandbox.build_all_defs() as found:
+            defs = dg.Definitions.merge(found, dg.Definitions(resources=NEVER_USED))
+            dg.Definitions.validate_loadable(defs)
+            defs.resolve_implicit_global_asset_job_def()
+            return keys(defs)
+
+
+def of_model(*path: str) -> set[str]:
+    made = ("model", "predictions", "predictions_in_snowflake")
+    return {"/".join((*path, asset)) for asset in made}
+
+
+TABLES = """\
+import dagster as dg
+
+@dg.multi_asset(name="purchase", specs=[dg.AssetSpec("customers"), dg.AssetSpec("purchase")])
+def tables(): ...
+"""
+
+
+def test_a_model_may_have_the_name_of_a_table_and_its_op() -> None:
+    model = batch_prediction(MODEL_AND_ALL + "deps: [customers, purchase]")
+    assert in_a_project(tables=TABLES, model=model) == {
+        "customers",
+        "purchase",
+        *of_model("purchase"),
+    }
+
+
+@pytest.mark.parametrize("fan_out", ["true", "false"])
+def test_models_of_one_name_live_under_two_prefixes(fan_out: str) -> None:
+    models = {
+        prefix: batch_prediction(
+            MODEL_AND_ALL
+            + f"kumo: {{url: https://{prefix}.example}}\n"
+            + f"io_manager: {{base_path: /store/{prefix}}}\n"
+            + f"translation: {{key_prefix: {prefix}}}\n"
+            + f"fan_out: {fan_out}\n"
+        )
+        for prefix in ("eu", "us-east")
+    }
+    made = {*of_model("eu", "purchase"), *of_model("us-east", "purchase")}
+    assert in_a_project(**models) == made
+
+
+def test_two_models_may_stand_in_one_file() -> None:
+    both = "\n---\n".join(batch_prediction(MODEL_AND_ALL, name=n) for n in ("purchase", "spend"))
+    assert in_a_project(models=both) == {*of_model("purchase"), *of_model("spend")}
+
+
+TEMPLATE_VARIABLES = """\
+import dagster as dg
+
+@dg.multi_asset(specs=[dg.AssetSpec("customers"), dg.AssetSpec(["dwh", "orders"])])
+def both(): ...
+
+@dg.template_var
+def tables(): return both
+"""
+
+
+def test_dependencies_may_be_definitions_by_a_template() -> None:
+    yaml = batch_prediction(
+        """
+        deps: ["{{ tables }}", dwh/more]
+        exports:
+          - connector: {type: snowflake, name: warehouse}
+            table_name: PURCHASE
+            deps: ["{{ tables }}"]
+        """
+    )
+    yaml = f"template_vars_module: .variables\n{yaml}"
+    several = {dg.AssetKey("customers"), dg.AssetKey(["dwh", "orders"])}
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.defs_folder_path / "purchase"
+        folder.mkdir()
+        (folder / "defs.yaml").write_text(yaml)
+        (folder / "variables.py").write_text(TEMPLATE_VARIABLES)
+        with sandbox.load_component_and_build_defs(folder) as (_, found):
+            defs = dg.Definitions.merge(found, dg.Definitions(resources=NEVER_USED))
+            graph = defs.resolve_asset_graph()
+    model, predictions, export = (
+        graph.get(dg.AssetKey.from_user_string(key)) for key in sorted(of_model("purchase"))
+    )
+    assert model.parent_keys == {*several, dg.AssetKey(["dwh", "more"])}
+    assert predictions.parent_keys == {*model.parent_keys, model.key}
+    assert export.parent_keys == {*several, predictions.key}
+
+
+@pytest.mark.parametrize("fan_out", ["true", "false"])
+def test_a_prefix_goes_with_all_of_it(fan_out: str, kumo: LocalKumo, tmp_path: Path) -> None:
+    yaml = f"""
+    exports: [{{connector: {{type: snowflake, name: warehouse}}, table_name: PURCHASE}}]
+    checks: [{{}}]
+    translation: {{key_prefix: ml}}
+    fan_out: {fan_out}
+    """
+    prediction = f"{{training_job_id: {PURCHASE}}}"
+    mine = resources(kumo, tmp_path)
+    with (
+        project(batch_prediction(yaml, prediction=prediction), resources=mine) as (_, defs, _),
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        job = defs.resolve_implicit_global_asset_job_def()
+        run = job.execute_in_process(instance=instance)
+        observed = dg.AssetKey(["ml", "purchase", "model"])
+        assert instance.fetch_observations(observed, limit=1).records
+    made = {e.asset_key.to_user_string() for e in run.get_asset_materialization_events()}
+    assert made == of_model("ml", "purchase") - {"ml/purchase/model"}
+    evaluated = run.get_asset_check_evaluations()
+    assert evaluated
+    assert all(one.passed for one in evaluated)
 
 
 def test_one_component_shares_its_connection_by_a_key_that_the_others_use() -> None:
