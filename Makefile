@@ -36,7 +36,7 @@ demo: $(VENV)/.demo ## materialize three days of predictions on the local stand-
 HEEDING_SIGNALS = $(shell env --default-signal=INT,TERM true 2>/dev/null && echo env --default-signal=INT,TERM)
 
 # The same DAGSTER_HOME as the demo's: what it made is shown. DAGIT_OPTIONS="--port 3001", for example.
-dagit: $(VENV)/.demo ## open Dagster's web UI on the example project
+dagit: $(VENV)/.demo ## open the Dagster UI (Dagit) on the example project
 	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' \
 	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 
@@ -71,7 +71,7 @@ test-production: $(VENV)/.dev ## run the tests with PostgreSQL, a daemon and a w
 compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK
 	@$(BIN)/python .ci/compat.py $(ROWS)
 
-e2e: $(VENV)/.dev ## drive the web UI in a real browser
+e2e: $(VENV)/.dev ## test the Dagster UI in a real browser
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
 		echo "Installing Chromium ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
