@@ -1,7 +1,7 @@
 """Dagster integration for Kumo: batch predictions, embeddings and exports as assets.
 
-The plain Python side (`KumoClient`, the job handles, `Predictions`, connectors, errors) works without
-a Dagster instance; the rest maps it to Dagster.
+The plain Python side (`KumoClient`, jobs, `Predictions`, connectors, errors) works without a Dagster instance.
+The rest maps it to Dagster.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -95,8 +95,8 @@ __all__ = [
 DagsterLibraryRegistry.register("dagster-kumo", __version__, is_dagster_package=False)
 
 
-# Components are loaded when they are asked for: their schemas take a fifth of the whole import, and only
-# who writes YAML needs them. Dagster finds them by dir() and getattr().
+# Components are loaded on first use: their schemas take a fifth of the whole import, and only YAML needs them.
+# Dagster finds them with dir() and getattr().
 def __getattr__(name: str) -> Any:
     if name in ("KumoBatchPredictionComponent", "KumoWorkspaceComponent"):
         from dagster_kumo import components

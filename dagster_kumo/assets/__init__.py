@@ -1,1 +1,1 @@
-"""What users define: assets, exports, and everything of one model in one call."""
+"""What users define: assets, exports, and everything for one model in one call."""

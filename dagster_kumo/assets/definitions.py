@@ -1,4 +1,4 @@
-"""Everything of one model in one call: model, predictions, embeddings, exports."""
+"""Everything for one model in one call: model, predictions, embeddings, exports."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
@@ -26,15 +26,15 @@ from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 _IS_MODEL = {"dagster-kumo/asset": "model"}
-"""The tag of a model's asset, by which conditions leave it out under whatever key it is loaded."""
+"""The tag of a model's asset. Conditions exclude the asset by it, whatever its key is."""
 
 
 class KumoModelAssets(list[dg.AssetsDefinition]):
-    """All assets of one model: a list, which goes wherever Dagster takes assets.
+    """All assets of one model. It is a list, which you can pass wherever Dagster takes assets.
 
     Attributes:
         model: the trained model, an observable asset.
-        predictions: predictions, embeddings and the prediction table, as far as there are any.
+        predictions: the definition of predictions, embeddings and prediction table, those that exist.
         exports: one for each `KumoExport`.
 
     Examples:
@@ -120,7 +120,7 @@ def build_kumo_assets_definitions(
     model = _model(
         completed_spec(
             translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
-            # Without their partition mappings: those map to the partitions of the predictions.
+            # Without their partition mappings, which map to the partitions of the predictions.
             deps=[table.asset_key for table in tables],
             automation_condition=None,
             options=options,
@@ -186,7 +186,7 @@ def _model(
 
 
 def _with_condition_on_tables(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """A condition that waits for all dependencies would wait for the model: nothing materializes it."""
+    """A condition that waits for all dependencies would wait for the model for ever: nothing materializes it."""
     ignore = getattr(spec.automation_condition, "ignore", None)
     if ignore is None:
         return spec

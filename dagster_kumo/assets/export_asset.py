@@ -1,4 +1,4 @@
-"""Assets of the tables and folders that Kumo writes from an output: `build_kumo_export_asset`."""
+"""`build_kumo_export_asset`: assets for the tables and folders that Kumo exports an output to."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
@@ -75,7 +75,7 @@ def build_kumo_export_asset(
     automation_condition: dg.AutomationCondition[Any] | None = None,
     **options: Unpack[AssetOptions],
 ) -> dg.AssetsDefinition:
-    """Make an asset of the table or folder that Kumo writes an output to.
+    """Make an asset for the table or folder that Kumo exports an output to.
 
     Args:
         name: the model's name; the default key is `<name>/<output_type>_in_<storage>`.

@@ -1,4 +1,4 @@
-"""Outputs with a step for each file, on whatever machine Dagster runs the step.
+"""Outputs with a step for each file. Dagster can run the steps on several machines.
 
 The steps are `predict`, `transfer[<file>]` for each file, and `store`; `_Steps` says what they do.
 """
@@ -49,11 +49,11 @@ def build_fanned_out_assets(
     io_manager_key: str,
     op_options: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """Make the assets of `specs` by a graph that has a step for each file.
+    """Make the assets of `specs` with a graph that has a step for each file.
 
     Args:
         name: the model's name.
-        specs: the outputs, as `@kumo_assets` would have them.
+        specs: the outputs, as in `@kumo_assets`.
         prediction: what to run.
         model: the asset of the trained model.
         partitions_def: the partitions of the assets. Each run is for one.
@@ -63,7 +63,7 @@ def build_fanned_out_assets(
             others to each step.
 
     Raises:
-        ValueError: the prediction or the backfill policy does not go with a fan-out.
+        ValueError: the prediction or the backfill policy cannot be combined with a fan-out.
     """
     options = dict(op_options)
     backfill_policy: dg.BackfillPolicy | None = options.pop("backfill_policy")
@@ -113,7 +113,7 @@ class _Steps:
     options: Mapping[str, Any]
 
     def predict(self, upstream: Iterable[str]) -> dg.OpDefinition:
-        """Launches the job or attaches to it, waits for it, and plans a step for each file."""
+        """Launch the job or attach to it, wait for it, and plan a step for each file."""
 
         @dg.op(
             name=f"{self.graph}__predict",
@@ -138,7 +138,7 @@ class _Steps:
         return predict
 
     def transfer(self) -> dg.OpDefinition:
-        """Transfers one file into the new version in the store."""
+        """Transfer one file into the new version in the store."""
 
         @dg.op(
             name=f"{self.graph}__transfer",
@@ -165,7 +165,7 @@ class _Steps:
         return transfer
 
     def store(self) -> dg.OpDefinition:
-        """Checks that the output is complete, puts the version in force and materializes the assets."""
+        """Check that the output is complete, put the version in force and materialize the assets."""
         is_required = len(self.outputs) == 1
 
         @dg.op(
@@ -266,7 +266,7 @@ def _plan(
 
 
 def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> "PartitionFile":
-    """The file at `index` of the plan, where it is now: a server may list files in any order."""
+    """The file at `index` of the plan, in the server's current list, which may be in another order."""
     result = kumo.batch_prediction_job_result(plan.provenance.job_id)
     is_predictions = plan.provenance.output_type == "predictions"
     files = (result.predictions() if is_predictions else result.embeddings()).files

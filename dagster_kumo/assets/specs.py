@@ -48,7 +48,7 @@ def prediction_specs(
     """The specs of a prediction's outputs, after that of its table if it generates one.
 
     Raises:
-        ValueError: the definition cannot be.
+        ValueError: the definition is invalid.
     """
     check_name(name)
     check_anchor(prediction, partitions_def, name=name)
@@ -85,7 +85,7 @@ def completed_spec(
     automation_condition: dg.AutomationCondition[Any] | None,
     options: AssetOptions,
 ) -> dg.AssetSpec:
-    """The spec with what the definition adds; what the translator has set stays."""
+    """The spec with the definition's additions. Values that the translator has set stay."""
     tags = {k: v for k, v in (options.get("tags") or {}).items() if k not in spec.tags}
     owners = [owner for owner in options.get("owners", ()) if owner not in spec.owners]
     return spec.merge_attributes(
@@ -97,10 +97,10 @@ def completed_spec(
 
 
 def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
-    """What Dagster takes as `deps`, one for each asset: a definition of several has several.
+    """The `deps` as Dagster takes them, one for each asset. A definition of several assets has several.
 
     Raises:
-        ValueError: it is no list.
+        ValueError: `deps` is not a list.
     """
     if isinstance(deps, str | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | dg.AssetDep):
         raise ValueError("deps is a list of assets or of their keys. Write deps=[...].")
@@ -126,19 +126,19 @@ def op_options(options: AssetOptions) -> dict[str, Any]:
 
 
 def op_name(specs: Sequence[dg.AssetSpec]) -> str:
-    """The name of the op that makes some assets: as Dagster names it after one asset's key.
+    """The name of the op for some assets, as Dagster derives it from an asset's key.
 
-    Of several, the first output names it. No two assets have the same key, so no two ops the same name.
+    The first output names it. No two assets have the same key, so no two ops have the same name.
     """
     first = next((spec for spec in specs if OUTPUT_TYPE in spec.metadata), specs[0])
     return first.key.to_python_identifier()
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot begin an asset key.
+    """Refuse a name that cannot be the prefix of an asset key.
 
     Raises:
-        ValueError: it has other characters than letters, digits and underscores.
+        ValueError: it contains other characters than letters, digits and underscores.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(

@@ -25,11 +25,11 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class KumoAssetProps:
-    """What is known of an asset when its spec is made.
+    """What a translator knows about an asset.
 
     Attributes:
         name: the name that the assets of one model share.
-        kind: what the asset stands for.
+        kind: what kind of asset it is.
         prediction: what runs; None for an export.
         target: of an export, what it writes and where to.
     """
@@ -70,7 +70,7 @@ class DagsterKumoTranslator:
     """
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
-        """The spec of one asset: key, description, kinds and what it depends on."""
+        """The spec of one asset: key, description, kinds and dependencies."""
         if props.target is not None:
             return _export_spec(props.name, props.target)
         what = _DESCRIPTIONS[props.kind].format(name=props.name)

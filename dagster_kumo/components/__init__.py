@@ -1,4 +1,4 @@
-"""Components: the same as YAML, for projects without Python."""
+"""Components: models as YAML, for projects without Python."""
 
 from dagster_kumo.components.batch_prediction import KumoBatchPredictionComponent
 from dagster_kumo.components.workspace import KumoWorkspaceComponent

@@ -1,4 +1,4 @@
-"""`KumoBatchPredictionComponent`: everything of one model, by YAML alone."""
+"""`KumoBatchPredictionComponent`: everything for one model, with YAML only."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 

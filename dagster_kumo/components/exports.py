@@ -20,7 +20,7 @@ _BY_STORAGE: dict[str, type[Connector]] = {kind.storage: kind for kind in CONNEC
 
 
 class ConnectorSection(dg.Model):
-    """Where Kumo writes to: a warehouse by the name of a connector, or a bucket by a path."""
+    """The target of an export: a warehouse by the name of a connector, or a bucket by a path."""
 
     type: Storage
     name: str | None = Field(

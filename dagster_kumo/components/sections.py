@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 T = TypeVar("T")
 
 Template = Annotated[str, Field(pattern=r"\{\{")]
-"""What stands for a value that the YAML does not spell out, such as `"{{ env.WORKERS }}"`."""
+"""A template instead of a value, such as `"{{ env.WORKERS }}"`."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Section(Generic[T]):
     The signature says what the section may hold, and the docstring describes it.
 
     Args:
-        of: what takes the arguments.
-        omit: arguments that the YAML does not have.
+        of: the class or function.
+        omit: arguments that are not in the YAML.
         yaml: the arguments that the YAML has in another form.
     """
 
@@ -89,7 +89,7 @@ class Section(Generic[T]):
         return {name: getattr(checked, name) for name in arguments}
 
     def make(self, context: dg.ResolutionContext, given: BaseModel) -> T:
-        """What the arguments make."""
+        """Call the class or function with the arguments."""
         return self._of(**self.arguments(context, given))
 
     def _made(self, name: str, value: Any) -> Any:

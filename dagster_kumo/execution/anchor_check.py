@@ -1,8 +1,7 @@
-"""Whether predictions are for the anchor time that was asked for.
+"""Check that predictions are for the requested anchor time.
 
-A server older than `prediction_time` ignores it and predicts for the latest time in its data, without
-an error. So everything that states a time is compared with the time that was asked for: the job, its
-prediction table, and the data itself.
+An older server ignores `prediction_time`, and predicts for the latest time in its data without an error. So all
+stated times are compared with the requested one: those of the job, of its prediction table and of the data.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dagster_kumo.execution.partitions.anchor_time import said_time
 from dagster_kumo.predictions.predictions import Predictions
 
 _TOLERANCE = timedelta(seconds=1)
-"""How far a stated time may be from the one that was asked for: a server may cut fractions off."""
+"""How far a stated time may be from the requested one: a server may drop fractions of a second."""
 _INSTEAD_OF_INLINE = (
     "A Kumo server older than this way of asking predicts for the latest time in its data. Write "
     'BatchPrediction(..., prediction_table="generate"), which every server knows.'
@@ -23,7 +22,7 @@ _INSTEAD_OF_INLINE = (
 
 
 def check_launched_job(job_id: str, *, stated: datetime | None, asked: datetime | None) -> None:
-    """Refuse a job that says it predicted for another time. If it says nothing, its data must.
+    """Refuse a job that states another time. If it states none, its data must state it.
 
     Raises:
         KumoDataError: it predicted for another time.
@@ -36,7 +35,7 @@ def check_launched_job(job_id: str, *, stated: datetime | None, asked: datetime 
 
 
 def check_adopted_job(job_id: str, *, stated: datetime | None, asked: datetime | None) -> None:
-    """Refuse a job from outside Dagster unless it says that it predicted for the partition's time.
+    """Refuse a job from outside Dagster unless it states the partition's time.
 
     Raises:
         KumoDataError: it predicted for another time, or does not say for which.
@@ -70,11 +69,11 @@ def check_table(job_id: str, *, stated: datetime | None, asked: datetime | None)
 
 
 def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
-    """Refuse data for another time than the one that was asked for, or for an unknown time.
+    """Refuse data for another time than the requested one, or for an unknown time.
 
-    It may be for a time before the one asked for, by up to the partition's own window: a server that
-    takes the latest time in its data finds it a little earlier. Anything older is another partition's
-    data, and anything later knows the future of this one. Embeddings and queries that are not about time have no ANCHOR_TIMESTAMP: for them the job or its
+    The time may be earlier by up to the partition's window, because a server that uses the latest time in its
+    data finds it a little earlier. Older data belong to another partition, and later data know the future of
+    this one. Embeddings and queries that are not about time have no ANCHOR_TIMESTAMP: for them the job or its
     table must have stated the time.
 
     Args:

@@ -1,7 +1,7 @@
 """Numbers of a resource that may come from the environment, as `dg.EnvVar.int("NAME")`.
 
-Until a run starts, Dagster puts a stand-in with the value 0 in the number's place. The limits of a
-field are therefore checked when the real number is known:
+Until a run starts, Dagster replaces the number by a placeholder with the value 0. So the limits of a field are
+checked when the real number is known:
 
     files: Annotated[int, Field(ge=1), FROM_ENVIRONMENT] = 4
     seconds: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = 60.0
@@ -20,7 +20,7 @@ def _check_unless_env(value: Any, check: Callable[[Any], Any]) -> Any:
 
 
 def _refuse_env(value: Any) -> Any:
-    """Dagster has no variable for fractions: it would silently take the stand-in's 0."""
+    """Dagster has no such variable for fractions: it would silently use the placeholder's 0."""
     if _is_env(value):
         raise ValueError(
             "Dagster reads whole numbers from the environment, and this one may be a fraction.\n"

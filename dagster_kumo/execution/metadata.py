@@ -1,4 +1,4 @@
-"""What is shown of an asset in Dagster: the entries of its materializations, and their names."""
+"""The metadata of jobs, models, tables and exports: entries and their names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.predictions.predictions import Provenance
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
-"""On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which Dagit can show."""
+"""On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which the Dagster UI can show."""
 OUTPUT_TYPE = "dagster-kumo/output_type"
 """On the spec of an asset: `predictions` or `embeddings`."""
 
@@ -40,7 +40,7 @@ def job_metadata(
     tracking_url: str,
     seconds: float | None,
 ) -> dict[str, Any]:
-    """What is known of the prediction job behind a materialization."""
+    """The metadata of the prediction job behind a materialization."""
     entries: dict[str, Any] = {"tracking_url": dg.MetadataValue.url(tracking_url)}
     if job.result is not None:
         entries["num_entities_predicted"] = job.result.num_entities_predicted
@@ -59,9 +59,9 @@ def job_metadata(
 def model_metadata(
     job: TrainingJobResource, query: PredictiveQuery | None, *, tracking_url: str, now: datetime
 ) -> dict[str, Any]:
-    """What is known of a model: what it answers, how well, and how old it is.
+    """The metadata of a model: its query, its metrics and its age.
 
-    Each of its numbers on the holdout data is an entry of its own, which Dagit plots.
+    Each metric on the holdout data is an entry of its own, which the Dagster UI plots.
     """
     entries: dict[str, Any] = {"training_job_id": job.job_id}
     if tracking_url:
@@ -83,7 +83,7 @@ def model_metadata(
 def table_metadata(
     *, job_id: str, anchor_time: datetime | None, rows: int | None, seconds: float
 ) -> dict[str, Any]:
-    """What is known of a prediction table."""
+    """The metadata of a prediction table."""
     entries: dict[str, Any] = {"duration_seconds": round(seconds, 3)}
     if anchor_time is not None:
         entries["anchor_time"] = dg.MetadataValue.timestamp(anchor_time)
@@ -96,7 +96,7 @@ def table_metadata(
 def export_metadata(
     target: ExportTarget, *, full_name: str, export_job_id: str, job_id: str, seconds: float
 ) -> dict[str, Any]:
-    """What is known of an export."""
+    """The metadata of an export."""
     entries: dict[str, Any] = {
         "storage": target.storage,
         "write_mode": target.write_mode or "OVERWRITE",
@@ -120,7 +120,7 @@ def _in_namespace(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finite(value: float | None, *, digits: int = 6) -> float | None:
-    """A number that Dagit can show: it cannot parse a record with NaN or inf in it."""
+    """A number that the Dagster UI can show: it cannot parse records with NaN or infinity."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")

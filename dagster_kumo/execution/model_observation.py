@@ -1,4 +1,4 @@
-"""What is known of the trained model, shown on its asset."""
+"""Observations of the trained model, on its asset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dagster_kumo.jobs.trained_model import trained_model
 def observed_model(
     context: dg.AssetExecutionContext, client: KumoClient, prediction: BatchPrediction
 ) -> dg.ObserveResult:
-    """What is known of the model that would predict now.
+    """The metadata of the model that would predict now.
 
     Raises:
         KumoModelError: there is no trained model as asked for.
@@ -32,10 +32,10 @@ def observe_model(
     model: TrainingJobResource,
     asset_key: dg.AssetKey,
 ) -> None:
-    """Record what is known of the model that predicts in this run. Nothing here fails the run.
+    """Record an observation of the model that predicts in this run. An error here does not fail the run.
 
-    The observation has no data version. Dagster takes the versions of a step's inputs when the step
-    begins, so that predictions would count as out of date by what they have observed themselves.
+    The observation has no data version. Dagster reads the versions of a step's inputs when the step begins, so
+    the predictions would be out of date because of their own observation.
     """
     try:
         metadata = _metadata(context, client, model)

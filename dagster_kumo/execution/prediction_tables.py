@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True)
 class GeneratedTable:
-    """A prediction table whose anchor time has been looked at."""
+    """A prediction table whose anchor time has been checked."""
 
     job_id: str
     anchor_time: datetime | None
@@ -35,7 +35,7 @@ class GeneratedTable:
 def table_request(
     prediction: BatchPrediction, model: TrainingJobResource, anchor_time: datetime | None
 ) -> dict[str, Any]:
-    """What is asked of Kumo: the table of a model's query, for an anchor time.
+    """The request to Kumo: the table of a model's query, for an anchor time.
 
     Raises:
         KumoModelError: the training job does not name its query.
@@ -80,7 +80,7 @@ def materialized_table(
 ) -> GeneratedTable:
     """The table of an asset's latest materialization, checked as one that has just been made.
 
-    As with any asset that a run leaves out: what depends on it takes what it was last.
+    As with any asset that a run leaves out, its dependents use its latest version.
 
     Raises:
         KumoError: there is none, or Kumo does not have it any more.

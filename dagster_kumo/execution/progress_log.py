@@ -1,4 +1,4 @@
-"""A job's story in a few log lines: one for each change, not for each look."""
+"""Logs the progress of a job: one line for each change, not for each poll."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ STEP_PER_CENT = 10
 
 
 class ProgressLog:
-    """Called with each look at a job; logs when its status, stage or per cent have changed.
+    """Called with each poll of a job. Logs when its status, stage or progress has changed.
 
-    `brief` logs the end alone, as suits a run that waits for many jobs.
+    With `brief`, only the end is logged, for runs that wait for many jobs.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, job: str, *, brief: bool = False) -> None:
@@ -24,7 +24,7 @@ class ProgressLog:
         self._per_cent_logged = -STEP_PER_CENT
 
     def on_progress(self, progress: JobProgress) -> None:
-        """Keep how far the job is for the look that follows."""
+        """Keep the job's progress for the next poll."""
         fraction = progress.fraction
         self._per_cent = None if fraction is None else int(fraction * 100)
 
@@ -45,7 +45,7 @@ class ProgressLog:
             return
         self._state = state
         if report.status == FAILED:
-            # In a line of its own: where the error is shown, a stack trace follows it.
+            # In its own line: where the error is shown, a stack trace follows it.
             self._context.log.error(
                 f"{self._job} FAILED{': ' if report.reason else ''}{report.reason}"
             )

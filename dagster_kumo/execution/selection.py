@@ -1,4 +1,4 @@
-"""Which outputs are meant: by what a user passes to a factory, and by the definition of a run's assets."""
+"""Which outputs are selected: by the arguments of a factory, and by a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OutputReference: TypeAlias = (
 
 
 def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:
-    """What `@kumo_assets` was told to run; None for assets that it did not make."""
+    """The prediction of assets made by `@kumo_assets`; None for other assets."""
     for metadata in assets_def.metadata_by_key.values():
         if BATCH_PREDICTION in metadata:
             return BatchPrediction(**metadata[BATCH_PREDICTION].data)

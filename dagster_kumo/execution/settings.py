@@ -12,7 +12,7 @@ CancelOnTermination = Literal["user", "always", "never"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run reaches Kumo, waits for its jobs, and what becomes of them when it is terminated."""
+    """The connection, how a run waits for jobs, and what happens to them when it is terminated."""
 
     client: KumoClient
     poll_interval: float

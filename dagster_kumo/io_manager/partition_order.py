@@ -1,4 +1,4 @@
-"""Partition keys in the order of their definition: Dagster hands out some subsets in the order of a set."""
+"""Partition keys in the order of their definition. Dagster returns some subsets in the order of a set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def in_order(
     partitions_def: dg.PartitionsDefinition,
     instance: dg.DagsterInstance | None,
 ) -> list[str]:
-    """`keys` in the order of their definition; those that it does not know (any more) come last.
+    """`keys` in the order of their definition. Keys that it does not contain (any more) come last.
 
     Args:
         keys: some of the partitions.

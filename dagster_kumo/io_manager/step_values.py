@@ -1,6 +1,6 @@
-"""The values that the steps of a fan-out hand on, and how: through the store, which all steps reach.
+"""The values that the steps of a fan-out pass on, through the store, which all steps can reach.
 
-None of them holds a secret: the step that fetches a file asks for its url anew.
+None of them contains a secret: the step that fetches a file requests its url again.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class OutputPlan:
     provenance: Provenance
     expectation: Expectation | None
     names: list[str]
-    """What the files are called in Kumo."""
+    """The names of the files in Kumo."""
     metadata: dict[str, Any]
-    """What is known of the job."""
+    """The job."""
     data_version: str
     begun: float
-    """When the job was done, in unix time."""
+    """The unix time at which the job was done."""
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file that is to be transferred."""
+    """A file to transfer."""
 
     plan: OutputPlan
     index: int
@@ -62,7 +62,7 @@ class FinishedFile:
 
 @dataclass(frozen=True)
 class FinishedOutput:
-    """An output whose files are all in the version, which is to be put in force."""
+    """An output whose files are all in the version, which can be put in force."""
 
     plan: OutputPlan
     transferred: Transferred
@@ -79,17 +79,17 @@ def is_step_value(context: dg.OutputContext | None) -> bool:
 
 
 def write_step_value(root: UPath, context: dg.OutputContext, value: Any) -> None:
-    """Keep what a step hands on; `root` is the store's folder."""
+    """Store a value that a step passes on; `root` is the store's folder."""
     path = _path(root, context)
     path.fs.makedirs(path.parent.path, exist_ok=True)
     path.fs.pipe_file(path.path, pickle.dumps(value))
 
 
 def read_step_value(root: UPath, context: dg.OutputContext) -> Any:
-    """What a step has handed on.
+    """The value that a step has passed on.
 
     Raises:
-        FileNotFoundError: it is gone, since the run has succeeded.
+        FileNotFoundError: it is gone, because the run has succeeded.
     """
     path = _path(root, context)
     try:
@@ -104,7 +104,7 @@ def read_step_value(root: UPath, context: dg.OutputContext) -> Any:
 
 
 def remove_step_values(root: UPath, run_ids: Collection[str | None], graph: str) -> None:
-    """Remove what the steps of a graph handed on in some runs. What cannot be removed is left."""
+    """Remove the values that the steps of a graph passed on in some runs, as far as possible."""
     for run_id in {run_id for run_id in run_ids if run_id is not None}:
         folder = root / _FOLDER / folder_name(graph) / run_id
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the data of an output must fulfil before its new version comes into force."""
+"""Validate the data of an output before its new version comes into force."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def validate(
     row_count_check: RowCountCheck,
     warn: Callable[[str], None],
 ) -> None:
-    """Hold the data of an output against what its job promised.
+    """Compare the data of an output with what its job states.
 
     Args:
-        output: the output, with what is known of its job.
-        transferred: what its files hold.
+        output: the output, with its job.
+        transferred: its files.
         row_count_check: what to do about too few rows.
-        warn: told of too few rows when they are stored all the same.
+        warn: called with a message if too few rows are stored anyway.
 
     Raises:
         KumoDataError: there are too few rows, or they are for another time than the partition's.
@@ -43,7 +43,7 @@ def _check_row_count(
     row_count_check: RowCountCheck,
     warn: Callable[[str], None],
 ) -> None:
-    """Refuse predictions with fewer rows than entities: some entities have none.
+    """Refuse predictions with fewer rows than entities: some entities would have none.
 
     More rows are normal: a multiclass model has one for each entity and class. Embeddings are only counted.
     """

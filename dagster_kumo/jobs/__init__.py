@@ -1,1 +1,1 @@
-"""Handles of Kumo's jobs and of what came out of them, in plain Python."""
+"""Kumo's jobs and their results, in plain Python."""

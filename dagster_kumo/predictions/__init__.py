@@ -1,5 +1,5 @@
-"""Prediction files: fetch, store, read, summarise.
+"""The files of predictions: fetch, store, read, summarise.
 
-`predictions` and `addresses` load without pyarrow, so that definitions which only name `Predictions`
-stay light; the modules that touch files are imported when a file is touched.
+`predictions` and `remote/output_urls` load without pyarrow, so that definitions that only name `Predictions`
+load fast. Modules that work on files are imported when they are needed.
 """

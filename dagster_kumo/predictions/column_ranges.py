@@ -1,7 +1,7 @@
-"""Fetch parts of a Parquet file: its footer and the columns that are wanted, over several connections.
+"""Fetch parts of a Parquet file: its footer and the requested columns, over several connections.
 
-The parts are written to their own places in a scratch file; what is not wanted stays a hole there. So
-the file is read as if all of it had come, memory holds one piece a connection, and disk what came.
+Each part is written to its own offset in a scratch file, and everything else stays a hole. So the file can be
+read like a complete one. Memory holds one piece for each connection, and the disk only the fetched parts.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 
-FOOTER_GUESS_BYTES = 64 * 1024  # the footer of a prediction file fits, so that one request gets it
-PIECE_BYTES = 8 * 1024**2  # of one request: at 40 MB/s the wait for its first byte weighs little
-GAP_BYTES = 128 * 1024  # to read over so much costs less than another request
+FOOTER_GUESS_BYTES = 64 * 1024  # a prediction file's footer fits: one request is enough
+PIECE_BYTES = 8 * 1024**2  # of one request, so long that the wait for its first byte hardly matters
+GAP_BYTES = 128 * 1024  # fetching such a gap costs less than another request
 _MAGIC = b"PAR1"
 
 Span = tuple[int, int]
@@ -34,7 +34,7 @@ class Tail:
 
 
 class Source(Protocol):
-    """What can be read by ranges. Called from several threads."""
+    """Something that can be read by ranges, from several threads."""
 
     @property
     def name(self) -> str: ...
@@ -55,7 +55,7 @@ def fetch_columns(
     """Write the footer and the chunks of `columns` to their places in the file `to`.
 
     Raises:
-        KumoDataError: the file is not Parquet, gives no ranges, or changed on the way.
+        KumoDataError: the file is not Parquet, does not support ranges, or has changed.
     """
     footer, start = _footer(source)
     _write(to, start, footer, whole=True)
@@ -84,14 +84,14 @@ def fetch_columns(
 
 
 def _footer(source: Source) -> tuple[bytes, int]:
-    """The end of the file, at least the footer, and where that begins."""
+    """The end of the file with the footer, and the offset where the footer begins."""
     tail = source.read_tail()
     begin = tail.length - len(tail.content)
-    # The footer's length stands before the magic at the very end.
+    # The footer's length is in front of the magic bytes at the end.
     footer = tail.length - 8 - int.from_bytes(tail.content[-8:-4], "little")
     if tail.content[-4:] != _MAGIC or footer < 0:
         raise KumoDataError(
-            f"{source.name} is not a readable Parquet file: it does not end as one."
+            f"{source.name} is not a readable Parquet file: its last bytes are not those of one."
         )
     if footer >= begin:
         return tail.content, begin
@@ -99,7 +99,7 @@ def _footer(source: Source) -> tuple[bytes, int]:
 
 
 def _write(to: Path, start: int, content: bytes, *, whole: bool = False) -> None:
-    """Write a part to its place, in a new file when `whole`: what lies before it stays a hole."""
+    """Write a part at its offset, in a new file if `whole`. The bytes before it stay a hole."""
     try:
         with to.open("wb" if whole else "r+b") as file:
             file.seek(start)
@@ -111,7 +111,7 @@ def _write(to: Path, start: int, content: bytes, *, whole: bool = False) -> None
 
 
 def _spans(path: Path, columns: Sequence[str], name: str) -> list[Span]:
-    """Where the chunks of `columns` lie, those close together as one."""
+    """The ranges of the chunks of `columns`. Chunks that are close together become one range."""
     try:
         metadata = pq.read_metadata(str(path))
     except (pa.ArrowException, OSError) as error:
@@ -119,7 +119,7 @@ def _spans(path: Path, columns: Sequence[str], name: str) -> list[Span]:
     spans: list[Span] = []
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
-            # A list's or a struct's values are columns of their own, called `name.list.element` or so.
+            # The values of lists and structs are separate columns, with names such as `name.list.element`.
             if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
                 offsets = [chunk.data_page_offset, chunk.dictionary_page_offset]
                 start = min(offset for offset in offsets if offset)

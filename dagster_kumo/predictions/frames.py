@@ -1,9 +1,8 @@
-"""Partition files as one pandas frame, with hardly more memory than the frame itself.
+"""The files of an output as one pandas frame, with little more memory than the frame itself.
 
-Arrow's own way holds all tables, then copies them: twice the memory, and of each new page of it the
-operating system's time, which on a fast connection is more than all the rest. Here a table is copied
-to its place in the frame's columns as soon as it is there, while the next one is read: one thread that
-did both in turn spent half of its time in copying, with a core idle.
+Arrow would hold all tables and then copy them. That takes twice the memory, and on a fast connection allocating
+new pages takes longer than everything else. Here each table is copied to its place in the frame's columns while
+the next one is read. A single thread that does both would spend half of its time copying, with one core idle.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from dagster_kumo.predictions.schemas import concat
 if TYPE_CHECKING:
     import pandas as pd
 
-SPARE = 1.1  # files differ a little in length; memory that is never written to costs nothing
+SPARE = 1.1  # files differ a little in length; memory that is never written costs nothing
 
 
 def to_frame(tables: Iterable[pa.Table], names: Sequence[str]) -> pd.DataFrame:
-    """The tables of the files called `names`, one below the other, as `concat(...).to_pandas()` has them.
+    """The tables of the files called `names`, concatenated, with the types of `concat(...).to_pandas()`.
 
     Raises:
         KumoDataError: they cannot become one table.
@@ -47,7 +46,7 @@ def to_frame(tables: Iterable[pa.Table], names: Sequence[str]) -> pd.DataFrame:
 
 
 class FrameBuilder:
-    """A frame that grows: numbers and times without nulls as numpy arrays, other columns as Arrow's."""
+    """Builds a frame: numbers and times without nulls as numpy arrays, other columns as Arrow's."""
 
     def __init__(self, first: pa.Table, count: int, copiers: ThreadPoolExecutor) -> None:
         self._schema = first.schema
@@ -64,7 +63,7 @@ class FrameBuilder:
         }
 
     def takes(self, table: pa.Table) -> bool:
-        """Whether it is of the same columns. What pandas has noted of its own index is left to Arrow."""
+        """Whether a table has the same columns. Metadata of a pandas index are left to Arrow."""
         names = table.schema.names
         return (
             table.schema.equals(self._schema)
@@ -73,13 +72,13 @@ class FrameBuilder:
         )
 
     def append(self, table: pa.Table) -> None:
-        """Put a table below the others. It is still being copied afterwards, until the next one comes."""
+        """Append a table. It is copied in the background, until the next table is appended."""
         self._settle()
         self._tables += 1
         rows = self._rows + table.num_rows
         for name in table.schema.names:
             column = table.column(name)
-            if name in self._arrays and column.null_count:  # pandas has another type for these
+            if name in self._arrays and column.null_count:  # pandas uses another type for these
                 self._chunks[name] = [self._as_arrow(name)]
                 del self._arrays[name]
             if name in self._chunks:

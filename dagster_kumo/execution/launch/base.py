@@ -35,15 +35,14 @@ from dagster_kumo.jobs.tags import (
     RUN_ID_TAG,
 )
 
-# Seconds that a terminated run waits for the answer to a launch. What ends processes grants them
-# half a minute as a rule.
+# Seconds that a terminated run waits for the answer to a launch. Processes usually get half a minute to end.
 ANSWER_SECONDS = 15.0
 
 Find = Callable[[], str | None]
 
 
 class Launch(ABC):
-    """The one job of one launch, whoever launched it and however often that was tried.
+    """The one job of one launch, whichever attempt launched it.
 
     Not attached to: a job that FAILED or was CANCELLED, and one that has been delivered, which is to
     say that its assets have been materialized from it, so that materializing again on purpose
@@ -59,7 +58,7 @@ class Launch(ABC):
     """
 
     kind: str
-    """What to call the job in messages."""
+    """The name of this kind of job in messages."""
     run_tag: str
     """The tag of the run that names the newest job of the kind."""
     entry = JOB_ID_METADATA
@@ -100,9 +99,9 @@ class Launch(ABC):
         self._launched_id: str | None = None
         self._job_id: str | None = None
         self.attached = False
-        """Whether the job was there already."""
+        """Whether an earlier attempt launched the job."""
         self.warnings: Sequence[ValidationIssue] = ()
-        """What the server had to say about the request."""
+        """The server's warnings about the request."""
 
     def run(self) -> str:
         """Attach or launch: the id of the job, which is noted on the run.
@@ -167,7 +166,7 @@ class Launch(ABC):
             raise KumoError(f"The run ended before the {self.kind} was launched.")
 
     def _resolve_duplicate(self, job_id: str) -> str:
-        """The job that counts, should another process have launched at the same moment."""
+        """The job to keep, if another process launched at the same time."""
         return job_id
 
     def _is_delivered(self, job_id: str) -> bool:

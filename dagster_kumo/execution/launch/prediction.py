@@ -57,7 +57,7 @@ class PredictionLaunch(TaggedLaunch):
         except KumoValidationError as error:
             if not request.outputs:
                 raise
-            # Asking Kumo to keep embeddings is the youngest thing in a launch.
+            # Requesting embeddings is the newest field of a launch.
             raise KumoValidationError(
                 f"{error}\nEmbeddings were asked for. {EMBEDDINGS_BY_A_CONNECTOR}",
                 status_code=error.status_code,

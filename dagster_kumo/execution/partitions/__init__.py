@@ -1,1 +1,1 @@
-"""The partitions of a run: their anchor times, their jobs, what becomes of each."""
+"""The partitions of a run: their anchor times, jobs and outputs."""

@@ -10,14 +10,14 @@ from dagster_kumo.jobs.prediction_spec import Anchor, BatchPrediction
 
 
 def said_time(time: datetime) -> str:
-    """A time as messages have it."""
+    """A time in messages."""
     return f"{time:%Y-%m-%d %H:%M %Z}"
 
 
 def window_of(
     partitions_def: dg.PartitionsDefinition | None, key: str | None
 ) -> dg.TimeWindow | None:
-    """The time that a partition stands for; None when it stands for none.
+    """The time window of a partition; None if it has none.
 
     Of a multi-dimensional partition it is the window of its time dimension.
     """
@@ -52,7 +52,7 @@ def anchor_time(window: dg.TimeWindow | None, anchor: Anchor | None) -> datetime
 def partition_at(
     partitions_def: dg.TimeWindowPartitionsDefinition, anchor: Anchor, time: datetime
 ) -> str | None:
-    """The partition whose anchor time is `time`, exactly; None when there is none.
+    """The partition whose anchor time is exactly `time`; None if there is none.
 
     >>> days = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_date="2026-02-01")
     >>> partition_at(days, "end", datetime.fromisoformat("2026-01-11T00:00:00+00:00"))
@@ -62,13 +62,13 @@ def partition_at(
         key = partitions_def.get_partition_key_for_timestamp(
             time.timestamp(), end_closed=anchor == "end"
         )
-    except (ValueError, OverflowError):  # so far off that the calendar ends before
+    except (ValueError, OverflowError):  # so far away that the calendar ends before
         return None
     if not partitions_def.has_partition_key(key):
         return None
     window = partitions_def.time_window_for_partition_key(key)
     found = window.end if anchor == "end" else window.start
-    # By their timestamps: times in the hour that clocks repeat are equal to none of another zone.
+    # By their timestamps: a time in the hour that clocks repeat never equals a time in another zone.
     return key if found.timestamp() == time.timestamp() else None
 
 

@@ -1,4 +1,4 @@
-"""Which partition comes before another one."""
+"""The partition before another one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def partition_before(
     if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
         window = partitions_def.time_window_for_partition_key(key)
         before = partitions_def.get_prev_partition_window(window.start)
-        # Listing all keys, as below, takes a third of a second for hours of some years.
+        # Listing all keys, as below, takes a third of a second for some years of hourly partitions.
         keys = partitions_def.get_partition_keys_in_time_window(before) if before else []
         return keys[0] if keys else None
     if isinstance(partitions_def, dg.MultiPartitionsDefinition):

@@ -1,6 +1,6 @@
 """Files in a bucket that is read directly, through fsspec: `s3://`, `gs://`, `abfss://`.
 
-Credentials are those that the file system finds by itself: the environment, a role, fsspec's
+The file system finds its credentials by itself: in the environment, by a role, or in fsspec's
 configuration.
 """
 
@@ -25,7 +25,7 @@ _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfss": "adlfs"}
 
 @dataclass(frozen=True)
 class BucketFile(StoredFile):
-    """A file of known length in a bucket that is not a store of ours."""
+    """A file of known length in a bucket of Kumo's."""
 
     size: int
 
@@ -44,16 +44,16 @@ class BucketFile(StoredFile):
             raise KumoDataError(f"{self.path} has {self.size} bytes, but {written} came.")
 
 
-def open_bucket(address: str, snowflake: SnowflakeAccount | None) -> list[BucketFile]:  # noqa: ARG001 - see `places.OPENERS`
+def open_bucket(address: str, snowflake: SnowflakeAccount | None) -> list[BucketFile]:  # noqa: ARG001 - see `locations.OPENERS`
     """The Parquet files at an address in a bucket.
 
     Raises:
         KumoError: the package for that kind of bucket is not installed.
-        KumoDataError: it is no such address, or there are no Parquet files.
+        KumoDataError: it is not such an address, or there are no Parquet files.
     """
     shown = without_query(address).partition("?")[0]
     if "::" in address or "?" in address or ".." in address.split("/"):
-        # fsspec reads a second address after "::", which may be one of this machine.
+        # fsspec would read a second address after "::", which may be a local one.
         raise KumoDataError(f"{shown!r} is not a plain address of a file or folder in a bucket.")
     package = _PACKAGES[address.partition(":")[0]]
     if find_spec(package) is None:

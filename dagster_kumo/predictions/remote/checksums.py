@@ -1,7 +1,7 @@
-"""The checksum of a whole file, where its storage tells one that can be trusted to be that.
+"""The checksum of a whole file, if its storage states a reliable one.
 
-An ETag is none: whether it is the MD5 of the bytes depends on how the file was written and encrypted.
-Nor can CRC32C and CRC64NVME be computed with the standard library.
+An ETag is not reliable: whether it is the MD5 of the bytes depends on how the file was written and encrypted.
+CRC32C and CRC64NVME cannot be computed with the standard library.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _BY_HEADER = {
 
 
 class Checksum:
-    """What a file's bytes must come to, and what they have come to so far.
+    """The expected checksum of a file, and that of the bytes so far.
 
     Args:
         headers: of the answer that gives the whole file, from its first byte.
@@ -62,35 +62,35 @@ class Checksum:
     def __init__(self, headers: Mapping[str, str]) -> None:
         told = _told(headers)
         self.kind = next((kind for kind in _DIGESTS if kind in told), None)
-        """How it is computed, for example `MD5`; None where nothing is told."""
+        """The kind of checksum, for example `MD5`; None if none is stated."""
         self._expected = told.get(self.kind or "")
         self._digest: _Digest | None = _DIGESTS[self.kind]() if self.kind else None
 
     def update(self, content: bytes) -> None:
-        """Take the next bytes in."""
+        """Add the next bytes."""
         if self._digest is not None:
             self._digest.update(content)
 
     @property
     def matches(self) -> bool:
-        """Whether the bytes came to what was told; also when nothing was."""
+        """Whether the checksum is as stated. True if none is stated."""
         return self._digest is None or self._digest.digest() == self._expected
 
 
 def _told(headers: Mapping[str, str]) -> dict[str, bytes]:
-    """What the headers tell of the whole file, by the kind of checksum."""
+    """The checksums of the whole file that the headers state, by kind."""
     told: dict[str, str] = {}
-    # These name several, in the newer ones of HTTP's own each between colons.
+    # These headers state several. In HTTP's newer ones each value is between colons.
     for name in ("digest", "repr-digest", "content-digest", "x-goog-hash"):
         if (
             name == "x-goog-hash"
             and headers.get("x-goog-stored-content-encoding", "identity") != "identity"
         ):
-            continue  # it is that of the compressed file, which may have been unpacked on its way
+            continue  # it is that of the compressed file, which may have been unpacked during the transfer
         for item in headers.get(name, "").split(","):
             algorithm, _, value = item.strip().partition("=")
             told[_BY_ALGORITHM.get(algorithm.lower(), "")] = value.strip(":")
-    # S3 also tells checksums of the checksums of an upload's parts.
+    # S3 also states checksums of the checksums of an upload's parts.
     composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
     for name, kind in _BY_HEADER.items():
         if name in headers and not (composite and name.startswith("x-amz-")):
@@ -99,7 +99,7 @@ def _told(headers: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _decoded(kind: str, text: str) -> bytes | None:
-    """The checksum; None for what cannot be one of that kind, as S3's for an upload in 3 parts: `...-3`."""
+    """The checksum; None if the value is not of that kind, such as S3's `...-3` for an upload in 3 parts."""
     try:
         value = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

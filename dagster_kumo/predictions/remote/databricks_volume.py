@@ -1,6 +1,6 @@
 """Files in a Unity Catalog volume, `dbfs:/Volumes/catalog/schema/volume/path`: Databricks deployments.
 
-They are read with databricks-sdk, by the credentials that it finds by itself: `DATABRICKS_HOST` with
+They are read with databricks-sdk, which finds its credentials by itself: `DATABRICKS_HOST` with
 `DATABRICKS_TOKEN` or an OAuth client, a profile, or those of the cluster.
 """
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from databricks.sdk.service.files import FilesAPI
 
 CHUNK_BYTES = 1024**2
-# They log the presigned urls that the workspace gives, and what it says about them.
+# They log presigned urls of the workspace, and its answers about them.
 _LOGGERS = ("databricks.sdk", "databricks.sdk.mixins.files", "databricks.sdk.retries")
 
 _SEGMENT = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f]+"
 _ADDRESS = re.compile(rf"dbfs:(/Volumes/{_SEGMENT}/{_SEGMENT}/{_SEGMENT})((?:/{_SEGMENT})*)/?")
 
 
-def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[FetchedFile]:  # noqa: ARG001 - see `places.OPENERS`
+def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[FetchedFile]:  # noqa: ARG001 - see `locations.OPENERS`
     """The Parquet files at an address in a volume.
 
     Raises:
         KumoError: the extra `databricks` or the credentials are missing.
-        KumoDataError: it is no such address, or there are no Parquet files.
+        KumoDataError: it is not such an address, or there are no Parquet files.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
@@ -55,7 +55,7 @@ def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[Fetche
 
 
 class _Download:
-    """Streams one file. The SDK goes on where a connection broke."""
+    """Streams one file. The SDK resumes broken transfers."""
 
     def __init__(self, files: FilesAPI, path: str) -> None:
         self._files = files
@@ -73,7 +73,7 @@ class _Download:
 
 
 def _listed(files: FilesAPI, volume: str, path: str) -> dict[str, int | None]:
-    """The files at a path by their paths in the volume, and their sizes."""
+    """The files at a path: their paths in the volume, and their sizes."""
     from databricks.sdk.errors import NotFound
 
     at = f"{volume}/{path}".rstrip("/")

@@ -1,4 +1,4 @@
-"""Fetch one file of a live output: resume a transfer that was cut, renew a url that expired."""
+"""Fetch one file of a live output. Broken transfers are resumed, and expired urls renewed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dagster_kumo.predictions.files import never
 from dagster_kumo.predictions.remote.checksums import Checksum
 from dagster_kumo.predictions.remote.output_urls import OutputUrls, file_name
 
-CHUNK_BYTES = 256 * 1024  # read at most at once; a quarter of it takes a fifth more CPU time
+CHUNK_BYTES = 256 * 1024  # read at a time at most; a quarter of it would take a fifth more CPU time
 PROGRESS_BYTES = 16 * 1024  # less than this does not count as progress
 MAX_RANGE_BYTES = 64 * 1024**2  # of a file that is read by ranges; each range is held in memory
-MAX_RENEWALS_WITHOUT_PROGRESS = 2  # a fresh url that is refused too will not get better
-MAX_RESTARTS = 2  # of a file that changed while it was read, or came damaged
+MAX_RENEWALS_WITHOUT_PROGRESS = 2  # if fresh urls are refused too, more will not help
+MAX_RESTARTS = 2  # of a file that changed while it was read, or that arrived damaged
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -33,16 +33,16 @@ T = TypeVar("T")
 
 
 class _Changed(Exception):
-    """The object is not the one that the transfer began with."""
+    """The file has changed since the transfer began."""
 
 
 class _Damaged(Exception):
-    """The whole file came, with another checksum of this kind than the server told."""
+    """The whole file arrived, with another checksum of this kind than the server stated."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a live output, by its place in the list of urls: a `PartitionFile`."""
+    """One file of a live output, by its position in the list of urls. It is a `PartitionFile`."""
 
     urls: OutputUrls
     index: int
@@ -50,7 +50,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The file's name in the service, for messages."""
+        """The file's name in Kumo, for messages."""
         return file_name(self.path)
 
     @property
@@ -71,17 +71,17 @@ class RemoteFile:
             fetch_columns(_Ranges(self), to, columns, streams=streams, stopped=stopped)
         return to
 
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - one connection a file
+    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - one connection for each file
         """Fetch the file to a local path with bounded memory.
 
-        A transfer that was cut or stalled is resumed; an expired url is asked for again; a file that
-        changed meanwhile, or does not have the checksum that the server names, is fetched from its
-        beginning. `stopped` is asked after each chunk and ends the transfer.
+        A broken or stalled transfer is resumed, and an expired url is renewed. A file that has changed, or
+        that does not have the stated checksum, is fetched again from the start. `stopped` is called after
+        each chunk, and ends the transfer.
 
         Raises:
             KumoConnectionError: the transfer broke again and again without progress.
-            KumoDataError: the server does not give the file, or gives another length or checksum than it
-                named; or the disk has no room for it.
+            KumoDataError: the file cannot be fetched, its length or checksum is another one than stated,
+                or the disk is full.
         """
         why = ""
         for _ in range(1 + MAX_RESTARTS):
@@ -98,7 +98,7 @@ class RemoteFile:
         raise KumoDataError(f"{self.name}, fetched {1 + MAX_RESTARTS} times, {why}")
 
     def read_range(self, start: int | None, length: int, *, etag: str | None = None) -> FileRange:
-        """`length` bytes from `start`, or the last `length` bytes when `start` is None.
+        """`length` bytes from `start`, or the last `length` bytes if `start` is None.
 
         Raises:
             KumoDataError: the server does not serve ranges, or the file's ETag is not `etag`.
@@ -107,9 +107,9 @@ class RemoteFile:
 
 
 class _Ranges:
-    """A remote file by ranges, which all must be of the same object.
+    """Reads a remote file by ranges, all of the same version of the file.
 
-    Presigned urls are made for GET alone, so the length comes with the first range and not by HEAD.
+    Presigned urls are valid for GET only, so the length comes from the first range and not from HEAD.
     """
 
     def __init__(self, remote: RemoteFile) -> None:
@@ -140,7 +140,7 @@ class FileRange:
 
 
 class _Requests:
-    """The requests for one file: repeated as long as they get further, by a fresh url when one expired."""
+    """The requests for one file. They are repeated as long as they make progress, with a fresh url if one expired."""
 
     def __init__(self, remote: RemoteFile) -> None:
         self._remote = remote
@@ -149,7 +149,7 @@ class _Requests:
         self._retries = remote.transport.retries()
 
     def repeat(self, attempt: Callable[[], T]) -> T:
-        """What `attempt` returns once it succeeds."""
+        """Call `attempt` until it succeeds, and return its result."""
         try:
             return self._retries.run(attempt)
         except Failure as failure:
@@ -161,18 +161,18 @@ class _Requests:
             ) from None
 
     def progressed(self) -> None:
-        """Bytes came: forgive what went wrong before."""
+        """Bytes arrived: reset the count of failures."""
         self._renewals = 0
         self._retries.progressed()
 
     @contextmanager
     def open(self, headers: Mapping[str, str]) -> Generator[requests.Response, None, None]:
-        """The answer to a GET, which has the bytes that were asked for.
+        """The answer to a GET, with the requested bytes.
 
         Raises:
-            Failure: a status that may be another one next time.
-            _Changed: the file is not the one that `headers` ask for.
-            KumoDataError: the file is not there, also by a fresh url.
+            Failure: the status may be another one next time.
+            _Changed: the file is another one than `headers` require.
+            KumoDataError: the file is not there, also with a fresh url.
         """
         while True:
             with self._remote.transport.stream(self._url, headers) as response:
@@ -186,7 +186,7 @@ class _Requests:
                 self._renew_url(response)
 
     def _renew_url(self, response: requests.Response) -> None:
-        """A 4xx: the url has expired, or the file is not there."""
+        """Handle a 4xx: the url has expired, or the file is not there."""
         if self._renewals >= MAX_RENEWALS_WITHOUT_PROGRESS:
             raise KumoDataError(
                 f"{without_query(self._url)} answered {response.status_code}, also by a fresh url. "
@@ -204,7 +204,7 @@ class _Transfer(_Requests):
         self._file = file
         self._stopped = stopped
         self._offset = 0
-        self._forgiven_at = 0  # a server that knows no ranges sets the offset back, but not this
+        self._forgiven_at = 0  # a server without ranges sets the offset back, but not this
         self._etag: str | None = None
         self._length: int | None = None
         self._checksum = Checksum({})
@@ -229,7 +229,7 @@ class _Transfer(_Requests):
         return headers
 
     def _note(self, response: requests.Response) -> None:
-        """Hold the answer against what is known of the file."""
+        """Compare the answer with what is known about the file."""
         if _is_another(self._etag, response):
             raise _Changed
         if response.status_code == 200 and self._offset:  # the server ignored the range
@@ -274,7 +274,7 @@ class _Transfer(_Requests):
                 self.progressed()
             if self._stopped():
                 raise KumoDataError(f"The transfer of {self._remote.name} was stopped.")
-        if self._offset < self._length:  # ended early, though the connection did not complain
+        if self._offset < self._length:  # ended early, without an error of the connection
             raise requests.ConnectionError("the transfer ended early")
 
 
@@ -336,13 +336,13 @@ class _RangeRequest(_Requests):
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """The body as it comes and as it is stored: nothing that came is lost when the connection breaks."""
+    """Store the body as it arrives, so that nothing is lost if the connection breaks."""
     while piece := response.raw.read1(CHUNK_BYTES, decode_content=False):
         yield piece
 
 
 def _place(response: requests.Response) -> tuple[int | None, int | None]:
-    """Where the bytes of an answer begin in the file, and the file's length, as far as it tells."""
+    """The offset of an answer's bytes in the file, and the file's length, if the answer states them."""
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None:
@@ -353,12 +353,12 @@ def _place(response: requests.Response) -> tuple[int | None, int | None]:
 
 
 def _strong_etag(response: requests.Response) -> str | None:
-    """The ETag, if it is one that names the very bytes."""
+    """The ETag, if it is a strong one."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else None
 
 
 def _is_another(etag: str | None, response: requests.Response) -> bool:
-    """Whether an answer is of another object than the one that had `etag`."""
+    """Whether an answer is of another version of the file than the one with `etag`."""
     now = _strong_etag(response)
     return etag is not None and now is not None and etag != now

@@ -1,7 +1,7 @@
-"""Files on a Snowflake stage, such as `@db.schema.stage/path`: where SPCS deployments keep outputs.
+"""Files on a Snowflake stage, such as `@db.schema.stage/path`, where SPCS deployments keep outputs.
 
-The connector lists them and gets them, decrypted where the stage encrypts for its clients. Names come
-from a server and go into statements: what could end a quoted text is refused.
+The connector lists and fetches them, and decrypts them if the stage encrypts for its clients. Names come from
+a server and are used in SQL, so names that could end a quoted text are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NAME = r"""(?:[A-Za-z_][\w$]*|"[^"'\\\x00-\x1f]+")"""
 _ADDRESS = re.compile(rf"""(@{_NAME}(?:\.{_NAME}){{0,2}})(?:/([^'\\\x00-\x1f\x7f]*))?""", re.ASCII)
-# The size that LIST tells of a file which is encrypted for its clients is that of whole AES blocks.
+# For a file that is encrypted for its clients, LIST states the size in whole AES blocks.
 _PADDING = 16
 _NO_SUCH_FILE = 253_006  # the connector's own error
 
@@ -32,7 +32,7 @@ def open_stage(address: str, snowflake: SnowflakeAccount | None) -> list[Fetched
 
     Raises:
         KumoError: there are no Snowflake credentials.
-        KumoDataError: it is no such address, or there are no Parquet files.
+        KumoDataError: it is not such an address, or there are no Parquet files.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or _leads_up(match[2] or ""):
@@ -59,7 +59,7 @@ def open_stage(address: str, snowflake: SnowflakeAccount | None) -> list[Fetched
 
 
 class _Get:
-    """Gets one file. It cannot be stopped on the way: the connector has no means for it."""
+    """Fetches one file. The connector cannot stop a transfer."""
 
     def __init__(self, snowflake: SnowflakeAccount, stage: str, inside: str) -> None:
         self._snowflake = snowflake
@@ -68,8 +68,8 @@ class _Get:
 
     def __call__(self, to: Path, stopped: Callable[[], bool]) -> None:  # noqa: ARG002 - see the class
         address = f"{self._stage}/{self._inside}"
-        # GET takes a folder and gives the file its own name there, and with it every file whose
-        # name goes on from it: an empty folder beside `to`, on the same disk.
+        # GET writes into a folder, under the file's own name, and also fetches every file whose name
+        # begins with it. So it gets an empty folder beside `to`, on the same disk.
         with tempfile.TemporaryDirectory(prefix="get-", dir=to.parent) as folder:
             into = Path(folder).as_posix().replace("'", "\\'")
             with _statements(self._snowflake, address) as cursor:
@@ -99,7 +99,7 @@ def _statements(
 
 
 def _in_stage(name: str, address: str) -> str:
-    """The path in the stage of a file by the name that LIST gives: the stage's name, then the path."""
+    """The path of a file in the stage, from its name in LIST, which begins with the stage's name."""
     _, slash, inside = name.partition("/")
     plain = _ADDRESS.fullmatch(f"@stage/{inside}") is not None and not _leads_up(inside)
     if "://" in name or not slash or not plain:

@@ -1,1 +1,1 @@
-"""What is computed from an output: statistics, drift, distinct rows, anchor times."""
+"""Values computed from an output: statistics, drift, distinct rows, anchor times."""

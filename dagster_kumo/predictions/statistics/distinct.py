@@ -1,9 +1,8 @@
-"""How many rows of an output differ in some columns: exactly, in bounded memory.
+"""Count the distinct rows of an output by some columns: exactly, in bounded memory.
 
-Each row becomes a hash of 64 bits, and the hashes go to files on disk by their first bits, so that one
-file at a time is sorted in memory. Rows that are the same have the same hash, so none that repeats is
-missed; and where hashes repeat, the rows themselves are looked at once more, for two different rows may
-share one.
+Each row becomes a hash of 64 bits. The hashes go to files on disk by their first bits, and one file at a time
+is sorted in memory. Equal rows have equal hashes, so no repeated row is missed. If hashes repeat, the rows
+themselves are compared, because two different rows may have the same hash.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import pyarrow as pa
 
 from dagster_kumo.predictions.predictions import Predictions
 
-ROWS_AT_ONCE = 4_000_000  # hashes that are sorted in memory: 32 MB
-LOOKED_AT = 10_000  # hashes that repeat, whose rows are looked at once more
+ROWS_AT_ONCE = 4_000_000  # hashes that are sorted in memory at a time: 32 MB
+LOOKED_AT = 10_000  # repeated hashes whose rows are compared
 _NULL = np.uint64(0x9E3779B97F4A7C15)
 _ODD = np.uint64(0xFF51AFD7ED558CCD)
 
@@ -32,26 +31,26 @@ HashArray = np.ndarray[Any, np.dtype[np.uint64]]
 
 @dataclass
 class DistinctRows:
-    """What was found."""
+    """The result of the count."""
 
     rows: int
     distinct: int
     nulls: int = 0
-    """Rows whose first column is empty. They count as no rows at all."""
+    """Rows whose first column is empty. They are not counted otherwise."""
 
     @property
     def repeated(self) -> int:
-        """How many rows say again what another one has said."""
+        """How many rows repeat another one."""
         return self.rows - self.nulls - self.distinct
 
 
 def distinct_rows(
     output: Predictions, columns: Sequence[str], *, rows_at_once: int = ROWS_AT_ONCE
 ) -> DistinctRows:
-    """Count the rows of an output that differ in `columns`, of which the first is an identifier.
+    """Count the distinct rows of an output by `columns`, of which the first is an identifier.
 
-    Reads these columns alone. Memory is bounded by `rows_at_once`, of which it takes some ten times
-    8 bytes; the temporary folder takes 8 bytes a row.
+    Reads only these columns. Memory is bounded by `rows_at_once`, at about 80 bytes each. The temporary
+    folder needs 8 bytes for each row.
 
     Raises:
         KumoDataError: a file cannot be read, or has no such column.
@@ -80,11 +79,11 @@ def distinct_rows(
 
 
 def _counted(path: Path, rows_at_once: int) -> tuple[int, HashArray]:
-    """The number of different hashes in a file, and those that stand in it more than once."""
+    """The number of distinct hashes in a file, and the hashes that occur more than once."""
     seen = np.empty(0, np.uint64)
     repeating = seen
     with path.open("rb") as file:
-        # In pieces, since a row that stands there a billion times makes one file a long one.
+        # In pieces, because a row that occurs a billion times makes one file long.
         while len(piece := np.fromfile(file, np.uint64, rows_at_once)):
             values, times = np.unique(piece, return_counts=True)
             again = (times > 1) | np.isin(values, seen, assume_unique=True)
@@ -96,7 +95,7 @@ def _counted(path: Path, rows_at_once: int) -> tuple[int, HashArray]:
 def _look_again(
     output: Predictions, columns: Sequence[str], looked_at: HashArray, found: DistinctRows
 ) -> None:
-    """Tell rows that repeat from different ones that share a hash."""
+    """Tell repeated rows from different rows with the same hash."""
     of_hash: defaultdict[int, set[tuple[Any, ...]]] = defaultdict(set)
     for batch in output.iter_batches(columns=columns):
         present = batch.filter(batch.column(columns[0]).is_valid())
@@ -106,7 +105,7 @@ def _look_again(
             rows = present.filter(pa.array(chosen)).select(list(columns)).to_pylist()
             for row, hash_ in zip(rows, hashes[chosen].tolist(), strict=True):
                 of_hash[hash_].add(tuple(row.values()))
-    # Of n different rows that share a hash n - 1 were taken for the same as another.
+    # Of n different rows with the same hash, n - 1 were taken for repeated ones.
     found.distinct += sum(len(rows) - 1 for rows in of_hash.values())
 
 
@@ -130,7 +129,7 @@ def _hashes(rows: pa.RecordBatch, columns: Sequence[str]) -> HashArray:
 
 
 def _column_hashes(column: pa.Array[Any]) -> HashArray:
-    """One hash for each value; the same for the same value in every file, whatever its width there."""
+    """One hash for each value. It is the same in every file, whatever the width of the value there."""
     encoded: Any = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
     values: Any = encoded.dictionary
     if pa.types.is_integer(values.type):

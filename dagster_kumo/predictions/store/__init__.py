@@ -1,1 +1,1 @@
-"""Where outputs are kept, and how they get there."""
+"""The store of outputs."""

@@ -1,4 +1,4 @@
-"""Names that others chose, partition keys first of all, as folders of a store."""
+"""Names of folders in a store, made of partition keys and other names that users choose."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from urllib.parse import quote
 
 LONGEST_NAME = 255  # bytes, on the usual disks
 _HASH_CHARS = 32
-# Windows keeps these for devices, whatever follows the first dot.
+# Windows reserves these for devices, whatever follows the first dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def folder_name(part: str) -> str:
-    """A part of a key as the name of one folder: nothing in it leads elsewhere, and no two are alike.
+    """A part of a key as the name of one folder. It cannot lead elsewhere, and each part has a name of its own.
 
-    What is too long for a disk is cut, and goes on with a hash of the whole: for good, since what is
-    stored is found by it. A percent sign before a tilde is in no other name.
+    A name that is too long for a disk is cut and followed by a hash of the whole. This rule must never change,
+    because stored outputs are found by it. No other name contains a percent sign before a tilde.
 
     >>> folder_name("2026-11-24"), folder_name("../../etc"), folder_name(".."), folder_name("nul")
     ('2026-11-24', '..%2F..%2Fetc', '%2E%2E', '%6Eul')
@@ -25,7 +25,7 @@ def folder_name(part: str) -> str:
     """
     name = quote(part, safe="", errors="surrogatepass")
     dots = len(name) - len(name.rstrip("."))
-    if dots:  # also at the end of a longer name, where Windows drops them
+    if dots:  # Windows drops dots at the end of a name
         name = name[:-dots] + "%2E" * dots
     if _DEVICE.match(name):
         name = f"%{ord(name[0]):02X}{name[1:]}"
