@@ -1,4 +1,4 @@
-"""`KumoResource`: the connection to Kumo, and what assets do with it."""
+"""`KumoResource`: the connection to Kumo, with predict() and export()."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SECRET: dict[str, Any] = {"dagster__is_secret": True}
 
 
 def _check_verify_ssl(value: Any) -> Any:
-    """Take a path, True or False, and a variable that names a path."""
+    """Accept True, False, a path, and an `EnvVar` with a path."""
     if isinstance(value, bool | str) or (isinstance(value, Mapping) and list(value) == ["env"]):
         return value
     raise ValueError(f"verify_ssl is True, False or the path of a bundle of CAs, not {value!r}.")
@@ -54,9 +54,9 @@ def _from_environment(value: bool | str | Mapping[str, str]) -> bool | str:
 
 
 class SnowflakeCredentials(dg.Config):
-    """Who logs in to Snowflake, for a deployment in Snowpark Container Services.
+    """The login to Snowflake, for a deployment in Snowpark Container Services.
 
-    Give a password or a private key, and leave the other out.
+    Give either a password or a private key.
     """
 
     user: str = Field(
@@ -173,7 +173,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "process is evicted ('always'), or never ('never')."
         ),
     )
-    # Any, since Dagster has no type for one or the other in a resource.
+    # Any, because Dagster has no type for a union in a resource.
     verify_ssl: Annotated[Any, BeforeValidator(_check_verify_ssl)] = Field(
         default=True,
         description=(
@@ -205,11 +205,11 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         return self._client
 
     def batch_prediction_job(self, job_id: str) -> BatchPredictionJob:
-        """A handle of a prediction job."""
+        """A prediction job, by its id."""
         return BatchPredictionJob(job_id, self.get_client())
 
     def batch_prediction_job_result(self, job_id: str) -> BatchPredictionJobResult:
-        """What a prediction job produced."""
+        """The result of a prediction job, by the job's id."""
         return BatchPredictionJobResult(job_id, self.get_client())
 
     def predict(
@@ -217,9 +217,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Run the prediction of assets made by `@kumo_assets`, and yield their results.
 
-        Launches one job for each partition of the run, or attaches to the one that an earlier
-        attempt launched, waits for it, and hands each selected output to the I/O manager as
-        `Predictions`, which is read only there. With `prediction_table="generate"`, a job for each
+        For each partition of the run, launches a job, or attaches to the one of an earlier attempt. Waits for it,
+        and passes each selected output to the I/O manager as `Predictions`, which is read only there. With `prediction_table="generate"`, a job for each
         table comes first. A run whose tag `dagster-kumo/deliver_job` names a job that is done delivers
         that one instead.
 
@@ -255,7 +254,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         write_mode: WriteMode | None = None,
         metadata_fields: Sequence[MetadataField] = (),
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """Let Kumo write an output of the job behind an upstream asset, and yield the result.
+        """Export an output of the job behind an upstream asset, and yield the result.
 
         Args:
             context: the context of the export asset; its partition is the one that is exported.

@@ -1,7 +1,7 @@
 """The checks of `build_kumo_prediction_checks`, one class each: its name, its limits and what it finds.
 
-Most read the statistics beside the files. Two read rows: whether rows repeat, and how many entities
-there are when an entity has several rows.
+Most of them read the statistics beside the files. Two read rows: the check for repeated rows, and the count of
+entities if an entity has several rows.
 """
 
 # Definitions load this module: what needs pandas or pyarrow is imported when a check runs.
@@ -137,7 +137,7 @@ class ScoresInRange(PredictionCheck):
         output = outputs.output(partition_key)
         known = output.statistics.columns
         names = self.columns or [name for name in PROBABILITIES if name in known]
-        slack = 1e-6 * (self.high - self.low)  # as 32 bits, a probability of 1 may be a little more
+        slack = 1e-6 * (self.high - self.low)  # with 32 bits, a probability of 1 may be slightly larger
         limits = f"{self.low:g} to {self.high:g}"
         metadata: dict[str, Any] = {ALLOWED: limits}
         if not names:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class NothingToCheck(Exception):
-    """A check has nothing to look at. The message says why, and what to do.
+    """There is nothing to check. The message says why, and what to do.
 
-    By default the check fails with a warning, which blocks nothing.
+    By default the check fails with a warning, which does not block.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class StoredOutputs:
             if self._has_run_partitions
             else [latest.partition if latest is not None else None]
         )
-        """The partitions of the run, else the one that was materialized last."""
+        """The partitions of the run, or else the one that was materialized last."""
 
     def output(self, partition_key: str | None) -> StoredOutput:
         """The stored output of a partition.
@@ -149,7 +149,7 @@ class StoredOutputs:
         return self._outputs[partition_key]
 
     def output_before(self, partition_key: str | None) -> StoredOutput | None:
-        """The stored output of the partition before; None if there is none, or it has no statistics."""
+        """The stored output of the previous partition; None if there is none, or it has no statistics."""
         if self._partitions_def is None or partition_key is None:
             return None
         before = partition_before(self._partitions_def, partition_key, self._instance)
@@ -163,7 +163,7 @@ class StoredOutputs:
         return output
 
     def newest_partition_keys(self) -> Sequence[str | None]:
-        """The partitions of the run, else the newest one that is materialized."""
+        """The partitions of the run, or else the newest one that is materialized."""
         if self._has_run_partitions or self._partitions_def is None:
             return self.partition_keys
         ends = {

@@ -1,4 +1,4 @@
-"""What a component makes of one model: its assets, exports, checks and schedule."""
+"""The definitions of one model in a component: assets, exports, checks and schedule."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 

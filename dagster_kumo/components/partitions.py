@@ -24,7 +24,7 @@ _IN_PYTHON = {"start_date": "start", "end_date": "end"}
 
 
 class PartitionsSection(dg.Model):
-    """Partitions, by the names that Dagster's own components have for them."""
+    """Partitions, with the names of Dagster's own components."""
 
     type: Kind = Field(description=f"One of {', '.join(get_args(Kind))}.")
     start_date: str | None = Field(

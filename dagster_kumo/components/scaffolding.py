@@ -1,4 +1,4 @@
-"""What `dg scaffold defs` writes: YAML that loads as it is, with no secret in it."""
+"""The YAML that `dg scaffold defs` writes. It loads as it is, and contains no secret."""
 
 from __future__ import annotations
 

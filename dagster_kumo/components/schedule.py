@@ -14,7 +14,7 @@ _AT_PARTITION_END = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_mon
 
 
 class Schedule(dg.Model, dg.Resolvable):
-    """When all assets of a model are materialized.
+    """The schedule of all assets of a model.
 
     With time partitions, each partition when it has ended, or at a time after that. Otherwise by a
     cron expression.

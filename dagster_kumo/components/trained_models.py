@@ -25,7 +25,7 @@ class TrainedModel:
     """A predictive query with its newest trained model.
 
     Attributes:
-        name: the query's name with letters, digits and underscores, as names of assets have them.
+        name: the query's name in letters, digits and underscores, as asset names require.
         training_job_id: the newest training job of the query that is DONE.
         query_id: the query.
         query_name: its name in Kumo.
@@ -44,7 +44,7 @@ class TrainedModel:
 
 
 class ModelSelection(dg.Model, dg.Resolvable):
-    """Which trained models: those that carry all the tags, or of the query of that name."""
+    """Selects trained models: those that carry all the tags, or those of the named query."""
 
     tags: Mapping[str, str] = Field(default={}, description="Tags that the training job carries.")
     query_name: str | None = Field(default=None, description="The name of the predictive query.")

@@ -1,4 +1,4 @@
-"""`KumoWorkspaceComponent`: the trained models of a deployment, by YAML alone."""
+"""`KumoWorkspaceComponent`: all trained models of a deployment, with YAML only."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 
@@ -32,7 +32,7 @@ _AssetsSection = create_model(
     __base__=_Section,
     prediction=(_Section.model_fields["prediction"].annotation, PREDICTION.model()),
 )
-"""In a workspace, `prediction` need not name a model."""
+"""In a workspace, `prediction` does not have to name a model."""
 
 
 def _resolve_assets(context: dg.ResolutionContext, given: Any) -> AssetsOfModel:

@@ -1,7 +1,7 @@
-"""A run that delivers a job which is done already, instead of launching one.
+"""A run that delivers a job that is already done, instead of launching one.
 
-The run's tag names the job. The job must have used the model of the assets, and have predicted for
-the time of the run's partition; the I/O manager checks and stores the data as it always does.
+A tag of the run names the job. The job must have used the assets' model, and must have predicted for the time of
+the run's partition. The I/O manager checks and stores its data as usual.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class AdoptedJob:
     result: BatchPredictionJobResult
     model: TrainingJobResource
     table: GeneratedTable | None
-    """Its prediction table, where the job itself does not say which time it predicted for."""
+    """Its prediction table, if the job itself does not state the time that it predicted for."""
     seconds: float
 
 
 def adopted_job(
     context: dg.AssetExecutionContext, client: KumoClient, definition: RunDefinition
 ) -> AdoptedJob | None:
-    """The job that the run is to deliver; None for a run that launches its own.
+    """The job that the run must deliver; None for a run that launches its own.
 
     Raises:
-        ValueError: the run is for more than what one job can have made.
+        ValueError: the run is for more than one job can have made.
         KumoJobFailedError: the job is not DONE.
         KumoModelError: it used another model than the assets'.
         KumoDataError: it predicted for another time than the partition's, or for other entities.

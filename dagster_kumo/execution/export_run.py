@@ -1,4 +1,4 @@
-"""Exports from their launch to their end: what `KumoResource.export` does."""
+"""The exports of a run, from launch to end: what `KumoResource.export` does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ExportRun:
         self._predictions = predictions
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
-        """Export the partitions of the run, and yield the result when all is written."""
+        """Export the partitions of the run, and yield the result when everything is written."""
         context = self._context
         with self._jobs.cancel_jobs_on_termination():
             if len(self._targets) == 1:
@@ -65,7 +65,7 @@ class ExportRun:
                 yield materialize_each(context, context.asset_key, done)
 
     def _export(self, partition_key: str | None) -> dict[str, Any]:
-        """Export one partition and wait until it is written: the metadata of it."""
+        """Export one partition, wait until it is written, and return its metadata."""
         started = time.monotonic()
         job_id = self._prediction_job(partition_key)
         target = self._targets[partition_key]

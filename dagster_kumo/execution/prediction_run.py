@@ -1,4 +1,4 @@
-"""One run of a `BatchPrediction`: a job for each partition, and what is known of it afterwards."""
+"""One run of a `BatchPrediction`: a job for each partition, and its results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Done:
 
 
 class PredictionRun:
-    """What a run does for the assets of one `BatchPrediction`: jobs, waiting, results.
+    """The run of the assets of one `BatchPrediction`: launches jobs, waits for them and yields results.
 
     Args:
         context: the context of the assets.

@@ -1,4 +1,4 @@
-"""The Kumo jobs of a run: waited for, and cancelled or left when the run is terminated."""
+"""The Kumo jobs of a run: wait for them, and cancel or leave them when the run is terminated."""
 
 from __future__ import annotations
 

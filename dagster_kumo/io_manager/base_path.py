@@ -1,4 +1,4 @@
-"""The folder of the whole store: where `base_path` and `storage_options` lead, and whether that can be."""
+"""The folder of the whole store, from `base_path` and `storage_options`, and its validation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store_root(base_path: str, storage_options: Mapping[str, Any]) -> UPath:
     """The folder of the whole store; `~` is the home folder of the user that Dagster runs as.
 
     Raises:
-        ValueError: they lead nowhere, or hold a password where everybody would see it.
+        ValueError: they name no storage, or contain a password that everybody could see.
     """
     from upath import UPath
 
@@ -41,7 +41,7 @@ def store_root(base_path: str, storage_options: Mapping[str, Any]) -> UPath:
 
 
 def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]) -> None:
-    """Find out whether something can be stored below `root`, as far as one look tells.
+    """Check that something can be stored below `root`, as far as one call can tell.
 
     Raises:
         ValueError: nothing can: a file is in the way, there is no such bucket, or the options are not

@@ -25,7 +25,7 @@ PICTURE_CLASSES = 10
 MAX_LABEL = 24
 # It is stored in the event log, and loaded with every page that shows it.
 MAX_PICTURE_BYTES = 40_000
-# Dagit has a light theme and a dark one: these have a contrast of 3 or more with the ground of both.
+# The Dagster UI has a light theme and a dark one. These colours have a contrast of 3 or more with both.
 BARS, WORDS, MARK = "#7468f0", "#808791", "#d97706"
 
 

@@ -1,4 +1,4 @@
-"""What an input gets of a stored output: its annotation decides.
+"""How a stored output is loaded as an input: the annotation decides.
 
     annotation                         what the asset gets
     Predictions, none, Any             the stored Parquet files, read one at a time
@@ -9,12 +9,12 @@
     polars.DataFrame, .LazyFrame       the same, with polars installed
     duckdb.DuckDBPyRelation            a relation over the files, read when it is queried
     dask.dataframe.DataFrame,
-    pyspark.sql.DataFrame              a frame over the files, which the engine's workers read
+    pyspark.sql.DataFrame              a frame over the files, read by the engine's workers
     dict[str, <one of these>]          one for each Dagster partition
-    <one of these> | None              None when nothing is stored
+    <one of these> | None              None if nothing is stored
 
-`Annotation.parse` takes an annotation apart; `input_type` finds the class below that loads its kind.
-To add a kind of input, write one class and add it to `INPUT_TYPES`.
+`Annotation.parse` parses an annotation. `input_type` finds the class below that loads it. To add a kind of input, write
+one class and add it to `INPUT_TYPES`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Columns = Sequence[str] | None
 
 @dataclass(frozen=True)
 class Annotation:
-    """An input's annotation, taken apart.
+    """The parts of an input's annotation.
 
     Attributes:
-        kind: the class that is loaded; Any when none is named.
+        kind: the class to load; Any if none is named.
         by_partition: whether it is a dictionary by Dagster partition.
-        optional: whether None may stand for the input.
-        optional_values: whether None may stand for a partition in the dictionary.
+        optional: whether the input may be None.
+        optional_values: whether a partition in the dictionary may be None.
     """
 
     kind: Any
@@ -50,7 +50,7 @@ class Annotation:
 
     @classmethod
     def parse(cls, annotation: Any) -> Annotation:
-        """Take an annotation apart, as Dagster passes it to the I/O manager.
+        """Parse an annotation, as Dagster passes it to the I/O manager.
 
         >>> Annotation.parse(dict[str, Predictions | None]).optional_values
         True
@@ -74,7 +74,7 @@ class Annotation:
 
     @property
     def is_job_result(self) -> bool:
-        """Whether the job behind the output is wanted, and not its rows."""
+        """Whether the job behind the output is requested instead of its rows."""
         return self.kind is BatchPredictionJobResult
 
 
@@ -95,8 +95,8 @@ class InputType(ABC):
     def match(self, kind: Any) -> bool:
         """Whether `kind` is this class.
 
-        It is recognized by its name: whoever annotates with it has imported its library, and nobody
-        else waits for that import. `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and
+        It is recognized by its name: code that uses the annotation has imported the library, and nobody else has to
+        wait for that import. `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and
         `pyarrow._dataset.Dataset` is `pyarrow.dataset.Dataset`.
         """
         package, _, class_name = self.name.rpartition(".")
@@ -232,7 +232,7 @@ def input_type(kind: Any) -> InputType:
     """The kind of input that `kind` asks for.
 
     Raises:
-        TypeError: it is none that can be loaded.
+        TypeError: it cannot be loaded.
     """
     for one in INPUT_TYPES:
         if one.match(kind):
@@ -246,10 +246,10 @@ def input_type(kind: Any) -> InputType:
 
 
 def _paths_on_disk(stored: Predictions) -> list[str] | None:
-    """Where the files are, if an engine's own reader can read them all by one schema.
+    """The paths of the files, if an engine's own reader can read them all with one schema.
 
-    None where they are elsewhere, and where they do not agree: Arrow's dataset then reads them by the
-    schema that all inputs share.
+    None if they are elsewhere, or have different schemas. Arrow's dataset then reads them with the schema that all
+    inputs share.
     """
     from dagster_kumo.predictions.files import StoredFile
 

@@ -1,4 +1,4 @@
-"""`KumoIOManager`: keeps outputs as Parquet files and hands them to other assets."""
+"""`KumoIOManager`: stores outputs as Parquet files, and loads them for other assets."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
@@ -41,8 +41,8 @@ DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"
 class KumoIOManager(dg.ConfigurableIOManager):
     """Stores predictions and embeddings as the Parquet files that Kumo wrote, partition by partition.
 
-    Files are moved with bounded memory, several at a time, and checked before the new version comes
-    into force; until then, and if anything fails, the version stored before stays as it is.
+    Files are transferred with bounded memory, several at a time, and checked before the new version comes into
+    force. Until then, and if anything fails, the previous version stays as it is.
 
     Inputs are loaded by their annotation: `Predictions` (also when there is none), `pandas.DataFrame`,
     `pyarrow.Table`, `pyarrow.dataset.Dataset`, `pyarrow.RecordBatchReader`, `polars.DataFrame` or
@@ -104,7 +104,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     the environment describes."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster's signature
-        """Refuse a store that cannot be, before any job is launched.
+        """Refuse an invalid store before any job is launched.
 
         Raises:
             ValueError: nothing can be stored at `base_path` with these `storage_options`.
@@ -117,10 +117,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
     # Writing
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Store an output: of each partition one new version.
+        """Store an output: one new version for each partition.
 
         Raises:
-            TypeError: it is nothing that can be stored.
+            TypeError: it cannot be stored.
             KumoDataError: a file is not what it should be.
             KumoPartitionsError: some partitions failed, in a run over several.
         """
@@ -210,11 +210,11 @@ class KumoIOManager(dg.ConfigurableIOManager):
     # Reading
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load an input as its annotation asks.
+        """Load an input, as its annotation says.
 
         Raises:
             FileNotFoundError: it is not stored, or one of its partitions is not.
-            TypeError: the annotation, or the input's metadata, is none that can be followed.
+            TypeError: the annotation or the input's metadata is not supported.
         """
         if context.upstream_output is not None and is_step_value(context.upstream_output):
             return read_step_value(self.root(), context.upstream_output)
@@ -277,7 +277,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         kumo = self.kumo or KumoResource()
         return kumo.batch_prediction_job_result(stored[0].job_id)
 
-    # Where things are
+    # Locations
 
     def root(self) -> "UPath":
         """The folder of the whole store."""
@@ -286,7 +286,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     def partition_store(
         self, asset_key: dg.AssetKey, partition_key: str | None
     ) -> "PartitionStore":
-        """Where a partition of an asset is stored."""
+        """The store of an asset's partition."""
         return self._store_in(asset_key.path, asset_key.to_user_string(), partition_key)
 
     def _store(
@@ -304,8 +304,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
         directory = self.root()
         for part in [*parts, *([partition_key] if partition_key is not None else [])]:
             directory /= folder_name(part)
-        # Asset `a`, partition `b`, and asset `a/b` have the same folder, and so have, on a disk that
-        # takes upper and lower case for the same, partitions `b` and `B`.
+        # Asset `a` with partition `b` and asset `a/b` have the same folder. On a disk that does not
+        # distinguish upper and lower case, so have partitions `b` and `B`.
         owner = f"{name}, partition {partition_key}" if partition_key is not None else name
         return PartitionStore(
             directory, grace_period=timedelta(seconds=self.grace_period), owner=owner

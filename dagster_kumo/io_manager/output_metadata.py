@@ -1,10 +1,10 @@
 """The metadata of a materialization whose output has been stored.
 
-It goes into Dagster's event log and is loaded with every page that shows it, so it has a bound: of a wide
-output the first columns are shown, of a long text its beginning, and the metadata says so.
+It goes into Dagster's event log and is loaded with every page that shows it, so its size is limited: only the first
+columns of a wide output and the beginning of a long text are shown, and the metadata says so.
 
-Only the counts are always there. The rest is optional: what cannot be computed is left out with a
-warning, and never fails the asset.
+Only the counts are always there. The rest is optional: if something cannot be computed, it is left out with a
+warning, and the asset does not fail.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def output_metadata(
     Args:
         context: of the output.
         stored: the output as it can be read now.
-        transferred: its files, and its statistics where they were wanted.
-        partition_key: its partition; None for an asset without.
-        provenance: what is known of its job.
+        transferred: its files, and its statistics if they were requested.
+        partition_key: its partition; None for an asset without partitions.
+        provenance: its job.
         preview_rows: how many rows are shown.
-        store_of: where a partition of the same asset is kept.
+        store_of: returns the store of a partition of the same asset.
     """
     entries: dict[str, Any] = {
         ROW_COUNT: transferred.num_rows,
@@ -132,7 +132,7 @@ def _statistics(summary: OutputSummary) -> dict[str, Any]:
     return entries
 
 
-# What says most comes first: Dagit shows a wide table cut off at its right.
+# The most informative columns come first: the Dagster UI cuts off wide tables on the right.
 _STATISTICS_COLUMNS = {
     "column": "string",
     "mean": "float",
@@ -180,7 +180,7 @@ def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
     return dg.TableRecord(values)
 
 
-# How the scores are spread, and how far they have moved
+# Distribution and drift
 
 
 def _distribution(summary: OutputSummary, threshold: float | None) -> dict[str, Any]:
@@ -203,9 +203,9 @@ def _drift(
     partition_key: str,
     store_of: Callable[[str], PartitionStore],
 ) -> dict[str, Any]:
-    """How far scores and classes have moved from the partition before, as numbers that Dagit plots.
+    """The drift of scores and classes from the previous partition, as numbers that the Dagster UI plots.
 
-    Empty where that partition is not stored with statistics.
+    Empty if that partition is not stored with statistics.
     """
     from dagster_kumo.predictions.statistics.drift import compared_columns, mean_shift, psi
     from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
@@ -226,7 +226,7 @@ def _drift(
 
 
 def _instance() -> dg.DagsterInstance | None:
-    """Where dynamic partitions are kept; None outside of a run."""
+    """The instance, which keeps dynamic partitions; None outside of a run."""
     try:
         running: Any = dg.AssetExecutionContext.get()
     except dg.DagsterInvariantViolationError:
@@ -274,7 +274,7 @@ def _cell(value: object) -> str | int | float | bool | None:
 
 
 def _shortened(text: str) -> str:
-    """A text, or its beginning and how long it is.
+    """A text, or its beginning and its length.
 
     >>> _shortened("x" * 500_000)[-26:]
     'xxxx… (500,000 characters)'

@@ -1,4 +1,4 @@
-"""Batch prediction jobs, and what comes out of them."""
+"""Batch prediction jobs and their results."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class BatchPredictionJob:
         on_look: Callable[[JobStatusReport], None] | None = None,
         on_progress: Callable[[JobProgress], None] | None = None,
     ) -> JobStatusReport:
-        """Wait until the job has ended, well or not.
+        """Wait until the job has ended, successfully or not.
 
         Args:
             poll_interval: the longest time between two looks, in seconds. Looks begin close
@@ -136,7 +136,7 @@ class BatchPredictionJob:
 
 
 class BatchPredictionJobResult:
-    """What a prediction job produced: everything that the official SDK's class of this name offers.
+    """The result of a prediction job: everything that the official SDK's class of this name offers.
 
     Args:
         job_id: the id of the prediction job.
@@ -199,10 +199,10 @@ class BatchPredictionJobResult:
 
     @property
     def prediction_table(self) -> PredictionTable | PredictionTableJob:
-        """The prediction table that the job used: the table when its job is done, else that job.
+        """The prediction table that the job used: the table if its job is done, otherwise that job.
 
         Raises:
-            KumoError: there is none, since the job used a table given by its path or failed early.
+            KumoError: there is none: the job used a table given by its path, or failed early.
         """
         table_job_id = self.get().config.pred_table_job_id
         if table_job_id is None:
@@ -222,7 +222,7 @@ class BatchPredictionJobResult:
         metadata_fields: Sequence[MetadataField] = (),
         write_mode: WriteMode | None = None,
     ) -> str:
-        """Start writing an output to a warehouse or a bucket.
+        """Start an export of an output to a warehouse or a bucket.
 
         Args:
             output_type: `predictions` or `embeddings`.
@@ -237,7 +237,7 @@ class BatchPredictionJobResult:
             the id of the export job; `ArtifactExportJob(id, client).result()` waits for it.
 
         Raises:
-            ValueError: the connector has no room for an option. Nothing has been sent.
+            ValueError: the connector does not have one of the options. Nothing has been sent.
         """
         target = ExportTarget(
             connector=output_connector,
@@ -257,7 +257,7 @@ class BatchPredictionJobResult:
         return self.predictions().to_pandas()
 
     def predictions(self) -> Predictions:
-        """The predictions, one partition file at a time."""
+        """The predictions, one file at a time."""
         return self._output("predictions", self.predictions_urls)
 
     def embeddings_urls(self) -> list[str]:
@@ -269,7 +269,7 @@ class BatchPredictionJobResult:
         return self.embeddings().to_pandas()
 
     def embeddings(self) -> Predictions:
-        """The embeddings, one partition file at a time.
+        """The embeddings, one file at a time.
 
         Raises:
             KumoDataError: Kumo has kept none; says how to get them all the same.

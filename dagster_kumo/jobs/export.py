@@ -39,7 +39,7 @@ class ArtifactExportJob:
         timeout: float | None = None,
         on_look: Callable[[JobStatusReport], None] | None = None,
     ) -> str:
-        """Wait until everything is written; the export job's id.
+        """Wait until everything is written, and return the export job's id.
 
         Raises:
             KumoJobFailedError: the export ended FAILED or CANCELLED.

@@ -13,7 +13,7 @@ from dagster_kumo.jobs.tags import LAUNCH_KEY_TAG, RUN_ID_TAG
 
 
 def is_launched_by_dagster(job: BatchPredictionJobResource) -> bool:
-    """Whether a run launched the job, of this Dagster or of another one."""
+    """Whether a Dagster run launched the job, here or in another deployment of Dagster."""
     return LAUNCH_KEY_TAG in job.tags or RUN_ID_TAG in job.tags
 
 
@@ -23,7 +23,7 @@ def model_of(job: BatchPredictionJobResource) -> str:
 
 
 def is_meant(prediction: BatchPrediction, training_job_id: str, tags: Mapping[str, str]) -> bool:
-    """Whether a definition means a model, by its id or by its tags.
+    """Whether a definition names this model, by its id or by its tags.
 
     By tags it means the newest one that carries them; a job may well have used the newest of its day.
     """
@@ -46,9 +46,9 @@ def check_entities(job: BatchPredictionJobResource, prediction: BatchPrediction)
 
 
 def predicted_for(client: KumoClient, job: BatchPredictionJobResource) -> datetime | None:
-    """The anchor time of a job: the one that it was asked for, or else that of its prediction table.
+    """The anchor time of a job: the requested one, or that of its prediction table.
 
-    None where neither is known.
+    None if neither is known.
     """
     config = job.config
     if config.prediction_time is not None or config.pred_table_job_id is None:
@@ -79,13 +79,13 @@ def _has_embeddings(client: KumoClient, job_id: str) -> bool:
     try:
         return bool(client.get_output_urls(job_id, "embeddings"))
     except KumoAPIError as error:
-        if error.status_code != 404:  # a server older than the call
+        if error.status_code != 404:  # an older server does not have this call
             raise
         return False
 
 
 def seconds_of(job: BatchPredictionJobResource) -> float | None:
-    """How long a job took; None where the server does not say."""
+    """How many seconds a job took; None if the server does not say."""
     report = job.job_status_report
     if report.start_time is None or report.end_time is None:
         return None

@@ -22,7 +22,7 @@ def read_files(
     """Files by their addresses, which are asked for again when they expire.
 
     Raises:
-        KumoDataError: there are no files, or they are not where they can be read from here.
+        KumoDataError: there are no files, or they cannot be read from here.
     """
     from dagster_kumo.predictions.predictions import Predictions
     from dagster_kumo.predictions.remote.locations import files_at

@@ -1,4 +1,4 @@
-"""`BatchPrediction`: what to run, said once, where the assets are defined."""
+"""`BatchPrediction`: the prediction to run, as it is written where the assets are defined."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_TAG_VALUE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPrediction:
-    """A batch prediction to run: by which model, for which time, with which options.
+    """A batch prediction to run: which model, for which time, with which options.
 
     Args:
         training_job_id: the training job whose model predicts.
@@ -52,7 +52,7 @@ class BatchPrediction:
         job_tags: further tags of the Kumo job.
 
     Raises:
-        ValueError: something cannot be; the message says what to write instead.
+        ValueError: an argument is invalid; the message says what to write instead.
 
     Examples:
         >>> BatchPrediction(training_job_id="trainingjob-1", outputs=("predictions", "embeddings")).outputs
@@ -89,7 +89,7 @@ class BatchPrediction:
                 raise ValueError(f"The tag {key!r} is longer than {MAX_TAG_VALUE} characters.")
 
     def to_json(self) -> dict[str, Any]:
-        """What differs from the defaults, as JSON; `BatchPrediction(**json)` is equal to this."""
+        """The fields that differ from the defaults, as JSON. `BatchPrediction(**json)` is equal to this."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {
             name: dict(value)

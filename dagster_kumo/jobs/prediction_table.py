@@ -122,7 +122,7 @@ class PredictionTableJob:
         """Wait for the job and return its table.
 
         Raises:
-            KumoJobFailedError: the job ended FAILED or CANCELLED; says what the server found.
+            KumoJobFailedError: the job ended FAILED or CANCELLED. The message has the server's reason.
             KumoTimeoutError: `timeout` seconds are over; the job goes on.
         """
         job = f"Prediction table job {self.id}"

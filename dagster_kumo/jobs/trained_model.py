@@ -1,4 +1,4 @@
-"""The trained model that predicts: found by the id or the tags of its training job."""
+"""Finds the trained model by the id or the tags of its training job."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def wait_for_end(
     progress: Callable[[], JobProgress] | None = None,
     on_progress: Callable[[JobProgress], None] | None = None,
 ) -> JobStatusReport:
-    """Look at a job until it has ended, at growing distances of at most `poll_interval` seconds.
+    """Poll a job until it has ended, at growing intervals of at most `poll_interval` seconds.
 
     A status that is not known, from a newer server perhaps, counts as not ended, with a warning.
     `progress` tells how far a running job is; it is asked now and then, and may fail.

@@ -1,6 +1,6 @@
-"""Stored files handed to an engine of many processes: its workers read them, this process does not.
+"""Stored files for an engine with many processes. Its workers read the files, not this process.
 
-Paths are taken by such engines for patterns, and names of folders for columns. Here they are neither.
+Such engines take paths for patterns and names of folders for columns. Both are prevented here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Predictions
 
 NANOS_AS_LONG = "spark.sql.legacy.parquet.nanosAsLong"
-# What Hadoop calls the file systems that fsspec calls otherwise.
+# Hadoop's names of file systems that have another name in fsspec.
 _HADOOP_SCHEMES = {"": "file", "local": "file", "s3": "s3a", "gcs": "gs"}
 
 
@@ -45,10 +45,10 @@ def to_dask(stored: Predictions, columns: Iterable[str] | None) -> Any:
 def to_spark(stored: Predictions, columns: Iterable[str] | None) -> Any:
     """Stored files as a DataFrame of the active Spark session, or of one that is made.
 
-    Spark knows no nanoseconds and refuses files with them, but for the setting that reads them as
-    integers. It is set in the session where it is needed, and the integers are made times again, to
-    the microsecond. Files that do not agree are read in groups that do, each cast to the schema of all:
-    Spark's own way to merge them would narrow types, and refuses columns without values.
+    Spark does not support nanoseconds. It refuses files with them, unless a setting makes it read them as
+    integers. That setting is set in the session if it is needed, and the integers are converted to times,
+    to the microsecond. Files with different schemas are read in groups of the same schema, and each group
+    is cast to the common one: Spark's own merging would narrow types, and refuses columns without values.
     """
     from pyspark.sql import SparkSession  # pyright: ignore[reportMissingImports] - as above
 
@@ -67,7 +67,7 @@ def to_spark(stored: Predictions, columns: Iterable[str] | None) -> Any:
 
 
 def _read_file(path: str, *, file_system: Any, schema: pa.Schema) -> Any:
-    """A file as a frame of all columns of `schema`; called on a worker."""
+    """A file as a frame with all columns of `schema`. Called on a worker."""
     import pyarrow.dataset as ds
 
     dataset = ds.dataset(path, schema=schema, filesystem=file_system, format="parquet")
@@ -102,7 +102,7 @@ def _is_nanos(type_: pa.DataType) -> TypeGuard[pa.TimestampType[Any]]:
 
 
 def _spark_columns(of_group: pa.Schema, schema: pa.Schema) -> list[Any]:
-    """The columns of `schema`, from files that have the schema `of_group`."""
+    """The columns of `schema`, from files with the schema `of_group`."""
     from pyspark.sql import functions as f  # pyright: ignore[reportMissingImports] - as above
 
     columns: list[Any] = []
@@ -124,7 +124,7 @@ def _spark_columns(of_group: pa.Schema, schema: pa.Schema) -> list[Any]:
 
 
 def _spark_type(type_: pa.DataType) -> Any:
-    """What Spark calls a type; None where it has no such type."""
+    """Spark's name of a type; None if it has no such type."""
     from pyspark.errors import PySparkTypeError  # pyright: ignore[reportMissingImports] - as above
     from pyspark.sql.pandas.types import from_arrow_type  # pyright: ignore[reportMissingImports]
 
@@ -135,7 +135,7 @@ def _spark_type(type_: pa.DataType) -> Any:
 
 
 def _spark_column(name: str, type_: pa.DataType) -> str:
-    """A column by its name, a time as one."""
+    """A column by its name. Integers that stand for times are converted to times."""
     column = "`" + name.replace("`", "``") + "`"
     if not _is_nanos(type_):
         return column

@@ -1,4 +1,4 @@
-"""One partition file of an output: a stored one, or one that is still with Kumo.
+"""One file of an output: a stored one, or one that is still with Kumo.
 
 Whatever reads a file reads it on a local disk. A file that lies elsewhere is fetched to a scratch file
 first: whole, or the footer and the wanted columns alone (see `parts`).
@@ -21,12 +21,12 @@ from dagster_kumo.predictions.column_ranges import FOOTER_GUESS_BYTES, Tail, fet
 
 
 def never() -> bool:
-    """The answer of `stopped` where nobody stops."""
+    """A `stopped` that never stops."""
     return False
 
 
 class PartitionFile(Protocol):
-    """What `Predictions` needs of a file."""
+    """The interface of a file for `Predictions`."""
 
     @property
     def name(self) -> str: ...
@@ -44,8 +44,8 @@ class PartitionFile(Protocol):
     ) -> Path:
         """A local file from which `columns` can be read (None: all, empty: the footer).
 
-        It is `to`, which is written with bounded memory over up to `streams` connections, or the
-        file itself where it lies on this machine. Names that the file does not have are passed over.
+        It is `to`, written with bounded memory over up to `streams` connections, or the file itself if it is
+        on this machine. Names of columns that the file does not have are ignored.
         """
         ...
 
@@ -56,9 +56,9 @@ class PartitionFile(Protocol):
 
 @contextmanager
 def open_parquet(path: Path | str, *, name: str) -> Generator[pq.ParquetFile, None, None]:
-    """A local file as Parquet; `name` is what messages call it.
+    """A local file as Parquet. Messages call it `name`.
 
-    Raises (also for what is done with it in the `with` block):
+    Raises (also for errors in the `with` block):
         KumoDataError: the file is not Parquet, or is damaged.
     """
     try:
@@ -127,13 +127,13 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A file of a storage that is read with a client of its own: always whole, to a local disk."""
+    """A file of a storage with its own client, which always fetches the whole file to a local disk."""
 
     path: str
     size: int | None
     fetch: Callable[[Path, Callable[[], bool]], None]
     padding: int = 0
-    """How much longer than the file the storage may call it."""
+    """How many bytes the storage's stated length may exceed the file's."""
 
     @property
     def name(self) -> str:
@@ -158,10 +158,10 @@ class FetchedFile:
 
 
 def data_files(paths: Iterable[str], *, at: str, address: str) -> list[str]:
-    """Those of `paths` that are the file at `at`, or Parquet files in the directory there, sorted.
+    """The paths of the file at `at`, or of the Parquet files in the directory `at`, sorted.
 
-    Storages list by the beginning of a name, and `out/a` begins `out/ab` too. Names that begin with
-    a dot or an underscore are not data: what writes a directory keeps its own notes under those.
+    Storages list by prefix, and `out/a` is also a prefix of `out/ab`. Names that begin with a dot or an
+    underscore are not data: engines that write a directory use them for their own files.
 
     Raises:
         KumoDataError: there are none.

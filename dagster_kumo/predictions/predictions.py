@@ -1,4 +1,4 @@
-"""An output of a prediction job, read one partition file at a time."""
+"""An output of a prediction job, read one file at a time."""
 
 from __future__ import annotations
 
@@ -28,44 +28,44 @@ Data = TypeVar("Data", "pa.Table", "pa.RecordBatch")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which prediction job an output comes from, and what that job says of it."""
+    """The prediction job that an output comes from, and what the job says about it."""
 
     job_id: str
     output_type: OutputType
     training_job_id: str | None = None
     prediction_table_job_id: str | None = None
-    """The job of the prediction table that was generated first."""
+    """The job of the prediction table, if one was generated."""
     prediction_time: datetime | None = None
     num_entities: int | None = None
     binary_classification_threshold: float | None = None
-    """From which probability on the job answered yes, as far as it was told."""
+    """The probability from which the job answers yes, if it was set."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """The time that an output was asked to be for, which its data must confirm before it is stored."""
+    """The requested time of an output. Its data must confirm it before they are stored."""
 
     anchor_time: datetime
     window: timedelta
-    """How long the output's partition is: data may be for a time so much earlier."""
+    """The length of the partition's window: data may be earlier by up to this."""
     is_stated: bool
-    """Whether the job or its prediction table states this time; otherwise only the data can."""
+    """Whether the job or its prediction table states the requested time. If not, the data must."""
 
 
 class Predictions:
     """An output as a sequence of Parquet files, read one at a time.
 
     The same class stands for the live result of a job and for files that the I/O manager stored.
-    Nothing is fetched before it is asked for. Iterating holds one file in memory, while the next few are
-    fetched to a disk; of a file only the columns that are asked for are fetched.
+    Nothing is fetched before it is needed. Iterating holds one file in memory, while the next few are
+    fetched to disk. Only the requested columns of a file are fetched.
 
-    Files that do not agree are read by one schema: it has the columns of all files, with types wide enough
-    for all of them. A file that lacks a column has nulls there. Iterating with `columns=None` gives
+    Files with different schemas are read with one schema: the columns of all files, with types wide enough
+    for all of them. If a file lacks a column, its values are null. Iterating with `columns=None` gives
     each file as it is.
 
     Raises (from every method that reads):
-        KumoDataError: a file is missing, cut or not Parquet; no file has such a column; or the files
-            have types that cannot become one, such as text and numbers.
+        KumoDataError: a file is missing, truncated or not Parquet; no file has such a column; or the
+            files have types that cannot be combined, such as text and numbers.
         KumoConnectionError: a live result could not be fetched.
         TypeError: `columns` is a text instead of a list.
 
@@ -86,16 +86,16 @@ class Predictions:
         self._files = files
         self._num_rows = num_rows
         self.provenance = provenance
-        """The job behind the output; None for data that no Kumo job made, or that several did."""
+        """The job behind the output; None if the data come from no Kumo job, or from several."""
         self.expectation = expectation
-        """What its data must confirm; None where no time was asked for, and once it is stored."""
+        """What its data must confirm; None without a requested time, and once it is stored."""
 
     def __repr__(self) -> str:
         source = f"{self.output_type} of {self.job_id}" if self.provenance else "data"
         return f"<Predictions: {source}, {len(self)} partition files>"
 
     def __reduce__(self) -> Any:
-        """Refuse to be pickled where that would write keys or presigned urls to a disk.
+        """Refuse to be pickled if that would write keys or presigned urls to a disk.
 
         Dagster's own I/O managers pickle what an asset returns.
         """
@@ -111,22 +111,22 @@ class Predictions:
 
     @property
     def job_id(self) -> str | None:
-        """The prediction job that made this; None when there is not exactly one."""
+        """The prediction job that made this; None if there is not exactly one."""
         return self.provenance.job_id if self.provenance else None
 
     @property
     def output_type(self) -> OutputType | None:
-        """`predictions` or `embeddings`; None when no prediction job made this."""
+        """`predictions` or `embeddings`; None if no prediction job made this."""
         return self.provenance.output_type if self.provenance else None
 
     @property
     def files(self) -> Sequence[PartitionFile]:
-        """The partition files themselves, for code that moves them."""
+        """The files themselves, for code that moves them."""
         return self._files
 
     @property
     def paths(self) -> list[str]:
-        """Where the partition files are, for engines that read them on their own.
+        """The paths or urls of the files, for engines that read them themselves.
 
         For a live result on SaaS these are presigned urls: treat them as secrets.
         """
@@ -134,7 +134,7 @@ class Predictions:
 
     @property
     def num_files(self) -> int:
-        """The number of partition files."""
+        """The number of files."""
         return len(self._files)
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class Predictions:
         return all(schema.equals(self.schema) for schema in self.schemas)
 
     def schema_of(self, columns: Iterable[str] | None) -> pa.Schema:
-        """The schema of some columns, in their order; None: of all.
+        """The schema of some columns, in their order; None for all.
 
         Raises:
             KumoDataError: no file has such a column.
@@ -170,7 +170,7 @@ class Predictions:
 
     @property
     def num_rows(self) -> int:
-        """The rows of all partition files, counted by their footers."""
+        """The rows of all files, according to their footers."""
         if self._num_rows is None:
             self._num_rows = sum(rows for _, rows in self._footers) if self._files else 0
         return self._num_rows
@@ -179,11 +179,11 @@ class Predictions:
         return self.iter_tables()
 
     def iter_tables(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
-        """Each partition file as a `pyarrow.Table`, one after the other."""
+        """Each file as a `pyarrow.Table`, one after the other."""
         return self._read_columns(lambda file, names: [file.read(columns=names)], columns)
 
     def table(self, index: int, columns: Iterable[str] | None = None) -> pa.Table:
-        """The partition file at `index` as a `pyarrow.Table`."""
+        """The file at `index` as a `pyarrow.Table`."""
         return next(
             self._read_columns(
                 lambda file, names: [file.read(columns=names)], columns, [self._files[index]]
@@ -199,7 +199,7 @@ class Predictions:
         )
 
     def iter_pandas(self, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Each partition file as a `pandas.DataFrame`."""
+        """Each file as a `pandas.DataFrame`, one after the other."""
         return (table.to_pandas() for table in self.iter_tables(columns))
 
     def to_arrow(self, columns: Iterable[str] | None = None) -> pa.Table:
@@ -217,7 +217,7 @@ class Predictions:
     def to_reader(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
         """Everything as a stream of record batches, for DuckDB and the like.
 
-        Their types are those of `to_arrow()`, known beforehand from the footers of all files.
+        The types are those of `to_arrow()`. They are read from the footers of all files first.
         """
         import pyarrow as pa
 
@@ -241,7 +241,7 @@ class Predictions:
         stored = [file for file in self._files if isinstance(file, StoredFile)]
         if len(stored) < len(self):
             raise KumoDataError(
-                "A live result cannot be a dataset, since its urls expire. Store it by materializing "
+                "A live result cannot be a dataset, because its urls expire. Store it by materializing "
                 "the asset with KumoIOManager, or read it with .to_reader() or .iter_batches()."
             )
         schema = self.schema_of(columns)
@@ -258,7 +258,7 @@ class Predictions:
 
     @property
     def _names(self) -> list[str]:
-        """What messages call the files. Nothing can be read where there are none."""
+        """The names of the files in messages. An error if there are no files."""
         from dagster_kumo.predictions.files import StoredFile
 
         if not self._files:
@@ -271,7 +271,7 @@ class Predictions:
         columns: Iterable[str] | None,
         files: Sequence[PartitionFile] | None = None,
     ) -> Iterator[Data]:
-        """What `read` gives for each file, with exactly `columns`."""
+        """The result of `read` for each file, with exactly `columns`."""
         from dagster_kumo.predictions.schemas import conform
 
         names = column_list(columns)
@@ -282,7 +282,7 @@ class Predictions:
             present = [name for name in names if name in file.schema_arrow.names]
             if len(present) == len(names):
                 return (data.select(names) for data in read(file, names))
-            schema = self.schema_of(names)  # what one file lacks another one has, or nobody
+            schema = self.schema_of(names)  # another file has the column, or none does
             return (conform(data, schema) for data in read(file, present))
 
         return self._read(read_file, names, self._files if files is None else files)
@@ -293,7 +293,7 @@ class Predictions:
         columns: list[str] | None,
         files: Sequence[PartitionFile],
     ) -> Iterator[T]:
-        """What `read` makes of the files, one after the other; the next ones are fetched meanwhile."""
+        """The result of `read` for each file, in order. The next files are fetched meanwhile."""
         from dagster_kumo.predictions.files import open_parquet
         from dagster_kumo.predictions.prefetch import prefetch
 
@@ -308,7 +308,7 @@ def column_list(columns: Iterable[str] | None) -> list[str] | None:
     """Names of columns as a list; None: all columns.
 
     Raises:
-        TypeError: it is a text, whose letters would be taken for names.
+        TypeError: it is a text. Its letters would be taken for names.
 
     >>> column_list(name.upper() for name in ("entity", "score"))
     ['ENTITY', 'SCORE']

@@ -1,4 +1,4 @@
-"""Fetch the files of an output ahead of who reads them: several at once, handed out in order."""
+"""Fetch the files of an output before they are read: several at a time, returned in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.files import PartitionFile
 
 STREAMS = 4  # connections at a time
-READY = 2  # files that wait on disk besides: else a connection is idle whenever one is read
+READY = 2  # further files that wait on disk: without them, a connection would be idle while a file is read
 
 
 def prefetch(
@@ -22,12 +22,12 @@ def prefetch(
     *,
     streams: int = STREAMS,
 ) -> Generator[tuple[PartitionFile, Path], None, None]:
-    """Each file with a local path to read `columns` from, which holds until the next one is asked for.
+    """Each file with a local path to read `columns` from. The path is valid until the next one is requested.
 
-    Up to `streams` files are fetched at a time, no more than `READY` others wait on disk, and another
-    one is begun only when one was taken: a slow reader slows the fetching. Few files share the
-    streams. Whoever stops reading, also by an interrupt, stops the threads and removes what they
-    fetched.
+    Up to `streams` files are fetched at a time, and up to `READY` others wait on disk. The next one is
+    started only when one has been taken, so a slow reader slows down fetching. If there are fewer files
+    than streams, they share them. If the reader stops, also by an interrupt, the threads stop and their
+    files are removed.
     """
     stop = threading.Event()
     each = max(1, streams // max(1, len(files)))

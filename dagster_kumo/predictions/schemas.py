@@ -1,4 +1,4 @@
-"""The rule for files that do not agree: one schema for all of them.
+"""One schema for files that have different ones.
 
 It has the columns of all files. A file that lacks one has nulls there. Types are widened as Arrow does it
 (`promote_options="permissive"`), but never so that a value would change: text does not become a number,
@@ -23,7 +23,7 @@ def unify(schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:
     """One schema for the data of all files, which messages call by their `names`.
 
     Raises:
-        KumoDataError: two files have a column of the same name, and its types cannot become one.
+        KumoDataError: two files have a column of the same name, and its types cannot be combined.
     """
     unified = schemas[0]
     for schema, name in zip(schemas, names, strict=True):
@@ -73,7 +73,7 @@ def select(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
 
 
 def conform(data: Data, schema: pa.Schema) -> Data:
-    """Data with the columns and types of `schema`, which comes from `unify`.
+    """Data cast to the columns and types of `schema`, which comes from `unify`.
 
     Raises:
         KumoDataError: a value does not fit into the wider type: an integer beyond 2**53 among floats.
@@ -90,17 +90,17 @@ def conform(data: Data, schema: pa.Schema) -> Data:
 
 
 def concat(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
-    """Tables of files, one below the other.
+    """The tables of several files, concatenated.
 
     Raises:
-        KumoDataError: they cannot become one table.
+        KumoDataError: their types cannot be combined.
     """
     schema = unify([table.schema for table in tables], names)
     return pa.concat_tables([conform(table, schema) for table in tables])
 
 
 def _widened(unified: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
-    """The schema of the files so far, widened by that of the file `name`."""
+    """The schema of the files so far, widened for the file `name`."""
     one, other = unified, schema
     try:
         for index, field in enumerate(unified):
@@ -121,7 +121,7 @@ def _widened(unified: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    """The type of the values where they are encoded or laid out in a way of their own."""
+    """The plain type of values that have a special encoding or layout."""
     if isinstance(type_, pa.DictionaryType):
         return type_.value_type
     if pa.types.is_string_view(type_):
@@ -134,7 +134,7 @@ def _is_binary_number(type_: pa.DataType) -> bool:
 
 
 def _metadata(first: pa.Schema, unified: pa.Schema) -> dict[Any, Any] | None:
-    """The metadata of the first file; what pandas noted there of a column must not narrow it again."""
+    """The metadata of the first file, without pandas' notes on columns, which could narrow their types again."""
     metadata: dict[Any, Any] = dict(first.metadata or {})
     if b"pandas" in metadata:
         noted = json.loads(metadata[b"pandas"])

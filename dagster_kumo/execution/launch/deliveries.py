@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_kumo.execution.launch.identity import RUNS_LOCK
 from dagster_kumo.execution.metadata import JOB_ID_METADATA
 
-# Of one partition. A root run that delivered more often than this is no retry.
+# Of one partition. A root run with more deliveries than this is not a retry.
 MATERIALIZATIONS_LOOKED_AT = 20
 # Before Dagster 1.12.18, SQLite refuses to read an in-memory event log while another thread writes to it.
 _LOCKED = "table is locked"

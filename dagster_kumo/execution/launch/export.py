@@ -107,7 +107,7 @@ class ExportLaunch(Launch):
                 raise self._unknown(str(error)) from error
             if self._appends:
                 self._add_note(REFUSED, f"Export to {self._full_name} was refused")
-                with suppress(KumoError):  # what the server said is the news
+                with suppress(KumoError):  # the server's error is what matters
                     self._tag_job(None)
             raise
 

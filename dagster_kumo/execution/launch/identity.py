@@ -1,4 +1,4 @@
-"""Which attempts are one launch.
+"""What identifies a launch: its key, its runs, and the tags of a run.
 
 A launch is identified by the assets, the partition, the root and the request. The root is the first of
 the runs, or the first of the backfills, of which the others are retries or re-executions. So a retry and
@@ -83,7 +83,7 @@ def status_of_run(context: dg.AssetExecutionContext) -> dg.DagsterRunStatus | No
 def is_over_its_time(context: dg.AssetExecutionContext) -> bool:
     """Whether Dagster's monitoring ends the run, since it has taken longer than `dagster/max_runtime`.
 
-    Nothing but the words of the event tells it from a user's terminate.
+    Only the text of the event distinguishes this from a user's terminate.
     """
     with RUNS_LOCK:
         canceling = context.instance.all_logs(

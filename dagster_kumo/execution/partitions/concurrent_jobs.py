@@ -1,4 +1,4 @@
-"""The jobs of a run over several partitions: a limited number at once, each done in its own time."""
+"""The jobs of a run over several partitions. A limited number runs at once, and they may end in any order."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where the files of a live output can lie, and what reads them there.
+"""Where the files of a live output can be, and which module reads them.
 
-On SaaS an address is a presigned url; a deployment in a customer's own cloud names a place of that
-cloud, a file or a directory of files. Other places are refused, those of this machine first of all:
-the addresses come from a server, and a server must not have local files read.
+On SaaS, each address is a presigned url. In a customer's own cloud, it is a file or a directory in that cloud.
+All other addresses are refused, above all local ones: they come from a server, and no server may have local
+files read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.remote.snowflake_stage import open_stage
 
-# What an address begins with, and what lists the files there.
+# The prefix of an address, and the function that lists its files.
 OPENERS: dict[str, Callable[[str, SnowflakeAccount | None], Sequence[PartitionFile]]] = {
     "@": open_stage,
     "dbfs:": open_volume,
@@ -32,10 +32,10 @@ OPENERS: dict[str, Callable[[str, SnowflakeAccount | None], Sequence[PartitionFi
 def files_at(
     addresses: OutputUrls, transport: Transport, snowflake: SnowflakeAccount | None
 ) -> list[PartitionFile]:
-    """The files at `addresses`, in the server's order, those of a directory by their names.
+    """The files at `addresses`, in the server's order. Those of a directory are in the order of their names.
 
     Raises:
-        KumoDataError: an address is not one that can be read from here, or nothing is there.
+        KumoDataError: an address cannot be read from here, or has no files.
     """
     files: list[PartitionFile] = []
     for index, address in enumerate(addresses.all()):

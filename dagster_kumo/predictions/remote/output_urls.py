@@ -1,4 +1,4 @@
-"""Where the files of a live output are: addresses, which as presigned urls expire and are asked for again."""
+"""The addresses of a live output's files. Presigned urls expire, and are requested again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dagster_kumo.api.transport import is_http_url
 
 
 class OutputUrls:
-    """The addresses of an output's files, fetched when first needed and anew when one has expired.
+    """The addresses of an output's files. They are requested on first use, and again when one has expired.
 
-    Safe to share between threads: many readers that find their url expired at once cause one call.
+    Safe to share between threads: if many readers find an expired url at once, one call is made.
     """
 
     def __init__(self, fetch: Callable[[], Sequence[str]], *, what: str) -> None:
@@ -26,7 +26,7 @@ class OutputUrls:
         return len(self.all())
 
     def all(self) -> list[str]:
-        """Every url, in the server's order, which is the order of the partitions."""
+        """Every url, in the server's order."""
         with self._lock:
             if self._urls is None:
                 self._urls = list(self._fetch())
@@ -39,10 +39,10 @@ class OutputUrls:
         return self.all()[index]
 
     def renewed(self, index: int, expired: str) -> str:
-        """A fresh url for a file whose url `expired`.
+        """A fresh url for the file whose url `expired`.
 
         Raises:
-            KumoDataError: the server lists other files than before.
+            KumoDataError: the server now lists other files than before.
         """
         with self._lock:
             if self._urls is not None and self._urls[index] == expired:
@@ -62,12 +62,12 @@ class OutputUrls:
 
 
 def file_name(url: str) -> str:
-    """The last part of a url's path, for messages: never the query, which may hold a signature."""
+    """The last part of a url's path, for messages, without the query, which may contain a signature."""
     return urlsplit(url).path.rstrip("/").rpartition("/")[2] or "the file"
 
 
 def _in_order_of(known: list[str], fresh: list[str]) -> list[str]:
-    """`fresh` in the order of `known`, where the paths tell; a server may list in any order."""
+    """`fresh` in the order of `known`, matched by their paths. A server may list them in any order."""
     by_path = {urlsplit(url).path: url for url in fresh}
     if len(by_path) == len(known) and all(urlsplit(url).path in by_path for url in known):
         return [by_path[urlsplit(url).path] for url in known]

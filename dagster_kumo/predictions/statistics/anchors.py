@@ -1,4 +1,4 @@
-"""The anchor time that an output's own data names."""
+"""The anchor times in an output's data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, extrem
 
 TimeRange = tuple[datetime, datetime]
 
-# An integer is unix time; its size tells the unit, since the years in question lie close together.
+# An integer is unix time. Its size tells the unit, because the possible years are close together.
 _UNITS = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (float("inf"), 1_000_000_000))
 
 
 def anchor_range(batch: pa.RecordBatch) -> TimeRange | None:
-    """The earliest and the latest anchor time among some rows; None when they name none."""
+    """The earliest and the latest anchor time in some rows; None if there are none."""
     if ANCHOR_TIMESTAMP not in batch.schema.names:
         return None
     low, high = map(_as_time, extremes_of(present(batch.column(ANCHOR_TIMESTAMP))))
@@ -24,7 +24,7 @@ def anchor_range(batch: pa.RecordBatch) -> TimeRange | None:
 
 
 def merge_ranges(one: TimeRange | None, other: TimeRange | None) -> TimeRange | None:
-    """The earliest and the latest of both."""
+    """The earliest and the latest time of both ranges."""
     if one is None or other is None:
         return one or other
     return min(one[0], other[0]), max(one[1], other[1])

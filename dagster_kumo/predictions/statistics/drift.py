@@ -17,11 +17,11 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def compared_columns(statistics: StoredStatistics) -> list[str]:
-    """The columns whose drift says most: that of the scores, and that of the classes."""
+    """The columns with the most informative drift: scores and classes."""
     there = statistics.columns
     scores = [name for name in SCORE_COLUMNS if name in there and there[name].values]
     labels = [name for name in CLASS_COLUMNS if name in there and there[name].classes]
-    # Of a yes or no question the classes say no more than the probabilities do.
+    # For a yes or no question, the classes say no more than the probabilities.
     return scores[:1] + ([] if "True_PROB" in scores else labels[:1])
 
 

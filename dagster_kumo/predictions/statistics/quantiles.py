@@ -78,7 +78,7 @@ class Distribution:
     _samples: list[WeightedSample] = field(default_factory=list[WeightedSample])
 
     def add(self, values: FloatArray) -> None:
-        """Take in numbers without NaN and infinities."""
+        """Add numbers without NaN and infinities."""
         if len(values):
             self._append(WeightedSample.from_values(values).compressed())
 

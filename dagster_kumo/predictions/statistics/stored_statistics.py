@@ -1,4 +1,4 @@
-"""The statistics of an output as they are stored: small, and enough to compare two outputs.
+"""The statistics of an output in their stored form: small, but enough to compare two outputs.
 
 They lie beside the files of a version. A few kilobytes stand for any number of rows: a check that asks
 how the scores are distributed, or how many are missing, reads them instead of the rows.
@@ -21,7 +21,7 @@ POINTS = np.linspace(0.0, 1.0, 201)
 
 
 class StoredColumn(BaseModel):
-    """What is kept of one column.
+    """The stored statistics of one column.
 
     `nulls` counts nulls, NaN and infinities. `values` outline the distribution of a column of numbers:
     about two hundred of them in ascending order, each for as many rows as `weights` says. `classes`
@@ -67,7 +67,7 @@ class StoredColumn(BaseModel):
 
 
 class StoredStatistics(BaseModel):
-    """What is kept of an output."""
+    """The stored statistics of an output."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -31,7 +31,7 @@ MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "
 
 @dataclass
 class ColumnSummary:
-    """What is known of one column.
+    """The statistics of one column.
 
     `nulls` counts nulls, NaN and infinities, `count` the values that are left. A list column is described by its
     elements, an identifier by its extremes alone.
@@ -68,11 +68,11 @@ class ColumnSummary:
 
     @property
     def distinct(self) -> int | None:
-        """The number of different values, for columns of classes; None where it would be costly."""
+        """The number of distinct values, for columns of classes; None if it would be expensive to count."""
         return len(self.values) if self.values is not None else None
 
     def update(self, column: pa.Array[Any]) -> None:
-        """Take in one batch of the column."""
+        """Add one batch of the column."""
         self.rows += len(column)
         if _is_list(self.type):
             self.nulls += column.null_count
@@ -95,7 +95,7 @@ class ColumnSummary:
             self.count += len(column)
 
     def merge(self, other: ColumnSummary) -> None:
-        """Take in what another has seen of the same column."""
+        """Add the statistics of another part of the same column."""
         self.rows += other.rows
         self.nulls += other.nulls
         if not other.count:
@@ -149,7 +149,7 @@ class ColumnSummary:
 
 
 class OutputSummary:
-    """What is known of the columns of an output: of all, or of the `wanted` ones."""
+    """The statistics of an output's columns: of all, or of the `wanted` ones."""
 
     def __init__(self, schema: pa.Schema, wanted: Container[str] | None = None) -> None:
         self.columns = {
@@ -163,14 +163,14 @@ class OutputSummary:
 
     @classmethod
     def merged(cls, schema: pa.Schema, summaries: Sequence[OutputSummary]) -> OutputSummary:
-        """What is known of an output whose files were summarised one by one; `schema` is that of all."""
+        """Merge the summaries of an output's files; `schema` is that of all files."""
         whole = cls(schema, {name for part in summaries for name in (*part.columns, *part.failed)})
         for part in summaries:
             whole._merge(part)
         return whole
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Take in a batch of rows."""
+        """Add a batch of rows."""
         self.num_rows += batch.num_rows
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             self._try(name, ColumnSummary.update, column)
@@ -205,7 +205,7 @@ def present(column: pa.Array[Any]) -> pa.Array[Any]:
     """The values, without nulls, NaN and infinities."""
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
-    if pa.types.is_string_view(column.type):  # of polars; few of Arrow's functions take it
+    if pa.types.is_string_view(column.type):  # polars writes it; few of Arrow's functions accept it
         column = column.cast(pa.string())
     if column.null_count:
         column = column.drop_null()
@@ -217,7 +217,7 @@ def present(column: pa.Array[Any]) -> pa.Array[Any]:
 
 
 def _as_numpy(column: pa.Array[Any]) -> np.ndarray[Any, Any]:
-    """Numbers without nulls. Arrow's own `to_numpy` imports pandas, half a second of a short run."""
+    """Numbers without nulls. Arrow's own `to_numpy` would import pandas, half a second of a short run."""
     return np.from_dlpack(column) if len(column) else np.empty(0)
 
 
@@ -243,7 +243,7 @@ def _is_label(type_: pa.DataType) -> bool:
 
 
 def extremes_of(column: pa.Array[Any]) -> tuple[Any, Any]:
-    """The least and the greatest value; None for both where there are none, or no order."""
+    """The minimum and the maximum; None for both if there are no values, or if they have no order."""
     if pa.types.is_floating(column.type) and len(column):  # numpy is ten times as fast at these
         numbers = _as_numpy(column)
         return numbers.min().item(), numbers.max().item()

@@ -14,13 +14,13 @@ from dagster_kumo.predictions.store.store import Manifest, NewVersion, Partition
 from dagster_kumo.predictions.store.transfer import Transferred
 
 STATISTICS = "_statistics.json"
-"""The file's name. What reads a folder of Parquet files leaves out names that begin so."""
+"""The file's name. Readers of a folder of Parquet files ignore names that begin with an underscore."""
 
 
 def write_statistics(
     version: NewVersion, transferred: Transferred, *, warn: Callable[[str], None]
 ) -> None:
-    """Put the statistics of an output, if it has any, into its version, which is not committed yet.
+    """Write the statistics of an output, if there are any, into its version, which is not committed yet.
 
     When none can be made, `warn` is told why.
     """
@@ -42,10 +42,10 @@ def read_statistics(
 ) -> StoredStatistics | None:
     """The statistics of the version in force, or of the one that a manifest names.
 
-    None where nothing is stored, and where no statistics were kept.
+    None if nothing is stored, or no statistics were written.
 
     Raises:
-        KumoDataError: what lies there are no statistics.
+        KumoDataError: the file does not contain statistics.
     """
     manifest = manifest or store.manifest()
     if manifest is None:

@@ -1,4 +1,4 @@
-"""Errors of disks and object stores, with what could not be done, why, and what to do about it."""
+"""Errors of disks and object stores that say what failed, why, and what to do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def explained(
     """Turns an error of the storage, of the class `errors`, into an `OSError` that says `what` could not be done, why, and what
     to do: `advice`, or what fits the error.
 
-    Not all file systems raise an `OSError`: those of Azure and Google have errors of their own.
+    Not all file systems raise an `OSError`: those of Azure and Google have their own classes.
 
     >>> with explained("/store could not be written"):
     ...     raise PermissionError(13, "Permission denied")
@@ -55,7 +55,7 @@ def explained(
 
 
 def _number(error: Exception) -> int:
-    """The number of an error, by which `OSError` makes one of the right class."""
+    """The number of an error, from which `OSError` chooses the class."""
     number: int | None = getattr(error, "errno", None)
     if number is not None:
         return number

@@ -1,13 +1,13 @@
-"""Where outputs are kept: versions of Parquet files, and one manifest that names the one in force.
+"""The store of an output: versions of Parquet files, and a manifest that names the version in force.
 
     <directory of the asset partition>/
-        manifest.json                                   written last, in one go
+        manifest.json                                   written last, atomically
         20261124T020000.123456Z-3f9a1c/part-00000.parquet ...
 
-A reader sees the whole of one version or the whole of the one before: files are never changed, and
-the manifest is replaced atomically (renamed on a local disk, put as one object elsewhere). Versions
-that are no longer in force are removed by a later write, after a grace period for those who still
-read them. Of writers at the same time the last to commit wins, whole.
+A reader sees either the whole new version or the whole old one: files are never changed, and the manifest is
+replaced atomically (renamed on a local disk, written as one object elsewhere). Versions that are no longer in
+force are removed by a later write, after a grace period for their readers. If several writers work at the same
+time, the last one to commit wins, with the whole of its version.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dagster_kumo.predictions.store.storage_errors import explained
 MANIFEST = "manifest.json"
 FORMAT = 1
 ABANDONED_AFTER = timedelta(days=1)
-"""How old a version is that was never in force until its writer counts as dead."""
+"""The age at which the writer of a version that was never in force counts as dead."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 # A manifest leads to nothing but the files beside it.
@@ -91,7 +91,7 @@ class PartitionStore:
     Args:
         directory: the directory, which need not exist.
         grace_period: how long a version is kept for its readers when it is no longer in force.
-        owner: whose output it is. Where another owner's is stored nothing is written.
+        owner: the owner of the output. If another owner's output is stored, nothing is written.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class PartitionStore:
         return self.directory.protocol in ("", "file", "local")
 
     def manifest(self) -> Manifest | None:
-        """The manifest of the version in force; None when nothing has been stored.
+        """The manifest of the version in force; None if nothing is stored.
 
         Raises:
             KumoDataError: it is not a manifest, or one of a newer format.
@@ -133,12 +133,12 @@ class PartitionStore:
             except PermissionError:
                 if self.is_local:
                     raise
-                return None  # S3 without s3:ListBucket says so where there is no object
+                return None  # S3 without s3:ListBucket answers this if there is no object
 
     def _manifest(self) -> Manifest | None:
         path = self.directory / MANIFEST
         try:
-            # Asked of the file system itself: listings, which may be cached, play no part.
+            # Read from the file system itself, without listings, which may be cached.
             content: Any = path.fs.cat_file(path.path)
         except FileNotFoundError:
             return None
@@ -168,7 +168,7 @@ class PartitionStore:
 
     @contextmanager
     def new_version(self) -> Generator[NewVersion, None, None]:
-        """Write a version: put the files, then commit. What is not committed is removed again.
+        """Write a version: put the files, then commit. If it is not committed, it is removed.
 
         Raises:
             KumoDataError: the output of another owner is stored here.
@@ -183,14 +183,14 @@ class PartitionStore:
 
     @staticmethod
     def new_name() -> str:
-        """A name for a version that is begun now."""
+        """A name for a version that starts now."""
         return f"{datetime.now(timezone.utc).strftime(_STAMP)}-{secrets.token_hex(3)}"
 
     @contextmanager
     def shared_version(self, name: str) -> Generator[NewVersion, None, None]:
-        """Write to a version to which other processes write too, and one of them commits.
+        """Write to a version together with other processes, one of which commits it.
 
-        What they have put stays: another attempt goes on with it. A version that nobody commits is
+        Their files stay if one fails, so that another attempt can continue. A version that is not committed is
         removed by a later write, once it is old.
 
         Raises:
@@ -226,7 +226,7 @@ class PartitionStore:
         }
 
     def predictions(self, manifest: Manifest) -> Predictions:
-        """The files that a manifest names."""
+        """The files in a manifest."""
         folder = self.directory / manifest.version
         provenance = None
         if manifest.job_id is not None and manifest.output_type is not None:
@@ -265,10 +265,10 @@ class PartitionStore:
     def out_of_force(
         self, before: Manifest | None, new: str
     ) -> tuple[dict[str, datetime], list[str]]:
-        """The versions that `new` leaves behind: those to keep, since when, and those to remove.
+        """The versions that `new` supersedes: those to keep, since when, and those to remove.
 
-        One that no manifest knows was left by a writer that died, or belongs to one that is still
-        at work, for hours perhaps: it counts as left behind from now on, and not before it is old.
+        A version that no manifest names comes from a writer that died, or from one that still works, perhaps for
+        hours. It counts as superseded only when it is old.
         """
         now = datetime.now(timezone.utc)
         since = dict(before.superseded) if before else {}
@@ -284,11 +284,11 @@ class PartitionStore:
         return kept, [name for name in expired if name in there]
 
     def remove(self, version: str) -> None:
-        """Remove a version's files, as far as they can be removed, unless it is in force."""
+        """Remove a version's files, as far as possible, unless it is in force."""
         folder = self.directory / version
-        # What cannot be removed costs space, and is no reason to fail. File systems have errors of their own.
+        # Files that cannot be removed only cost space. File systems have their own classes of errors.
         with contextlib.suppress(Exception):
-            # Looked at again: the writer of one that counted as left behind may have committed it.
+            # Read again: the version may have been committed meanwhile.
             manifest = self.manifest()
             if manifest is None or manifest.version != version:
                 folder.fs.rm(folder.path, recursive=True)
@@ -336,7 +336,7 @@ class NewVersion(ABC):
         """Put the version in force.
 
         Raises:
-            KumoDataError: a file is not there any more, or has another length.
+            KumoDataError: a file is gone, or has another length.
         """
         store = self._store
         self._check_files(files)
@@ -387,17 +387,17 @@ class NewVersion(ABC):
             self._store.remove(self._name)
 
     def _may_be_in_force(self) -> bool:
-        """Whether the manifest names this version, as far as can be known.
+        """Whether the manifest names this version, if that can be read.
 
-        It may do so even if the commit raised an error: the answer of an object store was lost, or an
-        interrupt came right after the write.
+        This is possible although the commit raised an error: the answer of an object store was lost, or the
+        process was interrupted right after the write.
         """
         if self._state != "committing":
             return self._state == "committed"
         try:
             manifest = self._store.manifest()
         except (KumoDataError, OSError):
-            return True  # files too many cost space; files too few would be a loss
+            return True  # too many files only cost space; missing files would be a loss
         return manifest is not None and manifest.version == self._name
 
 
@@ -450,7 +450,7 @@ class NewVersionInBucket(NewVersion):
 
 
 def _began(version: str) -> datetime | None:
-    """When a version was begun, by its name; None for a name that is not one of ours."""
+    """The start time of a version, from its name; None for other names."""
     stamp, separator, tail = version.rpartition("-")
     if not separator or not tail.isalnum():
         return None

@@ -1,4 +1,4 @@
-"""Data that no Kumo job made, as an output: frames and tables that other assets return."""
+"""Frames and tables of other assets, as an output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TableFile:
 
     @property
     def path(self) -> str:
-        """It lies nowhere yet."""
+        """It is not stored yet."""
         return ""
 
     def fetch_to(
@@ -69,7 +69,7 @@ class TableFile:
 
 
 class StreamError(Exception):
-    """An error of the stream that becomes a file, and not of writing the file."""
+    """An error of the stream itself, not of writing the file."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -77,7 +77,7 @@ class StreamError(Exception):
 
 
 def as_predictions(obj: Any) -> Predictions:
-    """What an asset returned, as partition files.
+    """The value that an asset returned, as files.
 
     Takes `Predictions`, pandas and polars frames, and whatever speaks Arrow's stream protocol.
 
@@ -107,7 +107,7 @@ _PANDAS_FRAMES = ("pandas.DataFrame", "pandas.core.frame.DataFrame")  # of panda
 
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
-    """A frame's columns, and the levels of its index that have a name: an index without one is no data."""
+    """A frame's columns, and the named levels of its index. An index without a name is not data."""
     import pandas as pd
 
     if not frame.columns.is_unique:

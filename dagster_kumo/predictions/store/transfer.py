@@ -1,9 +1,9 @@
-"""Store an output: fetch, check, summarise and put its files, several at a time.
+"""Store an output: fetch, check and summarise its files and move them to their place, several at a time.
 
-Each file goes through all steps on one thread: it is fetched to a scratch file, its footer is checked,
-its rows are summarised, then it is moved to its place. There are a few more threads
-than connections, which stay busy while other files are summarised and put.
-Memory is bounded by the batches in flight, disk by the files in flight.
+Each file goes through all steps on one thread: it is fetched to a scratch file, its footer is checked, its rows
+are summarised, and it is moved to its place. There are a few more threads than connections, so that the
+connections stay busy while other files are summarised and moved. Memory is bounded by the batches in progress,
+and the disk by the files in progress.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, Output
 from dagster_kumo.predictions.store.store import NewVersion, StoredFileEntry
 from dagster_kumo.predictions.store.tables import StreamError, TableFile
 
-FINISHING = 2  # threads beyond those that fetch
+FINISHING = 2  # threads in addition to those that fetch
 BATCH_VALUES = 1_000_000  # of all columns of a batch
 
 
@@ -40,9 +40,9 @@ class Transferred:
     files: list[StoredFileEntry]
     schema: pa.Schema
     summary: OutputSummary | None
-    """None when no statistics were asked for."""
+    """None if no statistics were requested."""
     anchors: TimeRange | None
-    """The earliest and the latest anchor time in the data; None when it has none."""
+    """The earliest and the latest anchor time in the data; None if there are none."""
     seconds: float
 
     @property
@@ -78,11 +78,11 @@ def transfer(
     Args:
         files: the files of an output.
         version: where to put them.
-        max_parallel: how many connections fetch at the same time; when there are fewer files, they share them.
+        max_parallel: how many connections fetch at the same time. Fewer files share them.
         summarise: whether to compute statistics, or of which columns.
 
     Raises:
-        KumoDataError: a file is not Parquet, or the files cannot be read by one schema.
+        KumoDataError: a file is not Parquet, or the files cannot be read with one schema.
         KumoConnectionError: a file could not be fetched.
     """
     if not files:
@@ -98,7 +98,7 @@ def transfer(
         try:
             for future in as_completed(futures):
                 future.result()
-        except BaseException:  # also an interrupt: the threads must end before the scratch files go
+        except BaseException:  # also on an interrupt: the threads must end before the scratch files are removed
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -119,7 +119,7 @@ def transfer_file(
 
     Args:
         file: the file.
-        index: its place among the files.
+        index: its position among the files.
         version: where to put it.
         streams: over how many connections to fetch it.
         summarise: whether to compute statistics, or of which columns.
@@ -134,10 +134,10 @@ def transfer_file(
 def merge_files(
     files: Sequence[TransferredFile], *, names: Sequence[str], seconds: float
 ) -> Transferred:
-    """All files of an output as one result. Messages call them by `names`; `seconds` is what they took.
+    """Merge the results of an output's files. `names` are their names in messages, `seconds` the time they took.
 
     Raises:
-        KumoDataError: the files cannot be read by one schema.
+        KumoDataError: the files cannot be read with one schema.
     """
     schema = unify([file.schema for file in files], names)
     summaries = [file.summary for file in files if file.summary is not None]
@@ -166,7 +166,7 @@ class FileTransfer:
         self._stop = stop
         self._summarise = summarise
         self._fetching = threading.Semaphore(max_parallel)
-        # More threads than cores would not compute faster, and each holds batches in memory.
+        # More threads than cores would not compute faster, and each one holds batches in memory.
         self._reading = threading.Semaphore(os.cpu_count() or 1)
         self._streams = streams
 
@@ -179,7 +179,7 @@ class FileTransfer:
         except KumoDataError:
             if self._stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
                 raise
-            # Damaged on the way, the bytes are right the second time; damaged at the source, never.
+            # If the file was damaged during the transfer, a second one helps. If it is damaged at its source, nothing does.
             self._fetch(file, scratch)
             one = self._read(scratch, name, file.name)
         self._check_not_stopped(file.name)
@@ -217,7 +217,7 @@ class FileTransfer:
         return TransferredFile(entry, schema, anchors, summary)
 
     def _columns(self, schema: pa.Schema) -> list[str] | None:
-        """The columns that are summarised; None: all."""
+        """The columns to summarise; None for all."""
         if isinstance(self._summarise, bool):
             return None if self._summarise else []
         return [name for name in schema.names if name in self._summarise]
@@ -228,7 +228,7 @@ class FileTransfer:
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
-    """The rows of a batch whose memory does not depend on how wide the file is."""
+    """The number of rows in a batch, so that its memory does not depend on the width of the file."""
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
     return max(1, min(BATCH_ROWS, BATCH_VALUES * metadata.num_rows // max(1, values)))
