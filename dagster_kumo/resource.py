@@ -60,7 +60,7 @@ class SnowflakeCredentials(dg.Config):
     """
 
     user: str = Field(
-        description="The user; its default role must be allowed to use Kumo's service."
+        description="The user. Its default role must be allowed to use Kumo's service."
     )
     account: str = Field(description="The account's identifier, for example `myorg-account123`.")
     password: str | None = Field(default=None, repr=False, json_schema_extra=_SECRET)
@@ -68,17 +68,20 @@ class SnowflakeCredentials(dg.Config):
         default=None,
         repr=False,
         json_schema_extra=_SECRET,
-        description="The key of key-pair authentication, as PEM text.",
+        description="The key for key-pair authentication, as PEM text.",
     )
     private_key_passphrase: str | None = Field(
         default=None,
         repr=False,
         json_schema_extra=_SECRET,
-        description="Where the key is encrypted.",
+        description="The passphrase, if the key is encrypted.",
     )
     host: str | None = Field(
         default=None,
-        description="Where the account is reached if not by its public name, as with a private link.",
+        description=(
+            "The account's host, if it is not reached by its public name, for example with a "
+            "private link."
+        ),
     )
 
 
@@ -103,7 +106,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     url: str | None = Field(
         default=None,
         description=(
-            "The API's address. Falls back to KUMO_API_ENDPOINT, then to the customer that the key names."
+            "The API's address. Falls back to KUMO_API_ENDPOINT, then to the customer in the key."
         ),
     )
     # Secret as a whole: of what is nested, Dagster's UI would show the fields that are secret.
@@ -115,14 +118,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         ),
     )
     group: str | None = Field(
-        default=None, description="The group to work in, by name or id, where there are groups."
+        default=None,
+        description="The group to work in, by name or id, if the deployment has groups.",
     )
     project: str | None = Field(
-        default=None, description="The project to work in, by name or id, where there are groups."
+        default=None,
+        description="The project to work in, by name or id, if the deployment has groups.",
     )
     request_timeout: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=60.0,
-        description="Seconds of silence, or of next to nothing, after which a request counts as lost.",
+        description="Seconds without data, or with almost none, after which a request counts as lost.",
     )
     request_max_retries: Annotated[int, Field(ge=0), FROM_ENVIRONMENT] = Field(
         default=8,
@@ -131,53 +136,54 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     max_requests_per_second: Annotated[float | None, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=None,
         description=(
-            "How many calls to Kumo's API this machine may make in a second: all runs and steps of "
-            "its user together, which take turns by a file in the temp folder. Further calls wait. "
-            "Each machine, pod or container counts for itself, and so does each url; downloads of "
-            "files do not count. By default there is no limit."
+            "How many calls to Kumo's API per second this machine may make: all runs and steps of "
+            "its user together, which take turns through a file in the temporary folder. Further "
+            "calls wait. Each machine, pod or container counts separately, and so does each url. "
+            "Downloads of files do not count. No limit by default."
         ),
     )
     poll_interval: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=POLL_INTERVAL,
         description=(
-            "The longest time between two looks at a job, in seconds. The first ones follow closely; "
-            "how they draw apart depends on the time waited and on the job's own estimate."
+            "The longest time between two polls of a job, in seconds. Polls are frequent at first "
+            "and less frequent later, depending on the time waited and on the job's own estimate."
         ),
     )
     poll_timeout: Annotated[float | None, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=None,
         description=(
-            "How long to wait for a job, in seconds. By default as long as it takes. "
-            "A job that takes longer is not cancelled."
+            "How long to wait for a job, in seconds. No limit by default. A job that takes longer "
+            "is not cancelled."
         ),
     )
     max_concurrent_jobs: Annotated[int, Field(ge=1), FROM_ENVIRONMENT] = Field(
         default=10,
         description=(
-            "How many Kumo jobs a run over several partitions keeps going at once "
+            "How many Kumo jobs a run over several partitions keeps going at the same time "
             "(BackfillPolicy.single_run())."
         ),
     )
     launch_settling_time: Annotated[float, Field(ge=0), NOT_FROM_ENVIRONMENT] = Field(
         default=LAUNCH_SETTLING_TIME,
         description=(
-            "Seconds after its launch until a job is in all of Kumo's answers. For so long a job that an "
-            "earlier attempt may have launched is looked for before another one is launched, and a job "
-            "that has just been launched may answer 404. A first launch does not wait."
+            "Seconds until a job that was launched appears in all of Kumo's answers. For this "
+            "long, a later attempt looks for the job of an earlier one before it launches, and a "
+            "404 for a new job is not an error. A first launch does not wait."
         ),
     )
     cancel_on_termination: CancelOnTermination = Field(
         default="user",
         description=(
-            "Whether a job ends with its run: when a user terminates the run ('user'), also when the "
-            "process is evicted ('always'), or never ('never')."
+            "Whether Kumo jobs are cancelled with their run: if a user terminates it ('user'), "
+            "also if its process is evicted ('always'), or never ('never')."
         ),
     )
     # Any, because Dagster has no type for a union in a resource.
     verify_ssl: Annotated[Any, BeforeValidator(_check_verify_ssl)] = Field(
         default=True,
         description=(
-            "False accepts any TLS certificate; a path names a bundle of CAs to trust, also as `EnvVar`."
+            "False accepts any TLS certificate. A path names a bundle of CAs to trust; it can be "
+            "an `EnvVar`."
         ),
     )
 
@@ -218,9 +224,9 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """Run the prediction of assets made by `@kumo_assets`, and yield their results.
 
         For each partition of the run, launches a job, or attaches to the one of an earlier attempt. Waits for it,
-        and passes each selected output to the I/O manager as `Predictions`, which is read only there. With `prediction_table="generate"`, a job for each
-        table comes first. A run whose tag `dagster-kumo/deliver_job` names a job that is done delivers
-        that one instead.
+        and passes each selected output to the I/O manager as `Predictions`, which is read only there.
+        With `prediction_table="generate"`, a job for each table comes first. If the run's tag
+        `dagster-kumo/deliver_job` names a job that is done, it delivers that one instead.
 
         Args:
             context: the context of the assets.

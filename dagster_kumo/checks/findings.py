@@ -137,7 +137,7 @@ class ScoresInRange(PredictionCheck):
         output = outputs.output(partition_key)
         known = output.statistics.columns
         names = self.columns or [name for name in PROBABILITIES if name in known]
-        slack = 1e-6 * (self.high - self.low)  # with 32 bits, a probability of 1 may be slightly larger
+        slack = 1e-6 * (self.high - self.low)  # 32 bits may make a 1 slightly larger
         limits = f"{self.low:g} to {self.high:g}"
         metadata: dict[str, Any] = {ALLOWED: limits}
         if not names:

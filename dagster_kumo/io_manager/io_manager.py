@@ -68,17 +68,19 @@ class KumoIOManager(dg.ConfigurableIOManager):
         repr=False,
         json_schema_extra={"dagster__is_secret": True},
         description=(
-            "Options of the file system, as fsspec takes them: endpoint, credentials. Write a secret as "
-            "EnvVar: Dagster keeps what is written out in code, with the definitions of each job."
+            "Options of the file system, as fsspec takes them: endpoint, credentials. Write "
+            "secrets as EnvVar: Dagster stores values that are written in code with the "
+            "definitions of each job."
         ),
     )
     max_parallel_downloads: Annotated[int, Field(ge=1), FROM_ENVIRONMENT] = Field(
-        default=4, description="How many files are moved at the same time."
+        default=4, description="How many files are transferred at the same time."
     )
     preview_rows: Annotated[int, Field(ge=0), FROM_ENVIRONMENT] = Field(
         default=0,
         description=(
-            "How many rows the metadata shows. None by default: rows in an event log are data in one more place."
+            "How many rows the metadata shows. None by default, because they copy data into the "
+            "event log."
         ),
     )
     statistics: bool = Field(
@@ -86,13 +88,14 @@ class KumoIOManager(dg.ConfigurableIOManager):
     )
     statistics_columns: list[str] | None = Field(
         default=None,
-        description="Which columns have statistics, as far as an output has them. All by default.",
+        description="Which columns have statistics, if an output has them. All by default.",
     )
     row_count_check: RowCountCheck = Field(
         default="error",
         description=(
-            "What to do about predictions with fewer rows than the job's summary has entities: refuse "
-            "them ('error'), store them with a warning ('warn'), or nothing ('off')."
+            "What to do with predictions that have fewer rows than the job's summary has entities: "
+            "refuse them ('error'), store them with a warning ('warn'), or store them silently "
+            "('off')."
         ),
     )
     grace_period: Annotated[float, Field(ge=0), NOT_FROM_ENVIRONMENT] = Field(

@@ -98,7 +98,7 @@ def transfer(
         try:
             for future in as_completed(futures):
                 future.result()
-        except BaseException:  # also on an interrupt: the threads must end before the scratch files are removed
+        except BaseException:  # the threads must end before the scratch files are removed
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -179,7 +179,7 @@ class FileTransfer:
         except KumoDataError:
             if self._stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
                 raise
-            # If the file was damaged during the transfer, a second one helps. If it is damaged at its source, nothing does.
+            # If the file was damaged during the transfer, a second one helps.
             self._fetch(file, scratch)
             one = self._read(scratch, name, file.name)
         self._check_not_stopped(file.name)
