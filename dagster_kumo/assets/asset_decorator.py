@@ -26,7 +26,7 @@ def kumo_assets(
     required_resource_keys: set[str] | None = None,
     **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Make the outputs of a batch prediction assets: `<name>/predictions` and `<name>/embeddings`.
+    """Make assets of the outputs of a batch prediction: `<name>/predictions` and `<name>/embeddings`.
 
     They share one Kumo job, and each can be materialized alone. With time partitions, the anchor time
     of the job is the end (or the start) of the partition's window. With `prediction_table="generate"`
@@ -37,9 +37,9 @@ def kumo_assets(
         prediction: what to run.
         partitions_def: the partitions of the assets, one job for each.
         deps: the model's source tables, as the `deps` of any asset.
-        translator: changes keys, groups, owners, tags or deps of the specs.
+        translator: changes the specs: keys, groups, owners, tags or deps.
         io_manager_key: the key of the `KumoIOManager` that stores the outputs.
-        automation_condition: when Dagster materializes the outputs by itself.
+        automation_condition: when Dagster materializes the outputs automatically.
         required_resource_keys: the keys of resources that the function takes from its context.
         options: see `AssetOptions`.
 

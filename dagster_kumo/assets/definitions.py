@@ -73,11 +73,11 @@ def build_kumo_assets_definitions(
 ) -> KumoModelAssets:
     """Make all assets of one model.
 
-    - `<name>/model` is the trained model. Kumo trains it from the tables in `deps`. To observe it
-      shows what Kumo knows of it: its query, its metrics on the holdout data, its age. Each run that
-      predicts with it does so as well.
-    - `<name>/predictions`, and `<name>/embeddings` if the prediction asks for them. They depend on the
-      model, and on the tables too: Kumo reads them again for each prediction.
+    - `<name>/model` is the trained model, which Kumo trains from the tables in `deps`. An observation
+      shows its query, its metrics on the holdout data and its age. Each run that predicts with the model
+      observes it.
+    - `<name>/predictions`, and `<name>/embeddings` if they are among the outputs. They depend on the
+      model and on the tables, which Kumo reads again for each prediction.
     - `<name>/prediction_table`, if the prediction generates one.
     - One asset for each export.
 
@@ -90,12 +90,11 @@ def build_kumo_assets_definitions(
         translator: changes the specs.
         resource_key: the key of the `KumoResource`.
         io_manager_key: the key of the `KumoIOManager`.
-        automation_condition: when Dagster materializes predictions and embeddings by itself. It looks
-            at the tables and not at the model, which Kumo trains outside of Dagster. An export has a
-            condition of its own.
-        fan_out: whether each of Kumo's files has a step of its own, so that the executor spreads them
-            over processes or machines. Each run is for one partition; `op_tags`, `retry_policy` and
-            `pool` apply to each step.
+        automation_condition: when Dagster materializes predictions and embeddings automatically. It
+            ignores the model, which Kumo trains outside of Dagster. Each export has its own condition.
+        fan_out: whether each of Kumo's files has its own step, so that the executor spreads them over
+            processes or machines. Each run is for one partition; `op_tags`, `retry_policy` and `pool`
+            apply to each step.
         options: see `AssetOptions`. `group_name` is the model's name by default.
 
     Raises:

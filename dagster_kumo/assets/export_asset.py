@@ -29,16 +29,16 @@ from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 class KumoExport(ExportTarget):
     """One export of a model's output, for `build_kumo_assets_definitions`.
 
-    What it writes and where to is said as in `build_kumo_export_asset`: by `connector`, `table_name`,
-    `output_type`, `write_mode` and `metadata_fields`.
+    `connector`, `table_name`, `output_type`, `write_mode` and `metadata_fields` are those of
+    `build_kumo_export_asset`.
 
     Args:
-        key: another key, as two exports to the same storage need it.
+        key: the key of the asset. Two exports to the same storage need different keys.
         deps: further upstream assets.
-        automation_condition: when Dagster materializes the export by itself.
-        group_name: another group than the model's.
-        retry_policy: another one than the model's.
-        pool: another one than the model's, for example one that limits who writes to the warehouse.
+        automation_condition: when Dagster materializes the export automatically.
+        group_name: the group, by default the model's.
+        retry_policy: the retry policy, by default the model's.
+        pool: the pool, by default the model's. For example, one that limits writes to the warehouse.
 
     Examples:
         >>> from dagster_kumo import SnowflakeConnector
@@ -88,12 +88,12 @@ def build_kumo_export_asset(
         output_type: `predictions` or `embeddings`.
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
         metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
-        key: another key, as two exports to the same storage need it.
+        key: the key of the asset. Two exports to the same storage need different keys.
         partitions_def: by default that of `predictions`.
         translator: changes the spec.
         resource_key: the key of the `KumoResource`.
         deps: further upstream assets.
-        automation_condition: when Dagster materializes the export by itself.
+        automation_condition: when Dagster materializes the export automatically.
         options: see `AssetOptions`.
 
     Raises:

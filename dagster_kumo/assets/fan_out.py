@@ -285,6 +285,7 @@ def _finished_output(files: Sequence[FinishedFile]) -> tuple[OutputPlan, Finishe
 
     in_order = sorted(files, key=lambda file: file.index)
     plan = in_order[0].plan
-    brought = [file.file for file in in_order]
-    transferred = merge_files(brought, names=plan.names, seconds=time.time() - plan.begun)
+    transferred = merge_files(
+        [file.file for file in in_order], names=plan.names, seconds=time.time() - plan.begun
+    )
     return plan, FinishedOutput(plan, transferred)

@@ -1,4 +1,4 @@
-"""How Kumo's objects become asset specs, and where users change that."""
+"""The asset specs of Kumo's objects, and where users change them."""
 
 from __future__ import annotations
 

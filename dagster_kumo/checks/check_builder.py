@@ -48,7 +48,7 @@ def build_kumo_prediction_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """Make asset checks of predictions or embeddings that a `KumoIOManager` stores.
 
-    The checks run after the asset in the same run, for the partitions of the run. Run by themselves,
+    The checks run after the asset in the same run, for the partitions of the run. In a run of their own,
     they check the partition that was materialized last; `anchor_age` checks the newest one. All but the
     first two read only the statistics beside the files, no rows.
 
@@ -66,26 +66,26 @@ def build_kumo_prediction_checks(
             or of `columns`.
         max_null_fraction: the share of missing values that each column, or each of `columns`, may have,
             0 to 1.
-        max_psi_warn: drift is a warning if the population stability index is this high or higher.
-        max_psi_error: the same for an error.
-        reference: the partition to compare with, by default the one before. Without partitions there
-            is nothing to compare with, and no check `drift`.
+        max_psi_warn: from which population stability index on drift is a warning.
+        max_psi_error: from which index on it is an error.
+        reference: the partition to compare with, by default the one before. Without partitions and
+            without a reference there is no check `drift`.
         max_anchor_age: how old the anchor time may be. A run for a past partition passes: the window of
             the partition after it has ended as well.
         columns: the columns that `scores_in_range`, `null_fraction` and `drift` check, instead of their
-            own choice.
+            defaults.
         blocking: whether a check that fails with an error stops the same run from making what is
             downstream.
         name: the name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
             call for the same asset needs one.
         io_manager_key: the key of the `KumoIOManager`.
-        automation_condition: when the checks run by themselves.
+        automation_condition: when Dagster runs the checks automatically.
         op_tags: as Dagster's `multi_asset_check` takes them.
         retry_policy: the same.
         pool: the same.
 
     Raises:
-        ValueError: a limit makes no sense, or there is no such output. The message says what to write.
+        ValueError: a limit is invalid, or there is no such output. The message says what to write.
 
     Examples:
         >>> import dagster as dg

@@ -1,4 +1,4 @@
-"""The checks of `build_kumo_prediction_checks`, one class each: its name, its limits and what it finds.
+"""The checks of `build_kumo_prediction_checks`. Each is a class, with its name and its limits.
 
 Most of them read the statistics beside the files. Two read rows: the check for repeated rows, and the count of
 entities if an entity has several rows.
@@ -25,12 +25,12 @@ IDENTIFYING = (ENTITY, "ANCHOR_TIMESTAMP", "CLASS")
 """No two rows have the same values in these columns, or in those of them that an output has."""
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
 ALLOWED = "allowed"
-"""The metadata entry of the limit. It is text: Dagit plots numbers, and a limit is a flat line."""
+"""The metadata entry of the limit. It is text, since Dagster plots numbers and a limit never changes."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, in one line; after a failure a second line says what to do."""
+    """What a check found, in one line. After a failure, a second line says what to do."""
 
     passed: bool
     said: str
@@ -49,7 +49,7 @@ class PredictionCheck(ABC):
         """Check one partition.
 
         Raises:
-            NothingToCheck: the check has nothing to look at.
+            NothingToCheck: there is nothing that this check could check.
             KumoDataError: a stored file is damaged.
         """
 
@@ -307,7 +307,7 @@ class AnchorAge(PredictionCheck):
 
 
 def run_check(check: PredictionCheck, outputs: StoredOutputs) -> Finding:
-    """Run a check in each of its partitions, and make one finding of theirs."""
+    """Run a check in each of its partitions, and merge the findings into one."""
     return _merge_findings(
         {key: _run_in_partition(check, outputs, key) for key in check.partition_keys(outputs)}
     )
@@ -316,7 +316,7 @@ def run_check(check: PredictionCheck, outputs: StoredOutputs) -> Finding:
 def _run_in_partition(
     check: PredictionCheck, outputs: StoredOutputs, partition_key: str | None
 ) -> Finding:
-    """A failure, too, where there is nothing to check or a file is damaged."""
+    """The finding of one partition. It is a failure if there is nothing to check or a file is damaged."""
     try:
         return check.run(outputs, partition_key)
     except NothingToCheck as reason:
@@ -326,7 +326,7 @@ def _run_in_partition(
 
 
 def _merge_findings(findings: Mapping[str | None, Finding]) -> Finding:
-    """One finding, which failed if any did. It has the text and numbers of the worst one."""
+    """One finding, which failed if any failed. It has the text and the numbers of the worst one."""
     if len(findings) == 1:
         ((key, finding),) = findings.items()
         label = {} if key is None else {"partition": key}
@@ -349,7 +349,7 @@ def _merge_findings(findings: Mapping[str | None, Finding]) -> Finding:
 def _no_columns(
     output: StoredOutput, names: Sequence[str], said: str, metadata: Mapping[str, Any]
 ) -> Finding:
-    """A check passes if the output has none of the columns that it would look at.
+    """A check passes if the output has none of the columns that it checks.
 
     Raises:
         NothingToCheck: the output has some of them, but no statistics of them.

@@ -1,4 +1,4 @@
-"""What checks look at: the stored output of each partition that a run of the checks is for."""
+"""What checks read: the stored output of each partition of the run."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class StoredOutput:
 
     @property
     def latest_anchor(self) -> datetime | None:
-        """The latest anchor time of the rows, else the one that the job states."""
+        """The latest anchor time of the rows, or else the one that the job states."""
         try:
             anchors = self.statistics.anchors
         except NothingToCheck:
@@ -98,7 +98,7 @@ class StoredOutput:
 
 
 class StoredOutputs:
-    """The stored outputs that one run of the checks looks at.
+    """The stored outputs that one run of the checks reads.
 
     Raises:
         ValueError: the asset's I/O manager is not a `KumoIOManager`.
@@ -174,10 +174,10 @@ class StoredOutputs:
         return [max(ends, key=lambda key: ends[key])] if ends else self.partition_keys
 
     def is_backfill(self, partition_key: str | None) -> bool:
-        """Whether the run makes a past partition: the window of the next one has ended as well."""
+        """Whether the run is for a past partition: the window of the next one has ended as well."""
         window = window_of(self._partitions_def, partition_key)
         if not self._has_run_partitions or window is None:
             return False
-        # In UTC, else the sum would be one of wall-clock times.
+        # In UTC, since a sum of wall-clock times is wrong across a change of the clocks.
         next_end = window.end.astimezone(timezone.utc) + length_of(window)
         return datetime.now(timezone.utc) >= next_end

@@ -36,7 +36,7 @@ ResolvedPrediction = Annotated[
     dg.Resolver(
         PREDICTION.make,
         model_field_type=PREDICTION.model,
-        description="What to run: by which model, for which time, with which options.",
+        description="What to run: the model, the time and the options.",
     ),
 ]
 ResolvedDeps = Annotated[
@@ -55,7 +55,7 @@ ResolvedAutomationCondition = Annotated[
     dg.AutomationCondition[Any] | None,
     dg.Resolver.default(
         model_field_type=str,
-        description="When predictions and embeddings are to be materialized by themselves.",
+        description="When Dagster materializes predictions and embeddings automatically.",
         examples=["{{ dg.AutomationCondition.eager() }}"],
     ),
 ]
@@ -63,31 +63,35 @@ ResolvedAutomationCondition = Annotated[
 
 @dataclass(kw_only=True)
 class ModelSection(dg.Resolvable):
-    """What is made of one model; the fields are those of `build_kumo_assets_definitions`."""
+    """The definitions of one model; the fields are those of `build_kumo_assets_definitions`."""
 
     prediction: ResolvedPrediction
     partitions_def: ResolvedPartitions = None
     deps: ResolvedDeps = ()
     exports: Annotated[
         Sequence[ResolvedExport],
-        dg.Resolver.default(description="What Kumo writes to warehouses and buckets afterwards."),
+        dg.Resolver.default(description="The exports: what Kumo writes to warehouses and buckets."),
     ] = ()
     checks: Annotated[
         Sequence[ResolvedChecks],
         dg.Resolver.default(
-            description="Asset checks of the predictions, each entry an op of its own.",
+            description="Asset checks of stored outputs. Each entry is one op.",
             examples=[[{"blocking": True}]],
         ),
     ] = ()
     schedule: Annotated[
         Schedule | None,
-        dg.Resolver.default(description="When all of it is materialized. `{}`: as partitions end."),
+        dg.Resolver.default(
+            description="When all assets are materialized. `{}`: at the end of each partition."
+        ),
     ] = None
     translation: ResolvedTranslation = None
     automation_condition: ResolvedAutomationCondition = None
     fan_out: Annotated[
         bool,
-        dg.Resolver.default(description="Whether a step of its own brings each of Kumo's files."),
+        dg.Resolver.default(
+            description="Whether each of Kumo's files is transferred by its own step."
+        ),
     ] = False
     group_name: str | None = None
     owners: Sequence[str] = ()
@@ -126,7 +130,7 @@ class ModelSection(dg.Resolvable):
             io_manager: the I/O manager, if it is not one of the project's.
 
         Raises:
-            ValueError: they cannot be; the message says what to write instead.
+            ValueError: an attribute is invalid; the message says what to write instead.
         """
         translator = _Translator(self.translation)
         own_name = self._own_name(name, translator)
@@ -186,7 +190,7 @@ class ModelSection(dg.Resolvable):
 
 
 class _Translator(DagsterKumoTranslator):
-    """The specs as they come, changed by what the YAML says."""
+    """The default specs, changed by `translation` in the YAML."""
 
     def __init__(self, translation: KumoTranslationFn | None) -> None:
         self._translation = translation
@@ -202,7 +206,7 @@ class _Translator(DagsterKumoTranslator):
                 f"translation gives {spec.key.to_user_string()} partitions. "
                 "Write partitions_def beside it instead, for all assets of the model."
             )
-        # Of exports, some may have keys of their own.
+        # Two exports may have the same key here, since KumoExport.key comes later.
         if props.kind != "export" and self._kinds.setdefault(spec.key, props.kind) != props.kind:
             raise ValueError(
                 f"translation gives the {self._kinds[spec.key]} and the {props.kind} of {props.name} the "

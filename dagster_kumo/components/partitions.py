@@ -20,7 +20,7 @@ _MAKERS: dict[str, Callable[..., dg.PartitionsDefinition]] = {
     "static": dg.StaticPartitionsDefinition,
 }
 _IN_PYTHON = {"start_date": "start", "end_date": "end"}
-"""The two that `TimeWindowPartitionsDefinition` has other names for than the rest."""
+"""The parameters that `TimeWindowPartitionsDefinition` names differently."""
 
 
 class PartitionsSection(dg.Model):
@@ -29,25 +29,28 @@ class PartitionsSection(dg.Model):
     type: Kind = Field(description=f"One of {', '.join(get_args(Kind))}.")
     start_date: str | None = Field(
         default=None,
-        description="The first one, as 2026-01-31; of hourly ones as 2026-01-31-00:00.",
+        description="The first one: 2026-01-31, or 2026-01-31-00:00 for hourly ones.",
     )
-    end_date: str | None = Field(default=None, description="Where they end, if they do.")
+    end_date: str | None = Field(
+        default=None, description="The end of the last one. By default there is no end."
+    )
     timezone: str | None = Field(
-        default=None, description="For example Europe/Berlin. UTC if none."
+        default=None, description="For example Europe/Berlin. The default is UTC."
     )
     minute_offset: int | None = Field(default=None, description="Minutes after the full hour.")
     hour_offset: int | None = Field(default=None, description="Hours after midnight.")
     day_offset: int | None = Field(
-        default=None, description="Weekly: 0 is Sunday. Monthly: the day of the month, 1 if none."
+        default=None,
+        description="Weekly: 0 is Sunday. Monthly: the day of the month, by default 1.",
     )
     end_offset: int | None = Field(
-        default=None, description="How many partitions there are beyond those that have ended."
+        default=None, description="How many partitions there are after those that have ended."
     )
     cron_schedule: str | None = Field(
-        default=None, description="Of time_window: when one begins and the one before ends."
+        default=None, description="Of time_window: when a partition starts and the one before ends."
     )
     fmt: str | None = Field(
-        default=None, description="Of time_window: how keys are written, for example %Y-%m-%d."
+        default=None, description="Of time_window: the format of keys, for example %Y-%m-%d."
     )
     partition_keys: Sequence[str] | str | None = Field(
         default=None, description="Of static: the keys."

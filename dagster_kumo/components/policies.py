@@ -11,26 +11,26 @@ from dagster_kumo.components.sections import InYaml
 
 
 class RetryPolicySection(dg.Model):
-    """How often a step that failed is tried again; the fields are those of `RetryPolicy`."""
+    """When a failed step is retried; the fields are those of `RetryPolicy`."""
 
-    max_retries: int = Field(default=1, description="How often at most.")
-    delay: float | None = Field(default=None, description="Seconds in between.")
+    max_retries: int = Field(default=1, description="The most retries of a step.")
+    delay: float | None = Field(default=None, description="Seconds between two attempts.")
     backoff: Literal["LINEAR", "EXPONENTIAL"] | None = Field(
-        default=None, description="How the delay grows, if it does."
+        default=None, description="How the delay grows. By default it is constant."
     )
     jitter: Literal["FULL", "PLUS_MINUS"] | None = Field(
-        default=None, description="How the delay varies by chance, if it does."
+        default=None, description="How the delay varies at random. By default it does not."
     )
 
 
 class BackfillPolicySection(dg.Model):
-    """How many partitions a run of a backfill takes, by the names of Dagster's own components."""
+    """How many partitions a run of a backfill has, with the names of Dagster's own components."""
 
     type: Literal["single_run", "multi_run"] = Field(
-        description="All in a single run, or a few in each of several."
+        description="All partitions in one run, or a few in each of several runs."
     )
     max_partitions_per_run: int = Field(
-        default=1, description="Of multi_run: how many a run takes at most."
+        default=1, description="Of multi_run: the most partitions of a run."
     )
 
 

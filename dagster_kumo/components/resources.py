@@ -1,4 +1,4 @@
-"""The sections `kumo` and `io_manager`: resources that a component brings along."""
+"""The sections `kumo` and `io_manager`: the resources of a component."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 
@@ -28,7 +28,7 @@ def _resolve_io_manager(context: dg.ResolutionContext, given: BaseModel) -> Kumo
 
 
 def with_connection(io_manager: KumoIOManager, kumo: KumoResource | None) -> KumoIOManager:
-    """The I/O manager that reads results of jobs by this connection."""
+    """The I/O manager with this connection, by which it reads results of jobs."""
     settings: dict[str, Any] = {
         name: getattr(io_manager, name) for name in io_manager.model_fields_set
     }
@@ -39,9 +39,9 @@ def with_connection(io_manager: KumoIOManager, kumo: KumoResource | None) -> Kum
 def _settings(
     of: type[BaseModel], context: dg.ResolutionContext, given: BaseModel
 ) -> dict[str, Any]:
-    """The settings of a resource, its secrets by the names of their variables.
+    """The settings of a resource. Secrets stay references to environment variables.
 
-    Rendered, a secret would be part of the definitions, which Dagster keeps with each job.
+    A rendered secret would be part of the definitions, which Dagster keeps with each job.
     """
     return {
         name: _secret(context.at_path(name), value, name)
@@ -71,8 +71,8 @@ def _secret(context: dg.ResolutionContext, value: Any, name: str) -> Any:
     return context.resolve_value(value)
 
 
-# `KumoResource | None` and `KumoIOManager | None`, which Dagster would take apart: of a pydantic model
-# it wants plain fields, even if a resolver has a model of its own for the YAML.
+# Any, for `KumoResource | None` and `KumoIOManager | None`: Dagster would inspect the fields of a pydantic
+# model and refuse those that are not plain, even if a resolver has its own model of the YAML.
 ResolvedKumo = Annotated[
     Any,
     dg.Resolver(

@@ -40,9 +40,9 @@ type: {{type}}
 
 attributes:
 {_SETTINGS}\
-  models: # which; all trained ones if nothing is said
+  models: # which; the default is all
     {{models}}
-  assets: # what is made of each
+  assets: # for each model
     partitions_def: # each day is predicted for its end
       type: daily
       start_date: "{{start_date}}"
@@ -112,7 +112,7 @@ def _write(request: dg.ScaffoldRequest[Any], template: str, **values: str) -> No
     if request.scaffold_format == "python":
         dg.scaffold_component(request)
         return
-    # The last week can be materialized at once.
+    # So that there are partitions to materialize at once.
     start = datetime.now(timezone.utc) - timedelta(days=7)
     text = template.format(type=request.type_name, start_date=f"{start:%Y-%m-%d}", **values)
     if request.append:

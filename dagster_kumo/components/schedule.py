@@ -16,8 +16,8 @@ _AT_PARTITION_END = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_mon
 class Schedule(dg.Model, dg.Resolvable):
     """The schedule of all assets of a model.
 
-    With time partitions, each partition when it has ended, or at a time after that. Otherwise by a
-    cron expression.
+    With time partitions, each partition is materialized when it has ended, or at a time after that.
+    Otherwise a cron expression says when.
     """
 
     minute_of_hour: int | None = Field(
@@ -29,14 +29,14 @@ class Schedule(dg.Model, dg.Resolvable):
     )
     day_of_month: int | None = Field(default=None, description="Of monthly partitions: the day.")
     cron_schedule: str | None = Field(
-        default=None, description="When, if there are no time partitions: for example `0 6 * * *`."
+        default=None, description="Without time partitions: when it runs, for example `0 6 * * *`."
     )
     execution_timezone: str | None = Field(
-        default=None, description="The time zone of cron_schedule. UTC if none."
+        default=None, description="The time zone of cron_schedule. The default is UTC."
     )
     default_status: Literal["RUNNING", "STOPPED"] = Field(
         default="STOPPED",
-        description="Whether it runs from the start, or is switched on in Dagster's UI.",
+        description="RUNNING starts it at once; STOPPED waits for someone to start it in Dagster's UI.",
     )
     tags: Mapping[str, str] = Field(default={}, description="Tags of the runs.")
 
@@ -49,7 +49,7 @@ class Schedule(dg.Model, dg.Resolvable):
         """The schedule `<name>_schedule`, and the job `<name>_job` that it runs.
 
         Raises:
-            ValueError: the partitions want another schedule; the message says which.
+            ValueError: the options do not fit the partitions; the message says what to write.
         """
         job = dg.define_asset_job(f"{name}_job", selection=selection)
         about: dict[str, Any] = {
@@ -74,7 +74,7 @@ class Schedule(dg.Model, dg.Resolvable):
             return dg.Definitions(jobs=[job], schedules=[schedule])
         if self.cron_schedule is None or offsets:
             raise ValueError(
-                f"There are no time partitions that the schedule of {name} could follow. Write "
+                f"The schedule of {name} has no time partitions to follow. Write "
                 f'cron_schedule: "0 6 * * *", and leave out {", ".join(_AT_PARTITION_END)}.'
             )
         about |= {
@@ -87,7 +87,7 @@ class Schedule(dg.Model, dg.Resolvable):
         @dg.schedule(**about)
         def every_partition(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
             for key in partitions_def.get_partition_keys():
-                # Of several runs, Dagster wants to know which is which.
+                # Dagster requires a run key when a tick requests several runs.
                 run_key = f"{context.scheduled_execution_time.isoformat()} {key}"
                 yield dg.RunRequest(run_key=run_key, partition_key=key, tags=self.tags)
 

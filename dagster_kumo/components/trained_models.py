@@ -1,4 +1,4 @@
-"""The trained models of a deployment: found once, kept as state, read when definitions load."""
+"""The trained models of a deployment: a refresh finds them, and definitions load from what it stored."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 
@@ -16,8 +16,8 @@ from dagster_kumo.api.errors import KumoModelError
 from dagster_kumo.api.records import DONE
 from dagster_kumo.jobs.trained_model import training_jobs_with_tags
 
-LOOKED_AT = 1000
-"""How many training jobs are looked at, the newest ones."""
+_MAX_TRAINING_JOBS = 1000
+"""How many training jobs are read, the newest ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,12 @@ class ModelSelection(dg.Model, dg.Resolvable):
 
 
 def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[TrainedModel]:
-    """The newest model of each query that is selected, in the order of their names.
+    """The newest model of each selected query, sorted by name.
 
     Raises:
         KumoModelError: there is none, or two queries share a name.
     """
-    jobs = training_jobs_with_tags(client, selection.tags, status=DONE, limit=LOOKED_AT)
+    jobs = training_jobs_with_tags(client, selection.tags, status=DONE, limit=_MAX_TRAINING_JOBS)
     found: dict[str, TrainedModel] = {}
     for job in jobs:
         query_id = job.config.pquery_id
@@ -83,7 +83,7 @@ def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[T
     if not found:
         raise KumoModelError(
             f"No trained model is selected by {selection}: of {len(jobs)} training jobs that are DONE "
-            "and carry the tags, none is of such a query.\n"
+            "and carry the tags, none belongs to such a query.\n"
             "Change `models` in the YAML, or tag a training job in Kumo."
         )
     models = sorted(found.values(), key=lambda model: model.name)
@@ -92,12 +92,12 @@ def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[T
 
 
 def models_to_json(models: Sequence[TrainedModel]) -> str:
-    """The models as the state that is kept of them."""
+    """The models as the stored state."""
     return json.dumps([asdict(model) for model in models], indent=2)
 
 
 def models_from_json(state: str) -> list[TrainedModel]:
-    """The models of a state."""
+    """The models of a stored state."""
     kept: list[dict[str, Any]] = json.loads(state)
     return [TrainedModel(**model) for model in kept]
 

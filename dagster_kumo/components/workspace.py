@@ -59,7 +59,7 @@ def _assets_by_default(model: TrainedModel) -> ModelSection:
 
 
 def _kept_beside_the_yaml() -> DefsStateConfigArgs:
-    # Without a refresh while definitions load, as in `dg dev`: they load without a network.
+    # No refresh in `dg dev`: definitions load without a network.
     return DefsStateConfigArgs.local_filesystem().model_copy(update={"refresh_if_dev": False})
 
 
@@ -68,8 +68,8 @@ def _kept_beside_the_yaml() -> DefsStateConfigArgs:
 class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
     """Batch predictions of all trained Kumo models, or those with some tags, by their queries.
 
-    Of each predictive query the newest model predicts. `dg utils refresh-defs-state` finds the models
-    and keeps them as state; definitions load from that, without a network.
+    For each predictive query, the newest model predicts. `dg utils refresh-defs-state` finds the models
+    and stores them as state. Definitions load from the state, without a network.
 
     Examples:
         .. code-block:: yaml
@@ -93,7 +93,7 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
     io_manager: ResolvedIOManager = None
     models: Annotated[
         ModelSelection,
-        dg.Resolver.default(description="Which trained models. All, if nothing is said."),
+        dg.Resolver.default(description="Which trained models. The default is all."),
     ] = field(default_factory=ModelSelection)
     assets: Annotated[
         AssetsOfModel,
@@ -102,8 +102,8 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
             model_field_type=_AssetsSection,
             inject_before_resolve=False,
             description=(
-                "What is made of each model: the attributes of KumoBatchPredictionComponent, in "
-                "templates of which `model` is the model."
+                "For each model: the attributes of KumoBatchPredictionComponent. In templates, `model` is "
+                "the model."
             ),
         ),
     ] = _assets_by_default
@@ -111,13 +111,13 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where the state is kept, by a key that says which models it has."""
+        """Where the state is stored. Its key says which models it has."""
         return DefsStateConfig.from_args(
             self.defs_state, default_key=f"{type(self).__name__}[{self.models}]"
         )
 
     def write_state_to_path(self, state_path: Path) -> None:
-        """Find the trained models, and write down which there are.
+        """Find the trained models and store them.
 
         Raises:
             KumoModelError: there is none, or two share a name.
@@ -131,11 +131,11 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
         context: dg.ComponentLoadContext,  # noqa: ARG002 - Dagster's signature
         state_path: Path | None,
     ) -> dg.Definitions:
-        """The definitions of each model in the state; none before it was written."""
+        """The definitions of each model in the state; none before the first refresh."""
         if state_path is None:
             dg.get_dagster_logger().warning(
-                f"It is not known yet which models there are ({self.models}), so there are no assets of "
-                "them. Run `dg utils refresh-defs-state`."
+                f"There are no assets, since the models have not been listed yet ({self.models}). "
+                "Run `dg utils refresh-defs-state`."
             )
             return dg.Definitions()
         models = models_from_json(state_path.read_text(encoding="utf-8"))

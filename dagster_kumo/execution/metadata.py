@@ -25,7 +25,7 @@ OUTPUT_TYPE = "dagster-kumo/output_type"
 
 NAMESPACE = "dagster-kumo/"
 JOB_ID_METADATA = f"{NAMESPACE}job_id"
-"""The job that made what is materialized; of an export, the prediction job whose output it wrote."""
+"""The Kumo job that made the asset. For an export, the prediction job whose output it wrote."""
 TABLE_JOB_ID_METADATA = f"{NAMESPACE}prediction_table_job_id"
 EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
 LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"

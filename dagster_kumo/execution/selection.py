@@ -116,7 +116,7 @@ class RunDefinition:
     """What to predict, and which of its assets and partitions the run makes.
 
     Raises:
-        ValueError: the assets were not made by `@kumo_assets`, or their definition cannot be.
+        ValueError: the assets were not made by `@kumo_assets`, or their definition is invalid.
     """
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:

@@ -75,7 +75,7 @@ class RunJobs:
             how: dict[str, Any] = {
                 "poll_interval": self._settings.poll_interval,
                 "timeout": self._settings.poll_timeout,
-                "on_look": self.interruptible(on_look),
+                "on_status": self.interruptible(on_look),
             }
             if isinstance(job, BatchPredictionJob):
                 how["on_progress"] = log.on_progress

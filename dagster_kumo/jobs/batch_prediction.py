@@ -58,7 +58,7 @@ class BatchPredictionJob:
         return self._client.get_prediction_job(self.id)
 
     def status(self) -> JobStatusReport:
-        """Where the job stands."""
+        """The status of the job."""
         return self.get().job_status_report
 
     def progress(self) -> JobProgress:
@@ -71,7 +71,7 @@ class BatchPredictionJob:
         return self._client.public_url(self.status().tracking_url)
 
     def cancel(self) -> bool:
-        """Cancel the job; whether it is cancelled."""
+        """Cancel the job. True if it is cancelled now."""
         return self._client.cancel_prediction_job(self.id)
 
     def update_tags(self, tags: Mapping[str, str | None]) -> bool:
@@ -83,17 +83,17 @@ class BatchPredictionJob:
         *,
         poll_interval: float = POLL_INTERVAL,
         timeout: float | None = None,
-        on_look: Callable[[JobStatusReport], None] | None = None,
+        on_status: Callable[[JobStatusReport], None] | None = None,
         on_progress: Callable[[JobProgress], None] | None = None,
     ) -> JobStatusReport:
         """Wait until the job has ended, successfully or not.
 
         Args:
-            poll_interval: the longest time between two looks, in seconds. Looks begin close
-                together and draw apart, by the time waited and by the job's own estimate.
+            poll_interval: the longest time between two status requests, in seconds. The first ones
+                are close together; the longer the job takes, the rarer they are.
             timeout: how long to wait, in seconds; None waits as long as it takes.
-            on_look: called with the report of each look.
-            on_progress: called with the job's progress, which is asked more rarely.
+            on_status: called with each status report.
+            on_progress: called with each progress report; there are fewer of them.
 
         Raises:
             KumoTimeoutError: the time is over; the job goes on.
@@ -103,9 +103,9 @@ class BatchPredictionJob:
             job=f"Prediction job {self.id}",
             poll_interval=poll_interval,
             timeout=timeout,
-            on_look=on_look,
-            # Once: the repetitions after an error would hold up the looks at the status.
-            progress=lambda: self._client.get_prediction_progress(self.id, repeat=False),
+            on_status=on_status,
+            # Without retries, which would delay the status requests.
+            get_progress=lambda: self._client.get_prediction_progress(self.id, repeat=False),
             on_progress=on_progress,
         )
 
@@ -114,7 +114,7 @@ class BatchPredictionJob:
         *,
         poll_interval: float = POLL_INTERVAL,
         timeout: float | None = None,
-        on_look: Callable[[JobStatusReport], None] | None = None,
+        on_status: Callable[[JobStatusReport], None] | None = None,
         on_progress: Callable[[JobProgress], None] | None = None,
     ) -> BatchPredictionJobResult:
         """Wait for the job and return its result; the arguments are those of `wait`.
@@ -124,7 +124,10 @@ class BatchPredictionJob:
             KumoTimeoutError: the time is over; the job goes on.
         """
         report = self.wait(
-            poll_interval=poll_interval, timeout=timeout, on_look=on_look, on_progress=on_progress
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_status=on_status,
+            on_progress=on_progress,
         )
         raise_unless_done(
             report,
@@ -157,7 +160,7 @@ class BatchPredictionJobResult:
         return f"BatchPredictionJobResult({self.id!r})"
 
     def get(self) -> BatchPredictionJobResource:
-        """The job as the server keeps it; asked for once it has ended, and each time before."""
+        """The job as the server keeps it. Once it has ended, the answer is kept."""
         if self._ended is not None:
             return self._ended
         job = self._client.get_prediction_job(self.id)
@@ -249,11 +252,11 @@ class BatchPredictionJobResult:
         return self._client.create_export(self.id, target.request())
 
     def predictions_urls(self) -> list[str]:
-        """Where the predictions are: presigned urls on SaaS, which are secrets and expire."""
+        """The urls of the files: on SaaS they are presigned, so they are secrets and expire."""
         return self._client.get_output_urls(self.id, "predictions")
 
     def predictions_df(self) -> pd.DataFrame:
-        """All predictions in memory. For large outputs read `predictions()` piece by piece."""
+        """All predictions in memory. Read large outputs file by file, with `predictions()`."""
         return self.predictions().to_pandas()
 
     def predictions(self) -> Predictions:
@@ -261,18 +264,18 @@ class BatchPredictionJobResult:
         return self._output("predictions", self.predictions_urls)
 
     def embeddings_urls(self) -> list[str]:
-        """Where the embeddings are: presigned urls on SaaS, which are secrets and expire."""
+        """The urls of the files: on SaaS they are presigned, so they are secrets and expire."""
         return self._client.get_output_urls(self.id, "embeddings")
 
     def embeddings_df(self) -> pd.DataFrame:
-        """All embeddings in memory. For large outputs read `embeddings()` piece by piece."""
+        """All embeddings in memory. Read large outputs file by file, with `embeddings()`."""
         return self.embeddings().to_pandas()
 
     def embeddings(self) -> Predictions:
         """The embeddings, one file at a time.
 
         Raises:
-            KumoDataError: Kumo has kept none; says how to get them all the same.
+            KumoDataError: Kumo keeps none; the message says how to get them.
         """
         return self._output("embeddings", self._embeddings_urls)
 

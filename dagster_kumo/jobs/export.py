@@ -25,11 +25,11 @@ class ArtifactExportJob:
         return f"ArtifactExportJob({self.id!r})"
 
     def status(self) -> str:
-        """The job's status; an export has no report beyond this word."""
+        """The status of the job, which is all that Kumo says about an export."""
         return self._client.get_export_status(self.id)
 
     def cancel(self) -> bool:
-        """Cancel the job; whether it is cancelled."""
+        """Cancel the job. True if it is cancelled now."""
         return self._client.cancel_export(self.id) == CANCELLED
 
     def result(
@@ -37,7 +37,7 @@ class ArtifactExportJob:
         *,
         poll_interval: float = POLL_INTERVAL,
         timeout: float | None = None,
-        on_look: Callable[[JobStatusReport], None] | None = None,
+        on_status: Callable[[JobStatusReport], None] | None = None,
     ) -> str:
         """Wait until everything is written, and return the export job's id.
 
@@ -51,7 +51,7 @@ class ArtifactExportJob:
             job=job,
             poll_interval=poll_interval,
             timeout=timeout,
-            on_look=on_look,
+            on_status=on_status,
         )
         raise_unless_done(report, job=job, job_id=self.id, detail=_NO_REASON)
         return self.id

@@ -25,7 +25,7 @@ def model_of(job: BatchPredictionJobResource) -> str:
 def is_meant(prediction: BatchPrediction, training_job_id: str, tags: Mapping[str, str]) -> bool:
     """Whether a definition names this model, by its id or by its tags.
 
-    By tags it means the newest one that carries them; a job may well have used the newest of its day.
+    By tags it means the newest model that carries them. An older job used the newest one of its time.
     """
     if prediction.training_job_id:
         return prediction.training_job_id == training_job_id
@@ -34,7 +34,7 @@ def is_meant(prediction: BatchPrediction, training_job_id: str, tags: Mapping[st
 
 
 def check_entities(job: BatchPredictionJobResource, prediction: BatchPrediction) -> None:
-    """Refuse a job whose entities are others than those that the definition asks for.
+    """Refuse a job that predicted for other entities than the definition asks for.
 
     Raises:
         KumoDataError: the job took them from another table.
@@ -64,8 +64,10 @@ def predicted_for(client: KumoClient, job: BatchPredictionJobResource) -> dateti
 def outputs_of(
     client: KumoClient, job: BatchPredictionJobResource, wanted: Sequence[OutputType]
 ) -> list[OutputType]:
-    """Those of the wanted outputs that a job has. That it was asked for embeddings does not mean that
-    the server has kept them, so Kumo is asked."""
+    """Those of the wanted outputs that a job has.
+
+    A server may not keep embeddings that were requested, so Kumo is asked for their files.
+    """
     named = {str(output.get("artifact_type", "")).lower() for output in job.config.outputs}
     has: list[OutputType] = [
         output_type for output_type in wanted if output_type in (named or {"predictions"})

@@ -19,7 +19,7 @@ def read_files(
     what: str,
     provenance: Provenance | None = None,
 ) -> Predictions:
-    """Files by their addresses, which are asked for again when they expire.
+    """The files behind urls, which are requested again when they expire.
 
     Raises:
         KumoDataError: there are no files, or they cannot be read from here.
@@ -27,5 +27,5 @@ def read_files(
     from dagster_kumo.predictions.predictions import Predictions
     from dagster_kumo.predictions.remote.locations import files_at
 
-    addresses = OutputUrls(urls, what=what)
-    return Predictions(files_at(addresses, client.files, client.snowflake), provenance=provenance)
+    output_urls = OutputUrls(urls, what=what)
+    return Predictions(files_at(output_urls, client.files, client.snowflake), provenance=provenance)

@@ -33,21 +33,21 @@ class BatchPrediction:
     Args:
         training_job_id: the training job whose model predicts.
         training_job_tags: instead of an id, tags of the training job: the newest one that is DONE
-            and carries them is taken, each time anew when the prediction runs.
+            and carries them is used, chosen anew in each run.
         outputs: `predictions`, `embeddings` or both. They come from one job.
-        binary_classification_threshold: from which probability on TARGET_PRED is true, 0 to 1.
-        num_classes_to_return: how many classes an entity gets at most, the best ones.
+        binary_classification_threshold: the probability from which TARGET_PRED is true, 0 to 1.
+        num_classes_to_return: the most classes that an entity gets; the likeliest are kept.
         num_workers: how many workers share the work, 1 to 4; each writes one file.
         anchor: which end of a time partition's window is the anchor time, the point in time that
             predictions look ahead from: `"end"`, `"start"`, or None for none, which leaves it to
             Kumo (the latest time in the data). Without partitions there is never one.
-        prediction_table: `"inline"` sends the anchor time with the launch, which younger servers
-            know; `"generate"` first makes a prediction table with that anchor time, by a job of its
-            own, which every server knows.
-        prediction_table_options: with `"generate"`, what the model was trained with if it forecasts:
-            `forecast_length`, `lag_timesteps`, `year_over_year`. What is left out is left to Kumo.
+        prediction_table: `"inline"` sends the anchor time with the launch, for newer servers;
+            `"generate"` first makes a prediction table with that anchor time, by another job, which
+            works with every server.
+        prediction_table_options: with `"generate"`, for a forecasting model, as it was trained:
+            `forecast_length`, `lag_timesteps`, `year_over_year`. Kumo chooses what is left out.
         prediction_table_job_id: predict for the entities of this prediction table.
-        prediction_table_path: predict for the entities of one's own prediction table at this path.
+        prediction_table_path: predict for the entities of your own prediction table at this path.
         graph_snapshot_id: a snapshot of the data to predict on; None takes a fresh one.
         job_tags: further tags of the Kumo job.
 
@@ -91,15 +91,9 @@ class BatchPrediction:
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults, as JSON. `BatchPrediction(**json)` is equal to this."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {
-            name: dict(value)
-            if isinstance(value, Mapping)
-            else list(value)
-            if name == "outputs"
-            else value
-            for name, value in values.items()
-            if name == "outputs" or value != _DEFAULTS.get(name)
-        }
+        changed = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+        mappings = {k: dict(v) for k, v in changed.items() if isinstance(v, Mapping)}
+        return {**changed, **mappings, "outputs": list(self.outputs)}
 
     @property
     def generates_table(self) -> bool:
@@ -119,12 +113,10 @@ class BatchPrediction:
         prediction_time: datetime | None = None,
         prediction_table_job_id: str | None = None,
     ) -> BatchPredictionRequest:
-        """The request for one job, without the tags that tell whose it is.
+        """The request for one job, without the tags of the run.
 
-        With the job of a prediction table, the time is the table's.
-
-        Predictions alone are asked for with an empty list, as the SDK does: every server knows
-        that. Embeddings need to be named.
+        A prediction table has its own time. Predictions alone are requested by an empty list, as the
+        SDK does, since every server knows that. Embeddings must be named.
         """
         return BatchPredictionRequest(
             job_tags=dict(self.job_tags),

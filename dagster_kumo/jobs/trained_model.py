@@ -14,10 +14,10 @@ _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def trained_model(client: KumoClient, prediction: BatchPrediction) -> TrainingJobResource:
-    """The training job whose model predicts, checked to be done before anything is launched.
+    """The training job whose model predicts. It is DONE, so a launch makes sense.
 
     Raises:
-        KumoModelError: there is none as asked for; says which there are.
+        KumoModelError: there is none as requested; the message lists those that there are.
     """
     if prediction.training_job_id:
         return _by_id(client, prediction.training_job_id)
@@ -43,7 +43,7 @@ def _by_id(client: KumoClient, job_id: str) -> TrainingJobResource:
 
 
 def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:
-    # Only those that are DONE are asked for, since a list is cut off at its limit.
+    # With the status as a filter, since a list is cut off at its limit.
     for job in training_jobs_with_tags(client, tags, status=DONE):
         if job.job_status_report.status == DONE:
             return job
@@ -67,8 +67,8 @@ def training_jobs_with_tags(
 ) -> Sequence[TrainingJobResource]:
     """The training jobs with these tags, newest first.
 
-    Tags and order are looked at again: a server may ignore a filter that it does not know, and
-    nothing but habit says in which order it lists.
+    Tags and order are checked again: a server may ignore a filter that it does not know, and the
+    order of its lists is not documented.
     """
     found = [
         job

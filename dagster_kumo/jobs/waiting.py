@@ -22,45 +22,45 @@ logger = logging.getLogger("dagster_kumo")
 
 POLL_INTERVAL = 120.0
 SHORTEST_PAUSE = 0.5
-PAUSE_FRACTION = 0.1  # of the time waited: so late is the end noticed that nothing foretells
-LONGEST_FRACTION = 0.2  # of the time waited: no estimate is trusted further than that
-JITTER = 0.2  # of a pause, so that jobs which were launched together are not looked at together
+PAUSE_FRACTION = 0.1  # of the time waited: without an estimate, the end is noticed this late
+LONGEST_FRACTION = 0.2  # of the time waited: an estimate makes no pause longer than that
+JITTER = 0.2  # of a pause, so that jobs launched together are not polled together
 
 
 class PollSchedule:
-    """When to look at a job again, and when to ask how far it is.
+    """When to request a job's status, and when its progress.
 
     All times are seconds since the wait began. Without an estimate, a pause is a fraction of the time
-    waited. With one it is half of what is left, within bounds, and ends when the job is to end.
+    waited. With one it is half of the remaining time, within bounds, and no longer than that time.
 
     Examples:
-        >>> pace = PollSchedule(poll_interval=120)
-        >>> 10 <= pace.pause(waited=100) <= 12
+        >>> schedule = PollSchedule(poll_interval=120)
+        >>> 10 <= schedule.pause(waited=100) <= 12
         True
-        >>> pace.hear(waited=100, remaining=80)
-        >>> 20 <= pace.pause(waited=100) <= 24
+        >>> schedule.update(waited=100, remaining=80)
+        >>> 20 <= schedule.pause(waited=100) <= 24
         True
     """
 
     def __init__(self, poll_interval: float) -> None:
         self._poll_interval = poll_interval
-        self._ask_at = 0.0
-        self._end = 0.0  # as estimated; before now where there is no estimate, or a wrong one
+        self._progress_due = 0.0
+        self._estimated_end = 0.0  # in the past if there is no estimate, or a wrong one
 
-    def asks(self, waited: float) -> bool:
-        """Whether it is time to ask how far the job is."""
-        return waited >= self._ask_at
+    def progress_is_due(self, waited: float) -> bool:
+        """Whether to request the progress now."""
+        return waited >= self._progress_due
 
-    def hear(self, waited: float, remaining: float | None) -> None:
-        """Take in what the job says is left, if it says anything."""
-        self._end = waited + (remaining or 0.0)
-        # A tenth of the whole, since each tenth is logged; but an estimate may be wrong either way.
-        distance = min(waited, max(waited / 4, self._end / 10))
-        self._ask_at = waited + max(SHORTEST_PAUSE, distance)
+    def update(self, waited: float, remaining: float | None) -> None:
+        """Take over the job's estimate of the remaining time; None if there is none."""
+        self._estimated_end = waited + (remaining or 0.0)
+        # Each tenth of the job is logged. But an estimate may be wrong either way.
+        distance = min(waited, max(waited / 4, self._estimated_end / 10))
+        self._progress_due = waited + max(SHORTEST_PAUSE, distance)
 
     def pause(self, waited: float) -> float:
-        """How long to wait before the next look."""
-        remaining = self._end - waited
+        """How long to wait before the next request."""
+        remaining = self._estimated_end - waited
         pause = max(waited * PAUSE_FRACTION, min(remaining / 2, waited * LONGEST_FRACTION))
         if remaining > 0:
             pause = min(pause, remaining)
@@ -69,35 +69,36 @@ class PollSchedule:
 
 
 def wait_for_end(
-    look: Callable[[], JobStatusReport],
+    get_report: Callable[[], JobStatusReport],
     *,
     job: str,
     poll_interval: float = POLL_INTERVAL,
     timeout: float | None = None,
-    on_look: Callable[[JobStatusReport], None] | None = None,
-    progress: Callable[[], JobProgress] | None = None,
+    on_status: Callable[[JobStatusReport], None] | None = None,
+    get_progress: Callable[[], JobProgress] | None = None,
     on_progress: Callable[[JobProgress], None] | None = None,
 ) -> JobStatusReport:
     """Poll a job until it has ended, at growing intervals of at most `poll_interval` seconds.
 
-    A status that is not known, from a newer server perhaps, counts as not ended, with a warning.
-    `progress` tells how far a running job is; it is asked now and then, and may fail.
+    An unknown status, perhaps of a newer server, counts as not ended and is warned of. Progress is
+    optional: a request for it may fail.
 
     Raises:
         KumoTimeoutError: `timeout` seconds are over. The job goes on.
     """
     started = time.monotonic()
-    pace = PollSchedule(poll_interval)
+    schedule = PollSchedule(poll_interval)
     warned: set[str] = set()
     while True:
-        report = look()
-        if progress and report.status == RUNNING and pace.asks(time.monotonic() - started):
-            heard = _unless_it_fails(progress, job)
-            pace.hear(time.monotonic() - started, heard.remaining if heard else None)
-            if heard and on_progress:
-                on_progress(heard)
-        if on_look:
-            on_look(report)
+        report = get_report()
+        is_due = schedule.progress_is_due(time.monotonic() - started)
+        if get_progress and report.status == RUNNING and is_due:
+            progress = _unless_it_fails(get_progress, job)
+            schedule.update(time.monotonic() - started, progress.remaining if progress else None)
+            if progress and on_progress:
+                on_progress(progress)
+        if on_status:
+            on_status(report)
         if report.status in TERMINAL_STATUSES:
             return report
         if report.status not in LIVE_STATUSES | warned:
@@ -108,22 +109,21 @@ def wait_for_end(
                 report.status,
             )
         waited = time.monotonic() - started
-        pause = pace.pause(waited)
+        pause = schedule.pause(waited)
         if timeout is not None and waited + pause > timeout:
-            remaining = timeout - waited
-            if remaining <= 0:
+            pause = timeout - waited
+            if pause <= 0:
                 raise KumoTimeoutError(
                     f"{job} is still {report.status} after {timeout:g} s. It has not been cancelled: "
                     "a retry attaches to it. poll_timeout sets how long to wait."
                 )
-            pause = remaining
         time.sleep(pause)
 
 
-def _unless_it_fails(progress: Callable[[], JobProgress], job: str) -> JobProgress | None:
+def _unless_it_fails(get_progress: Callable[[], JobProgress], job: str) -> JobProgress | None:
     try:
-        return progress()
-    except KumoError as error:  # nice to have: the status is what counts
+        return get_progress()
+    except KumoError as error:  # progress is optional
         logger.debug("The progress of %s is not known: %s", job, error)
         return None
 
@@ -131,7 +131,7 @@ def _unless_it_fails(progress: Callable[[], JobProgress], job: str) -> JobProgre
 def raise_unless_done(
     report: JobStatusReport, *, job: str, job_id: str, url: str = "", detail: str = ""
 ) -> None:
-    """Raise what a job's bad end means.
+    """Raise if a job has not ended well.
 
     Raises:
         KumoJobFailedError: the job ended FAILED or CANCELLED.
@@ -144,7 +144,7 @@ def raise_unless_done(
         way_out = "Run it again to launch another job."
     else:
         message = f"{job} {report.status}: {detail or 'the server gave no reason'}"
-        way_out = "Run it again once that is mended: another job is launched."
+        way_out = "Fix the cause and run it again: that launches another job."
     message += f"\n{way_out}"
     if url:
         message += f" This one's page in Kumo: {url}"

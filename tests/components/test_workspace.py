@@ -127,7 +127,7 @@ def test_before_a_refresh_there_is_nothing_and_it_is_said_why(
     assert not keys(shop.definitions())
 
     said = caplog.text
-    assert "which models there are (team=growth)" in said
+    assert "have not been listed yet (team=growth)" in said
     assert "dg utils refresh-defs-state" in said
 
 

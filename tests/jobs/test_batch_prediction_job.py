@@ -28,7 +28,7 @@ def test_a_job_goes_from_the_queue_to_its_result():
         request = BatchPredictionRequest(model_training_job_id="trainingjob-cdnow-purchase")
         job = BatchPredictionJob(client.create_prediction_job(request)[0], client)
         seen = []
-        result = job.result(**SOON, on_look=lambda report: seen.append(report.status))
+        result = job.result(**SOON, on_status=lambda report: seen.append(report.status))
         progress = job.progress()
     assert [status for i, status in enumerate(seen) if status not in seen[:i]] == [
         "QUEUED",
@@ -111,7 +111,7 @@ def test_a_job_that_ends_within_the_timeout_is_no_timeout(queued_job):
         if len(looks) == 3:
             queued_job.cancel()
 
-    report = queued_job.wait(**SOON, timeout=60, on_look=cancel_at_the_third_look)
+    report = queued_job.wait(**SOON, timeout=60, on_status=cancel_at_the_third_look)
     assert (report.status, len(looks)) == ("CANCELLED", 4)
 
 
@@ -168,5 +168,5 @@ def test_a_wait_can_be_interrupted(queued_job):
         raise Interrupt
 
     with pytest.raises(Interrupt):
-        queued_job.wait(on_look=interrupt)
+        queued_job.wait(on_status=interrupt)
     assert queued_job.status().status in ("NOT_STARTED", "QUEUED")

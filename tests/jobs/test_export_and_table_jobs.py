@@ -31,7 +31,7 @@ def export(server) -> ArtifactExportJob:
 def test_an_export_is_waited_for(server, export):
     server.answer(*map(Answer, (b'"NOT_STARTED"', b'"RUNNING"', b'"DONE"')))
     seen = []
-    assert export.result(**SOON, on_look=lambda report: seen.append(report.status)) == "export-1"
+    assert export.result(**SOON, on_status=lambda report: seen.append(report.status)) == "export-1"
     assert seen == ["NOT_STARTED", "RUNNING", "DONE"]
     assert export.status() == "DONE"
     assert {call.path for call in server.calls} == {"/api/v1/artifact/export-1"}

@@ -1,4 +1,4 @@
-"""How often a job is looked at, and how soon its end is noticed."""
+"""How often a job is polled, and how soon its end is noticed."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ estimates = pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATE
 def simulated(
     length: float, estimate: Estimate, poll_interval: float = POLL_INTERVAL
 ) -> tuple[list[float], list[float]]:
-    """When a job of so many seconds is looked at, and when it is asked how far it is."""
-    pace, looks, asked = PollSchedule(poll_interval), [0.0], []
-    while (now := looks[-1]) < length:
-        if pace.asks(now):
+    """When a job of so many seconds is polled, and when it is asked how far it is."""
+    schedule, polls, asked = PollSchedule(poll_interval), [0.0], []
+    while (now := polls[-1]) < length:
+        if schedule.progress_is_due(now):
             asked.append(now)
-            pace.hear(now, estimate(length, now))
-        looks.append(now + pace.pause(now))
-    return looks, asked
+            schedule.update(now, estimate(length, now))
+        polls.append(now + schedule.pause(now))
+    return polls, asked
 
 
 @estimates
 def test_a_job_of_two_hours_costs_few_calls(estimate):
-    looks, asked = simulated(7200, estimate)
-    assert len(looks) + len(asked) <= 150
+    polls, asked = simulated(7200, estimate)
+    assert len(polls) + len(asked) <= 150
 
 
 @estimates
 def test_the_end_of_a_short_job_is_noticed_soon(estimate):
-    looks, _ = simulated(10, estimate)
-    assert looks[-1] - 10 <= 2.4
+    polls, _ = simulated(10, estimate)
+    assert polls[-1] - 10 <= 2.4
 
 
 @estimates
 def test_no_end_is_noticed_later_than_the_longest_pause_allows(estimate):
-    looks, _ = simulated(3600, estimate, poll_interval=30)
-    assert max(later - sooner for sooner, later in pairwise(looks)) <= 30.001
+    polls, _ = simulated(3600, estimate, poll_interval=30)
+    assert max(later - sooner for sooner, later in pairwise(polls)) <= 30.001
 
 
 def test_a_right_estimate_saves_calls_and_time():
     blind, _ = simulated(600, ESTIMATES["missing"])
-    looks, asked = simulated(600, ESTIMATES["right"])
-    assert len(looks) + len(asked) < len(blind)
-    assert looks[-1] - 600 < 20
+    polls, asked = simulated(600, ESTIMATES["right"])
+    assert len(polls) + len(asked) < len(blind)
+    assert polls[-1] - 600 < 20
 
 
 def test_a_long_job_is_asked_how_far_it_is_at_about_each_tenth():
