@@ -117,7 +117,7 @@ def test_a_table_of_ones_own_is_known_by_its_path(client, caplog):
     assert table.data_urls() == ["s3://bucket/table.parquet"]
     with caplog.at_level(logging.WARNING, "dagster_kumo"):
         assert table.anchor_time is None
-    assert "not known" in caplog.text
+    assert "does not know the anchor time" in caplog.text
     with pytest.raises(KumoDataError, match=r"table\.parquet"):
         table.data_df()
     with pytest.raises(ValueError, match="needs a client"):
