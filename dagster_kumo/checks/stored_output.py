@@ -16,7 +16,8 @@ from dagster_kumo.io_manager.io_manager import KumoIOManager
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions
     from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
-    from dagster_kumo.predictions.store.store import Manifest, PartitionStore
+    from dagster_kumo.predictions.store.manifest import Manifest
+    from dagster_kumo.predictions.store.store import PartitionStore
 
 
 class NothingToCheck(Exception):

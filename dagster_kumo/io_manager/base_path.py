@@ -11,10 +11,15 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from dagster_kumo.predictions.store.storage_errors import http_status, reason
+
 if TYPE_CHECKING:
     from upath import UPath
 
-_LOCAL = ("", "file", "local")
+# Words in the names of options that are secret. The value of any other is shown: it tells what is wrong.
+_SECRET = re.compile("key|secret|token|pass|credential|connection_string|sas", re.IGNORECASE)
+SHORTEST_SECRET = 6
+_DISK = ("file", "local")
 _READ_ONLY = ("data", "github", "http", "https", "tar", "zip")
 
 
@@ -26,13 +31,19 @@ def store_root(base_path: str, storage_options: Mapping[str, Any]) -> UPath:
     """
     from upath import UPath
 
+    from dagster_kumo.predictions.files import is_local
+
     _check_form(base_path)
     options = _resolved(storage_options)
+    scheme, separator, rest = base_path.partition("://")
+    if separator:  # as on a disk, slashes that follow each other are one
+        rest = re.sub("/+", "/", rest)
     try:
-        root = UPath(base_path, **options)
+        root = UPath(scheme + separator + rest, **options)
         _ = root.fs  # imports what the scheme needs
-        if not root.protocol:
-            root = UPath(Path(base_path).expanduser().absolute())
+        if is_local(root):
+            path = root.path if root.protocol else base_path
+            root = UPath(Path(path).expanduser().absolute())
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
         raise ValueError(_explained(base_path, options, error)) from None
     if root.protocol in _READ_ONLY:
@@ -47,7 +58,7 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
         ValueError: nothing can: a file is in the way, there is no such bucket, or the options are not
             those of the file system.
     """
-    if root.protocol in _LOCAL:
+    if not root.protocol:
         path = Path(root.path)
         try:
             there = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -69,7 +80,8 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
                 f"base_path {base_path!r}: there is no such bucket or container. Create it, or correct the name."
             ) from None
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
-        raise ValueError(_explained(base_path, _resolved(storage_options), error)) from None
+        if http_status(error) in (None, 401, 403):  # another answer may be of the moment
+            raise ValueError(_explained(base_path, _resolved(storage_options), error)) from None
 
 
 def _check_form(base_path: str) -> None:
@@ -89,14 +101,19 @@ def _check_form(base_path: str) -> None:
     from fsspec import available_protocols
 
     known = available_protocols()
+    if scheme in known and rest.startswith(":"):
+        raise ValueError(
+            f"base_path {base_path!r} names a file system inside another. Name the one to store in alone."
+        )
     if scheme not in known and scheme.lower() in known:
         raise ValueError(
             f"base_path {base_path!r}: write the scheme in small letters, {scheme.lower()}:{rest}"
         )
     if scheme in known and not rest.startswith("//"):
         raise ValueError(
-            f"base_path {base_path!r}: two slashes follow the scheme. Write {scheme}://{rest.lstrip('/')}"
-            f"{', or the path without the scheme' if scheme in _LOCAL else ''}."
+            f"base_path {base_path!r}: two slashes follow the scheme. Write {scheme}://"
+            f"{rest if scheme in _DISK else rest.lstrip('/')}"
+            f"{', or the path without the scheme' if scheme in _DISK else ''}."
         )
 
 
@@ -120,15 +137,16 @@ def _resolved(option: Any) -> Any:
 
 def _explained(base_path: str, options: Mapping[str, Any], error: Exception) -> str:
     """Why a place cannot be used, without what is secret in its options."""
-    why = f"{type(error).__name__}: {error}"
-    for secret in _texts(options):
+    why = f"{type(error).__name__}: {reason(error)}"
+    for secret in _secrets(options):
         why = why.replace(secret, "***")
     return f"base_path {base_path!r} cannot be used with these storage_options. {why}"
 
 
-def _texts(option: Any) -> Iterator[str]:
-    if isinstance(option, Mapping):
-        for value in cast(Mapping[str, Any], option).values():
-            yield from _texts(value)
-    elif isinstance(option, str) and option:
-        yield option
+def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    """The values whose names say that they are secret. To mask a short one would mangle the message."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secrets(cast(Mapping[str, Any], value))
+        elif isinstance(value, str) and len(value) >= SHORTEST_SECRET and _SECRET.search(name):
+            yield value

@@ -22,14 +22,14 @@ from __future__ import annotations
 import glob
 import types
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Union, get_args, get_origin
 
+from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.predictions.predictions import Predictions
-
-Columns = Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class InputType(ABC):
         )
 
     @abstractmethod
-    def load(self, stored: Predictions, columns: Columns) -> Any:
-        """Load what is stored; of all columns, or of those that are named."""
+    def load(self, stored: Predictions) -> Any:
+        """Load what is stored."""
 
 
 class StoredPredictions(InputType):
@@ -116,102 +116,107 @@ class StoredPredictions(InputType):
     def match(self, kind: Any) -> bool:
         return kind in (Predictions, Any, None, type(None))
 
-    def load(self, stored: Predictions, columns: Columns) -> Predictions:  # noqa: ARG002 - its methods take columns=
+    def load(self, stored: Predictions) -> Predictions:
         return stored
 
 
 class PandasFrame(InputType):
     name = "pandas.DataFrame"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
-        return stored.to_pandas(columns)
+    def load(self, stored: Predictions) -> Any:
+        return stored.to_pandas()
 
 
 class ArrowTable(InputType):
     name = "pyarrow.Table"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
-        return stored.to_arrow(columns)
+    def load(self, stored: Predictions) -> Any:
+        return stored.to_arrow()
 
 
 class ArrowReader(InputType):
     name = "pyarrow.RecordBatchReader"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
-        return stored.to_reader(columns)
+    def load(self, stored: Predictions) -> Any:
+        return stored.to_reader()
 
 
 class ArrowDataset(InputType):
     name = "pyarrow.dataset.Dataset"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
-        return stored.to_dataset(columns)
+    def load(self, stored: Predictions) -> Any:
+        return stored.to_dataset()
 
 
 class PolarsFrame(InputType):
     name = "polars.DataFrame"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
+    def load(self, stored: Predictions) -> Any:
         import polars as pl
 
-        return pl.from_arrow(stored.to_arrow(columns))
+        return pl.from_arrow(stored.to_arrow())
 
 
 class PolarsLazyFrame(InputType):
     name = "polars.LazyFrame"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
+    def load(self, stored: Predictions) -> Any:
         import polars as pl
 
         paths = _paths_on_disk(stored)
-        if paths is not None:
-            lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
-        else:
-            lazy = pl.scan_pyarrow_dataset(stored.to_dataset())
-        if columns is None:
+        if paths is None:
+            return pl.scan_pyarrow_dataset(stored.to_dataset())
+        lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+        if stored.columns is None:
             return lazy
         # By position: polars takes names such as "*" and "^x.*$" for patterns.
-        names = stored.schema.names
-        return lazy.select(pl.nth(*map(names.index, stored.schema_of(columns).names)))
+        return lazy.select(pl.nth(*map(_names_in_files(stored).index, stored.columns)))
 
 
 class DuckDBRelation(InputType):
     name = "duckdb.DuckDBPyRelation"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
+    def load(self, stored: Predictions) -> Any:
         import duckdb
 
+        if not stored.schema.names:
+            raise KumoDataError(
+                "What is stored has no columns, and a relation of DuckDB has at least one."
+            )
+        twice = _alike(stored.schema.names)
+        if twice:
+            raise KumoDataError(
+                f"DuckDB takes the columns {' and '.join(twice)} for the same, since their names differ in "
+                'upper and lower case alone.\nLeave one out: AssetIn(metadata={"columns": [...]}).'
+            )
         # DuckDB's default connection: relations of several inputs can be joined, and duckdb.sql()
         # finds them by the names of Python's variables.
         paths = _paths_on_disk(stored)
-        if paths is not None:
-            relation = duckdb.read_parquet(
-                [glob.escape(path) for path in paths], hive_partitioning=False
-            )
-        else:
-            relation = duckdb.from_arrow(stored.to_dataset())
-        if columns is None:
+        if paths is None or _alike(_names_in_files(stored)):
+            return duckdb.from_arrow(stored.to_dataset())
+        relation = duckdb.read_parquet(list(map(glob.escape, paths)), hive_partitioning=False)
+        if stored.columns is None:
             return relation
-        quoted = [name.replace('"', '""') for name in stored.schema_of(columns).names]
+        quoted = [name.replace('"', '""') for name in stored.columns]
         return relation.select(*(duckdb.SQLExpression(f'"{name}"') for name in quoted))
 
 
 class DaskFrame(InputType):
     name = "dask.dataframe.DataFrame"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
+    def load(self, stored: Predictions) -> Any:
         from dagster_kumo.predictions.engines import to_dask
 
-        return to_dask(stored, columns)
+        return to_dask(stored)
 
 
 class SparkFrame(InputType):
     name = "pyspark.sql.DataFrame"
 
-    def load(self, stored: Predictions, columns: Columns) -> Any:
+    def load(self, stored: Predictions) -> Any:
         from dagster_kumo.predictions.engines import to_spark
 
-        return to_spark(stored, columns)
+        return to_spark(stored)
 
 
 INPUT_TYPES: Sequence[InputType] = [
@@ -255,3 +260,14 @@ def _paths_on_disk(stored: Predictions) -> list[str] | None:
 
     local = all(isinstance(file, StoredFile) and file.is_local for file in stored.files)
     return stored.paths if local and stored.files_agree else None
+
+
+def _names_in_files(stored: Predictions) -> list[str]:
+    """The columns of files that agree, also those that are not selected."""
+    return stored.files_with_rows()[0][1].names
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """The names that have another one in other letters' case beside them."""
+    times = Counter(name.lower() for name in names)
+    return [name for name in names if times[name.lower()] > 1]

@@ -12,12 +12,21 @@ from pydantic import Field
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
-from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, store_each
 from dagster_kumo.io_manager.base_path import check_usable, store_root
+from dagster_kumo.io_manager.contexts import (
+    OR_NONE,
+    annotation_of,
+    columns_of,
+    has_partitions_def,
+    listed,
+    name_of,
+    not_stored,
+    nothing_returned,
+    partition_keys,
+)
 from dagster_kumo.io_manager.input_types import Annotation, input_type
 from dagster_kumo.io_manager.output_metadata import output_metadata
-from dagster_kumo.io_manager.partition_order import in_order
 from dagster_kumo.io_manager.step_values import (
     FinishedOutput,
     is_step_value,
@@ -131,16 +140,16 @@ class KumoIOManager(dg.ConfigurableIOManager):
             write_step_value(self.root(), context, obj)
             return
         if obj is None:
-            raise TypeError(_nothing_returned(context))
+            raise TypeError(nothing_returned(context))
         if isinstance(obj, PartitionOutputs):
             store_each(context, obj, partial(self._store_partition, context))
             return
-        keys = _partition_keys(context)
+        keys = partition_keys(context)
         by_partition = isinstance(obj, Mapping) and keys != [None]
         if by_partition and (len(obj) != len(keys) or not all(key in obj for key in keys)):
             raise KumoDataError(
-                f"This run is for the partitions {_listed(keys)} of {_name(context)}, but its value has "
-                f"{_listed(list(obj)) or 'none'}. "
+                f"This run is for the partitions {listed(keys)} of {name_of(context)}, but its value has "
+                f"{listed(list(obj)) or 'none'}. "
                 "Return a dictionary with a value for each partition of the run."
             )
         if len(keys) == 1:
@@ -149,7 +158,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
             return
         if not by_partition:
             raise KumoDataError(
-                f"{_name(context)} is made for {len(keys)} partitions in one run, so its value must be a "
+                f"{name_of(context)} is made for {len(keys)} partitions in one run, so its value must be a "
                 "dictionary by partition key. Return one, or give the asset BackfillPolicy.multi_run()."
             )
         store_each(context, obj, partial(self._store_partition, context))
@@ -221,13 +230,13 @@ class KumoIOManager(dg.ConfigurableIOManager):
         """
         if context.upstream_output is not None and is_step_value(context.upstream_output):
             return read_step_value(self.root(), context.upstream_output)
-        annotation = _annotation(context)
+        annotation = annotation_of(context)
         metadata = context.definition_metadata or {}
-        columns = _columns(metadata)
-        keys = _partition_keys(context)
-        if annotation.by_partition and keys == [None] and not _has_partitions_def(context):
+        columns = columns_of(metadata)
+        keys = partition_keys(context)
+        if annotation.by_partition and keys == [None] and not has_partitions_def(context):
             raise TypeError(
-                f"{_name(context)} has no partitions, so there is no dictionary by partition. "
+                f"{name_of(context)} has no partitions, so there is no dictionary by partition. "
                 "Annotate the input with what the dictionary would hold."
             )
         found = self._found(context, keys)
@@ -236,7 +245,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
             keys != [None] and bool(metadata.get("allow_missing_partitions"))
         )
         if missing and not allowed:
-            raise FileNotFoundError(_not_stored(context, missing))
+            raise FileNotFoundError(not_stored(context, missing))
         if annotation.by_partition:
             loaded = {key: self._load(annotation, [one], columns) for key, one in found.items()}
             return {key: loaded.get(key) for key in keys} if annotation.optional_values else loaded
@@ -245,7 +254,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         if annotation.optional or annotation.is_open:
             return None
         raise FileNotFoundError(
-            f"No partition of {_name(context)} is stored that the input asks for.\n{_OR_NONE}"
+            f"No partition of {name_of(context)} is stored that the input asks for.\n{OR_NONE}"
         )
 
     def _found(
@@ -265,7 +274,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
     ) -> Any:
         if annotation.is_job_result:
             return self._job_result(stored)
-        return input_type(annotation.kind).load(_joined(stored), columns)
+        wanted = input_type(annotation.kind)
+        output = _joined(stored)
+        return wanted.load(output if columns is None else output.select(columns))
 
     def _job_result(self, stored: list[Predictions]) -> BatchPredictionJobResult:
         if len(stored) != 1:
@@ -296,7 +307,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         self, context: dg.InputContext | dg.OutputContext, partition_key: str | None
     ) -> "PartitionStore":
         parts = context.asset_key.path if context.has_asset_key else context.get_identifier()
-        return self._store_in(parts, _name(context), partition_key)
+        return self._store_in(parts, name_of(context), partition_key)
 
     def _store_in(
         self, parts: Sequence[str], name: str, partition_key: str | None
@@ -313,110 +324,6 @@ class KumoIOManager(dg.ConfigurableIOManager):
         return PartitionStore(
             directory, grace_period=timedelta(seconds=self.grace_period), owner=owner
         )
-
-
-# What a context says. One that a test has built says less than a run's.
-
-
-def _partition_keys(context: dg.InputContext | dg.OutputContext) -> Sequence[str | None]:
-    """The partitions in the order of their definition; one None for what has no partitions."""
-    if not (context.has_asset_key and context.has_asset_partitions):
-        return [None]
-    keys = context.asset_partition_keys
-    if len(keys) < 2 or not _has_partitions_def(context):
-        return list(keys)
-    return in_order(keys, context.asset_partitions_def, _instance(context))
-
-
-def _has_partitions_def(context: dg.InputContext | dg.OutputContext) -> bool:
-    try:
-        _ = context.asset_partitions_def
-    except dg.DagsterInvariantViolationError:
-        return False
-    return True
-
-
-def _instance(context: dg.InputContext | dg.OutputContext) -> dg.DagsterInstance | None:
-    try:
-        return context.instance if isinstance(context, dg.InputContext) else None
-    except dg.DagsterInvariantViolationError:
-        return None
-
-
-def _annotation(context: dg.InputContext) -> Annotation:
-    try:
-        return Annotation.parse(context.dagster_type.typing_type)
-    except dg.DagsterInvariantViolationError:
-        return Annotation(Any)
-
-
-def _columns(metadata: Mapping[str, Any]) -> list[str] | None:
-    columns = metadata.get("columns")
-    if isinstance(columns, str):
-        raise TypeError(
-            f'"columns" must be a list of names. Write AssetIn(metadata={{"columns": ["{columns}"]}}).'
-        )
-    return None if columns is None else list(columns)
-
-
-def _name(context: dg.InputContext | dg.OutputContext) -> str:
-    if context.has_asset_key:
-        return context.asset_key.to_user_string()
-    if isinstance(context, dg.InputContext) and not context.has_input_name:
-        return "/".join(context.get_identifier())
-    return context.name
-
-
-def _in_asset_check() -> bool:
-    try:
-        dg.AssetCheckExecutionContext.get()
-    except dg.DagsterInvariantViolationError:
-        return False
-    return True
-
-
-# What is said
-
-
-_OR_NONE = (
-    "Materialize it first, or annotate the input with `... | None`, which is None until then."
-)
-
-
-def _nothing_returned(context: dg.OutputContext) -> str:
-    if OUTPUT_TYPE in (context.definition_metadata or {}):
-        return (
-            f"The function of {_name(context)} returned None: the prediction has not run. "
-            "Write `yield from kumo.predict(context)`."
-        )
-    return (
-        f"{_name(context)} returned None, of which nothing can be stored. If it is meant to return nothing, "
-        "add the return type annotation `-> None`. Otherwise return Predictions, a DataFrame or an Arrow table."
-    )
-
-
-def _not_stored(context: dg.InputContext, missing: Sequence[str | None]) -> str:
-    name = _name(context)
-    if missing != [None]:
-        if _in_asset_check():
-            way_out = (
-                "give the check the asset's partitions, @asset_check(partitions_def=...): it then reads "
-                "the run's partition alone."
-            )
-        else:
-            way_out = 'write AssetIn(metadata={"allow_missing_partitions": True}) to go on without.'
-        return f"{name} is not stored for {_listed(missing)}. Materialize it first, or {way_out}"
-    if _has_partitions_def(context):
-        return (
-            f"{name} has partitions, and none was asked for. Name one, as in "
-            f'load_asset_value("{name}", partition_key=...).'
-        )
-    return f"{name} is not stored. {_OR_NONE}"
-
-
-def _listed(keys: Sequence[object]) -> str:
-    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-    return f"{', '.join(map(str, keys[:5]))}{more}"
 
 
 def _joined(stored: list[Predictions]) -> Predictions:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable
 from functools import partial, reduce
 from typing import Any, TypeGuard
 
@@ -21,28 +20,27 @@ NANOS_AS_LONG = "spark.sql.legacy.parquet.nanosAsLong"
 _HADOOP_SCHEMES = {"": "file", "local": "file", "s3": "s3a", "gcs": "gs"}
 
 
-def to_dask(stored: Predictions, columns: Iterable[str] | None) -> Any:
+def to_dask(stored: Predictions) -> Any:
     """Stored files as a `dask.dataframe.DataFrame`; workers take the store's options along."""
     import dask.config  # pyright: ignore[reportMissingImports] - as below
     import dask.dataframe as dd  # pyright: ignore[reportMissingImports] - an extra that nothing else needs
 
-    schema = stored.schema_of(columns)
-    files = _stored_files(stored)
-    file_system: Any = files[0].upath.fs
+    schema = stored.schema
+    paths = [file.upath.path for file, _ in _stored_files(stored)]
+    file_system: Any = _stored_files(stored)[0][0].upath.fs
     if not stored.files_agree:
         read = partial(_read_file, file_system=file_system, schema=schema)
-        paths = [file.upath.path for file in files]
         with dask.config.set({"dataframe.convert-string": False}):  # lists would become texts too
             return dd.from_map(read, paths, meta=_as_dask_does(schema.empty_table()))
     return dd.read_parquet(
-        [glob.escape(file.upath.path) for file in files],
-        columns=None if columns is None else schema.names,
+        [glob.escape(path) for path in paths],
+        columns=None if stored.columns is None else schema.names,
         filesystem=file_system,
         dataset={"partitioning": None},
     )
 
 
-def to_spark(stored: Predictions, columns: Iterable[str] | None) -> Any:
+def to_spark(stored: Predictions) -> Any:
     """Stored files as a DataFrame of the active Spark session, or of one that is made.
 
     Spark does not support nanoseconds. It refuses files with them, unless a setting makes it read them as
@@ -53,9 +51,9 @@ def to_spark(stored: Predictions, columns: Iterable[str] | None) -> Any:
     from pyspark.sql import SparkSession  # pyright: ignore[reportMissingImports] - as above
 
     session = SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
-    schema = stored.schema_of(columns)
+    schema = stored.schema
     groups: dict[pa.Schema, list[str]] = {}
-    for file, of_file in zip(_stored_files(stored), stored.schemas, strict=True):
+    for file, of_file in _stored_files(stored):
         groups.setdefault(of_file.remove_metadata(), []).append(_hadoop_path(file))
     if any(_is_nanos(type_) for of_group in groups for type_ in of_group.types):
         session.conf.set(NANOS_AS_LONG, "true")
@@ -86,8 +84,8 @@ def _as_dask_does(table: pa.Table) -> Any:
     return table.to_pandas(types_mapper=type_of)
 
 
-def _stored_files(stored: Predictions) -> list[StoredFile]:
-    return [file for file in stored.files if isinstance(file, StoredFile)]
+def _stored_files(stored: Predictions) -> list[tuple[StoredFile, pa.Schema]]:
+    return [(file, of) for file, of in stored.files_with_rows() if isinstance(file, StoredFile)]
 
 
 def _hadoop_path(file: StoredFile) -> str:

@@ -1,7 +1,7 @@
 """One file of an output: a stored one, or one that is still with Kumo.
 
 Whatever reads a file reads it on a local disk. A file that lies elsewhere is fetched to a scratch file
-first: whole, or the footer and the wanted columns alone (see `parts`).
+first: whole, or the footer and the wanted columns alone (see `column_ranges`).
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ def not_parquet(name: str, error: Exception) -> KumoDataError:
     return KumoDataError(f"{name} is not a readable Parquet file: {error}")
 
 
+def is_local(path: UPath) -> bool:
+    """Whether a path leads to a disk of this machine."""
+    return path.protocol in ("", "file", "local")
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file in a store, on a disk or on any fsspec file system."""
@@ -85,12 +90,12 @@ class StoredFile:
 
     @property
     def path(self) -> str:
-        return str(self.upath)
+        return self.upath.path if self.is_local else str(self.upath)
 
     @property
     def is_local(self) -> bool:
         """Whether it lies on a disk of this machine."""
-        return self.upath.protocol in ("", "file", "local")
+        return is_local(self.upath)
 
     def fetch_to(
         self,

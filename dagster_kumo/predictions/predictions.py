@@ -82,9 +82,12 @@ class Predictions:
         provenance: Provenance | None = None,
         expectation: Expectation | None = None,
         num_rows: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> None:
         self._files = files
         self._num_rows = num_rows
+        self.columns = columns
+        """The columns that are read, in their order; None: all of them."""
         self.provenance = provenance
         """The job behind the output; None if the data come from no Kumo job, or from several."""
         self.expectation = expectation
@@ -140,22 +143,29 @@ class Predictions:
     def __len__(self) -> int:
         return self.num_files
 
+    def select(self, columns: Iterable[str]) -> Predictions:
+        """The same output, of which nothing but these columns is read.
+
+        Raises:
+            KumoDataError: no file has such a column.
+
+        Examples:
+            >>> scores = predictions.select(["ENTITY", "True_PROB"])   # doctest: +SKIP
+        """
+        selected = Predictions(
+            self._files,
+            provenance=self.provenance,
+            expectation=self.expectation,
+            num_rows=self._num_rows,
+            columns=self.schema_of(columns).names,
+        )
+        selected._footers = self._footers  # fetched just now
+        return selected
+
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns and their types: one schema for all files, from their footers."""
-        from dagster_kumo.predictions.schemas import unify
-
-        return unify(self.schemas, self._names)
-
-    @property
-    def schemas(self) -> list[pa.Schema]:
-        """The schema of each file, from its footer."""
-        return [schema for schema, _ in self._footers]
-
-    @cached_property
-    def files_agree(self) -> bool:
-        """Whether all files have the same columns, in the same order and of the same types."""
-        return all(schema.equals(self.schema) for schema in self.schemas)
+        return self._unified(self.columns)
 
     def schema_of(self, columns: Iterable[str] | None) -> pa.Schema:
         """The schema of some columns, in their order; None for all.
@@ -163,10 +173,34 @@ class Predictions:
         Raises:
             KumoDataError: no file has such a column.
         """
-        from dagster_kumo.predictions.schemas import select
-
         names = column_list(columns)
-        return self.schema if names is None else select(self.schema, names)
+        if names is None:
+            return self.schema
+        known = self.columns or {name: None for schema, _ in self._footers for name in schema.names}
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise KumoDataError(
+                f"There is no column {', '.join(map(str, missing))}; there are: {', '.join(known)}."
+            )
+        return self._unified(names)
+
+    def _unified(self, columns: Sequence[str] | None) -> pa.Schema:
+        from dagster_kumo.predictions.schemas import project, unify
+
+        names = self._names
+        schemas = [project(schema, columns) for schema, _ in self._footers]
+        unified = unify(schemas, names, [rows for _, rows in self._footers])
+        return unified if columns is None else project(unified, columns)
+
+    @cached_property
+    def files_agree(self) -> bool:
+        """Whether all files have the same columns, in the same order and of the same types."""
+        return all(schema.equals(self._footers[0][0]) for schema, _ in self._footers)
+
+    def files_with_rows(self) -> list[tuple[PartitionFile, pa.Schema]]:
+        """The files that have rows, and the schema of each; all files where none has rows."""
+        files = [(file, *footer) for file, footer in zip(self._files, self._footers, strict=True)]
+        return [(file, schema) for file, schema, rows in files if rows or not self.num_rows]
 
     @property
     def num_rows(self) -> int:
@@ -238,13 +272,13 @@ class Predictions:
 
         from dagster_kumo.predictions.files import StoredFile
 
-        stored = [file for file in self._files if isinstance(file, StoredFile)]
-        if len(stored) < len(self):
+        if not all(isinstance(file, StoredFile) for file in self._files):
             raise KumoDataError(
                 "A live result cannot be a dataset, because its urls expire. Store it by materializing "
                 "the asset with KumoIOManager, or read it with .to_reader() or .iter_batches()."
             )
         schema = self.schema_of(columns)
+        stored = [file for file, _ in self.files_with_rows() if isinstance(file, StoredFile)]
         file_system = stored[0].upath.fs
         paths = [file.upath.path for file in stored]
         return ds.dataset(paths, schema=schema, filesystem=file_system, format="parquet")
@@ -274,7 +308,9 @@ class Predictions:
         """The result of `read` for each file, with exactly `columns`."""
         from dagster_kumo.predictions.schemas import conform
 
-        names = column_list(columns)
+        names = column_list(self.columns if columns is None else columns)
+        if self.columns is not None:
+            self.schema_of(names)  # of the selected columns alone
 
         def read_file(file: pq.ParquetFile) -> Iterable[Data]:
             if names is None:

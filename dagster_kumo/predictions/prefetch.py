@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 from collections import deque
@@ -32,7 +33,8 @@ def prefetch(
     stop = threading.Event()
     each = max(1, streams // max(1, len(files)))
     waiting: deque[tuple[PartitionFile, Path, Future[Path]]] = deque()
-    with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as folder:
+    # Windows removes no file that is open: what cannot be removed is left to the next tidying of the folder.
+    with tempfile.TemporaryDirectory(prefix="dagster-kumo-", ignore_cleanup_errors=True) as folder:
         pool = ThreadPoolExecutor(streams, thread_name_prefix="kumo-fetch")
 
         def fetch(file: PartitionFile, scratch: Path) -> Path:
@@ -43,7 +45,8 @@ def prefetch(
         def take() -> Generator[tuple[PartitionFile, Path], None, None]:
             file, scratch, future = waiting.popleft()
             yield file, future.result()
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                scratch.unlink()
 
         try:
             for index, file in enumerate(files):

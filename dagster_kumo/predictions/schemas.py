@@ -2,14 +2,15 @@
 
 It has the columns of all files. A file that lacks one has nulls there. Types are widened as Arrow does it
 (`promote_options="permissive"`), but never so that a value would change: text does not become a number,
-a time without a zone none with one, a date no time, and a decimal no floating-point number.
+a time without a zone none with one, a date no time, and a decimal no floating-point number. A file without
+rows has no say in the types.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,36 +20,46 @@ from dagster_kumo.api.errors import KumoDataError
 Data = TypeVar("Data", pa.Table, pa.RecordBatch)
 
 
-def unify(schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:
-    """One schema for the data of all files, which messages call by their `names`.
+def unify(schemas: Sequence[pa.Schema], names: Sequence[str], rows: Sequence[int]) -> pa.Schema:
+    """One schema for the data of all files.
+
+    Args:
+        schemas: the schema of each file.
+        names: what messages call each file.
+        rows: how many rows each file has. One without rows adds columns, but does not decide on types.
 
     Raises:
         KumoDataError: two files have a column of the same name, and its types cannot be combined.
     """
-    unified = schemas[0]
-    for schema, name in zip(schemas, names, strict=True):
-        if schema.equals(unified):
-            continue
-        check_names(schema, name)
-        unified = _widened(unified, schema, name)
-    if unified is schemas[0]:
+    with_rows = [index for index, count in enumerate(rows) if count] or range(len(schemas))
+    first = unified = schemas[with_rows[0]]
+    for index in with_rows[1:]:
+        if not schemas[index].equals(unified):
+            check_names(schemas[index], names[index])
+            unified = _widened(unified, schemas[index], names[index])
+    for schema in schemas:
+        for field in schema:
+            if field.name not in unified.names:
+                unified = unified.append(field)
+    if unified is first:
         return unified
     # A column that one file lacks has nulls, whatever the others say.
+    filled = [schemas[index] for index in with_rows]
     fields = [
-        field
-        if all(field.name in schema.names for schema in schemas)
-        else field.with_nullable(True)
+        field if all(field.name in schema.names for schema in filled) else field.with_nullable(True)
         for field in unified
     ]
-    return pa.schema(fields, metadata=_metadata(schemas[0], unified))
+    return pa.schema(fields, metadata=_metadata(first, unified))
 
 
 def check_names(schema: pa.Schema, name: str) -> None:
-    """Refuse a file, called `name`, that has two columns of the same name.
+    """Refuse a file, called `name`, whose columns cannot be told apart in every library.
 
     Raises:
-        KumoDataError: it has.
+        KumoDataError: it has two columns of the same name, or one without a name.
     """
+    if any(not column or "\0" in column for column in schema.names):
+        raise KumoDataError(f"{name} has a column without a name. Name it, or drop it.")
     twice = [column for column, times in Counter(schema.names).items() if times > 1]
     if twice:
         raise KumoDataError(
@@ -56,20 +67,12 @@ def check_names(schema: pa.Schema, name: str) -> None:
         )
 
 
-def select(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
-    """The schema of some columns, in their order.
-
-    Raises:
-        KumoDataError: there is no such column.
-    """
-    columns = list(columns)
-    missing = [name for name in columns if name not in schema.names]
-    if missing:
-        raise KumoDataError(
-            f"There is no column {', '.join(map(str, missing))}; there are: {', '.join(schema.names)}."
-        )
+def project(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    """Of `columns` those that a schema has, in their order; None: all."""
+    if columns is None:
+        return schema
     metadata: Any = schema.metadata
-    return pa.schema([schema.field(name) for name in columns], metadata=metadata)
+    return pa.schema([schema.field(n) for n in columns if n in schema.names], metadata=metadata)
 
 
 def conform(data: Data, schema: pa.Schema) -> Data:
@@ -82,7 +85,7 @@ def conform(data: Data, schema: pa.Schema) -> Data:
         return data.select(schema.names)
     columns: list[Any] = [
         _cast(data.column(field.name), field)
-        if field.name in data.schema.names
+        if data.num_rows and field.name in data.schema.names
         else pa.nulls(data.num_rows, field.type)
         for field in schema
     ]
@@ -95,7 +98,8 @@ def concat(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
     Raises:
         KumoDataError: their types cannot be combined.
     """
-    schema = unify([table.schema for table in tables], names)
+    rows = [table.num_rows for table in tables]
+    schema = unify([table.schema for table in tables], names, rows)
     return pa.concat_tables([conform(table, schema) for table in tables])
 
 

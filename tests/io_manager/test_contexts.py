@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any, Optional
 
 import dagster as dg
+import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
-from dagster_kumo import BatchPrediction, KumoIOManager, KumoResource, Predictions, kumo_assets
+from dagster_kumo import (
+    BatchPrediction,
+    KumoDataError,
+    KumoIOManager,
+    KumoResource,
+    Predictions,
+    kumo_assets,
+)
 
 LETTERS = dg.StaticPartitionsDefinition(["a", "b", "c"])
 FRAME = pd.DataFrame({"x": [1, 2]})
@@ -419,3 +429,90 @@ def test_columns_that_are_no_list_are_refused(store: Store) -> None:
 
     down = reading(pd.DataFrame, [], metadata={"columns": "x"})
     assert 'Write AssetIn(metadata={"columns": ["x"]})' in store.refusal(up, down)
+
+
+@pytest.mark.parametrize("annotation", [Predictions, None, Any, Predictions | None], ids=str)
+def test_an_input_of_predictions_has_no_other_columns_than_the_named_ones(
+    store: Store, annotation: Any
+) -> None:
+    @dg.asset
+    def up() -> pd.DataFrame:
+        return pd.DataFrame({"x": [1], "y": ["a"], "z": [0.5]})
+
+    @dg.asset(ins={"up": dg.AssetIn(metadata={"columns": ["z", "x"]})})
+    def copy(up: Predictions) -> Predictions:
+        return up
+
+    seen: list[Any] = []
+    down = reading(annotation, seen, metadata={"columns": ["z", "x"]})
+    store.make(up, copy, down)
+    (output,) = seen
+    assert output.schema.names == ["z", "x"]
+    assert output.to_arrow().to_pylist() == store.rows("copy") == [{"z": 0.5, "x": 1}]
+    assert [table.column_names for table in output] == [["z", "x"]]
+    assert output.to_pandas(["x"]).columns.tolist() == ["x"]
+    for read in (lambda: output.to_arrow(["y"]), lambda: output.select(["y"])):
+        with pytest.raises(KumoDataError, match="no column y; there are: z, x"):
+            read()
+
+
+def test_a_column_that_no_file_has_is_refused_when_predictions_are_loaded(store: Store) -> None:
+    @dg.asset
+    def up() -> pd.DataFrame:
+        return FRAME
+
+    down = reading(Predictions, [], metadata={"columns": ["nope"]})
+    assert "There is no column nope; there are: x" in store.refusal(up, down)
+
+
+def test_columns_by_partition_are_those_of_each_partition(store: Store) -> None:
+    seen: list[Any] = []
+    up = letters()
+    down = reading(dict[str, Predictions], seen, metadata={"columns": ["key"]})
+    store.make(up, **over("a", "c"))
+    store.make(up, down, selection=[down])
+    assert {key: one.to_arrow()["key"].to_pylist() for key, one in seen[0].items()} == {
+        key: [key] for key in "abc"
+    }
+
+
+# Keys
+
+
+KEYS = ["a%b", "a%20b", "a:b", "a b", "a ", "ü", "u\u0308", "a/b", "a\\b", "..", "a?b#c", "a*b[1]{x}", "a=b", "~"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_any_key_of_partitions_and_assets_is_stored_and_loaded(
+    tmp_path: Path, s3_options: dict[str, Any]
+) -> None:
+    odd = dg.StaticPartitionsDefinition(KEYS)
+    places: list[tuple[str, dict[str, Any]]] = [
+        (str(tmp_path), {}),
+        (f"memory://{tmp_path.name}", {}),
+        ("s3://kumo/odd keys", s3_options),
+    ]
+    for base_path, options in places:
+        manager = KumoIOManager(base_path=base_path, storage_options=options, statistics=False)
+        all_keys: dict[str, Any] = {
+            "asset_key": dg.AssetKey(["a:%/b", "ü ?"]),
+            "asset_partitions_def": odd,
+            "asset_partition_key_range": dg.PartitionKeyRange(KEYS[0], KEYS[-1]),
+        }
+        values = {key: pd.DataFrame({"key": [key]}) for key in KEYS}
+        manager.handle_output(dg.build_output_context(**all_keys), values)
+        for kind in (pd.DataFrame, pl.LazyFrame, duckdb.DuckDBPyRelation, ds.Dataset):
+            wanted = dg.PythonObjectDagsterType(kind)
+            loaded = manager.load_input(dg.build_input_context(**all_keys, dagster_type=wanted))
+            assert keys_in(loaded) == KEYS, (base_path, kind)
+
+
+def keys_in(loaded: Any) -> list[str]:
+    """What is in the column `key`, whatever it was loaded as."""
+    if isinstance(loaded, pl.LazyFrame):
+        loaded = loaded.collect()
+    if isinstance(loaded, ds.Dataset):
+        return loaded.to_table()["key"].to_pylist()
+    if isinstance(loaded, duckdb.DuckDBPyRelation):
+        return [key for (key,) in loaded.fetchall()]
+    return list(loaded["key"])

@@ -27,6 +27,11 @@ day = noon.date()
 WHOLE = pa.concat_tables(TABLES)
 
 
+def load(annotation, stored, columns=None):
+    """What an input with this annotation, and these columns in its metadata, gets."""
+    return input_type(annotation).load(stored if columns is None else stored.select(columns))
+
+
 @pytest.fixture(params=["disk", "memory"])
 def stored(request, tmp_path) -> Predictions:
     if request.param == "disk":
@@ -40,7 +45,7 @@ def stored(request, tmp_path) -> Predictions:
 
 @pytest.mark.parametrize("columns", [None, ["y"], ["y", "x"]], ids=str)
 def test_a_relation_is_queried_where_the_files_are(stored, columns):
-    relation = input_type(duckdb.DuckDBPyRelation).load(stored, columns)
+    relation = load(duckdb.DuckDBPyRelation, stored, columns)
     expected = WHOLE.select(columns or WHOLE.column_names)
     assert relation.columns == expected.column_names
     assert relation.order("y").fetchall() == [tuple(row.values()) for row in expected.to_pylist()]
@@ -50,9 +55,10 @@ def test_a_relation_is_queried_where_the_files_are(stored, columns):
 
 def test_relations_of_several_inputs_can_be_combined(stored, tmp_path):
     """As DuckDB's own can: by their methods, and by the names of Python's variables."""
-    load = input_type(duckdb.DuckDBPyRelation).load
+    relation = duckdb.DuckDBPyRelation
     names = pa.table({"y": ["a", "b", "c"], "name": ["Anna", "Bo", "Cy"]})
-    scores, names = load(stored, ["x", "y"]), load(write_files(tmp_path / "names", [names]), None)
+    scores = load(relation, stored, ["x", "y"])
+    names = load(relation, write_files(tmp_path / "names", [names]), None)
     expected = [(1, "Anna"), (2, "Bo"), (3, "Cy")]
     found = [
         scores.join(names, "y").select("x, name"),
@@ -65,7 +71,7 @@ def test_relations_of_several_inputs_can_be_combined(stored, tmp_path):
 @pytest.mark.parametrize("annotation", [pl.DataFrame, pl.LazyFrame])
 @pytest.mark.parametrize("columns", [None, ["y"], ["y", "x"]], ids=str)
 def test_polars_frames(stored, annotation, columns):
-    frame = input_type(annotation).load(stored, columns)
+    frame = load(annotation, stored, columns)
     assert isinstance(frame, annotation)
     assert frame.lazy().collect().equals(pl.from_arrow(WHOLE.select(columns or ["x", "y"])))
 
@@ -85,9 +91,7 @@ ENGINES = {
 def read(request):
     """Loads an input of one kind and reads it as rows."""
     annotation, as_table = ENGINES[request.param]
-    return lambda stored, columns: as_table(
-        input_type(annotation).load(stored, columns)
-    ).to_pylist()
+    return lambda stored, columns: as_table(load(annotation, stored, columns)).to_pylist()
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -163,11 +167,30 @@ def test_a_name_is_taken_literally(keep, read, disagree):
     assert list(read(stored, NAMES[::-1])[0]) == NAMES[::-1]
 
 
+def test_names_that_differ_in_case_alone_are_not_mixed_up(keep):
+    stored = keep(pa.table({"A": [1], "a": [2], "b": [3]}))
+    for annotation, as_table in ENGINES.values():
+        for name, value in {"A": 1, "a": 2}.items():
+            found = as_table(load(annotation, stored, [name, "b"])).to_pylist()
+            assert found == [{name: value, "b": 3}]
+    with pytest.raises(KumoDataError, match="DuckDB takes the columns A and a for the same"):
+        load(duckdb.DuckDBPyRelation, stored)
+
+
+def test_data_without_columns_is_empty_or_refused_by_what_cannot_be_empty(keep):
+    stored = keep(pa.table({}))
+    for annotation, as_table in ENGINES.values():
+        if annotation is not duckdb.DuckDBPyRelation:
+            assert as_table(load(annotation, stored)).shape == (0, 0)
+    with pytest.raises(KumoDataError, match="has no columns"):
+        load(duckdb.DuckDBPyRelation, stored)
+
+
 @pytest.mark.parametrize("columns", [["nope"], ["x", "nope"], ["x", "*"]], ids=str)
 def test_a_column_that_no_file_has_is_a_data_error_at_once(keep, columns):
     for annotation, _ in ENGINES.values():
         with pytest.raises(KumoDataError, match=r"no column (nope|\*); there are: x"):
-            input_type(annotation).load(keep(pa.table({"x": [1]})), columns)
+            load(annotation, keep(pa.table({"x": [1]})), columns)
 
 
 @pytest.mark.parametrize("annotation", ["DataFrame", "LazyFrame"])
@@ -183,7 +206,7 @@ def test_polars_users_do_not_pay_for_pandas(tmp_path, annotation):
         from dagster_kumo.predictions.files import StoredFile
 
         files = [StoredFile(UPath(path)) for path in sorted(Path(sys.argv[1]).iterdir())]
-        frame = input_type(pl.{annotation}).load(Predictions(files), ["x"])
+        frame = input_type(pl.{annotation}).load(Predictions(files).select(["x"]))
         print(frame.lazy().collect()["x"].sum(), *({{"pandas", "pyarrow.dataset"}} & set(sys.modules)))
     """
     run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]

@@ -74,6 +74,9 @@ def materialize(base_path: str, **options: Any) -> dg.ExecuteInProcessResult:
         ("store", "work/store"),
         ("./a/../store", "work/store"),
         ("file://{tmp}/a%20b", "a%20b"),
+        ("file://{tmp}//a//b/", "a/b"),
+        ("local://{tmp}/a", "a"),
+        ("{tmp}/a#b?c*[1]", "a#b?c*[1]"),
         ("{tmp}/a b/ü:c", "a b/ü:c"),
     ],
 )
@@ -98,6 +101,9 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "one slash": ("s3:/bucket/x", {}, "Write s3://bucket/x"),
     "no slash": ("file:relative", {}, "or the path without the scheme"),
     "not installed": ("oss://bucket/x", {}, "Install ossfs"),
+    "one slash on a disk": ("file:/data/x", {}, "Write file:///data/x, or the path without"),
+    "one in another": ("simplecache::s3://bucket/x", {}, "names a file system inside another"),
+    "nobody's home": ("~nobody-of-that-name/x", {}, "home directory"),
     "read only": ("https://host/x", {}, "for reading only"),
     "password": ("ftp://user:pa55@host/x", {}, "base_path holds a password"),
     "too long": (f"{{tmp}}/{'x' * 300}", {}, "Choose another folder"),
@@ -107,7 +113,16 @@ IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], str]] = {
         {"key": dg.EnvVar("NOT_SET")},
         "variable NOT_SET, which is",
     ),
-    "no such option": ("s3://{bucket}", {"nonsense": "pa55word"}, "nonsense"),
+    "no such option": (
+        "s3://{bucket}",
+        {"nonsense": "x"},
+        "unexpected keyword argument 'nonsense'",
+    ),
+    "a secret in the answer": (
+        "s3://{bucket}",
+        {"client_kwargs": {"api_version": "pa55word", "aws_session_token": "pa55word"}},
+        "Unable to load data for: s3/***/service-2",
+    ),
     "no such bucket": ("s3://not-there/x", {}, "there is no such bucket"),
     "no name of a bucket": ("s3://b/x", {}, "there is no such bucket"),
 }
@@ -132,6 +147,14 @@ def test_a_store_that_cannot_be_is_refused_before_a_job_is_launched(
     assert "No prediction job was launched." in message
     assert "pa55" not in message
     assert not [call for call in kumo.requests if call.method == "POST"]
+
+
+@pytest.mark.parametrize("base_path", ["s3://kumo/a/", "s3://kumo//a//b", "s3a://kumo/c d/ü:%20"])
+def test_a_folder_of_a_bucket_is_found_however_it_is_written(
+    base_path: str, s3_options: dict[str, Any]
+) -> None:
+    run = materialize(base_path, storage_options=s3_options)
+    assert metadata_of(run, dg.AssetKey("down"))["rows"] == 2
 
 
 @pytest.mark.parametrize("status", [403, 503])

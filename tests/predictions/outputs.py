@@ -14,7 +14,8 @@ from upath import UPath
 from dagster_kumo import Predictions
 from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.predictions import Provenance
-from dagster_kumo.predictions.store.store import NewVersion, PartitionStore, StoredFileEntry
+from dagster_kumo.predictions.store.manifest import StoredFileEntry
+from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
 from dagster_kumo.predictions.store.transfer import Transferred, transfer
 
 
@@ -61,3 +62,8 @@ def write_version(store: PartitionStore, name: str, files: int = 2) -> Predictio
     """Write a version of small files whose only value is `name`."""
     with store.new_version() as version:
         return version.commit(put_files(version, name, files), None)
+
+
+def content(store: PartitionStore) -> set[str]:
+    """What the version in force holds: one name, if it is whole."""
+    return set(store.read().to_arrow()["ENTITY"].to_pylist())

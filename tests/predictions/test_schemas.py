@@ -121,6 +121,33 @@ def test_a_column_that_some_files_lack_has_nulls_there(tmp_path, read, tables, c
     assert [{name: row[name] for name in wanted} for row in expected] == found.to_pylist()
 
 
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize(
+    "empty", [pa.float64(), pa.null(), pa.int64(), pa.list_(pa.int64())], ids=str
+)
+def test_a_file_without_rows_has_no_say_in_the_types(tmp_path, read, empty, place):
+    """As a frame that nothing was found for: pandas takes its columns for numbers."""
+    tables = [of_x(["a", "b"])[0], pa.table({"x": pa.array([], empty)})]
+    output = write_files(tmp_path, tables if place == "last" else tables[::-1])
+    assert rows(read(output, None)) == ["a", "b"]
+    assert rows(read(output, ["x"])) == ["a", "b"]
+
+
+def test_files_without_rows_alone_have_the_columns_of_all(tmp_path, read):
+    empty = [pa.table({"x": pa.array([], pa.int64())}), pa.table({"y": pa.array([], pa.string())})]
+    found = read(write_files(tmp_path, empty), None)
+    assert (found.num_rows, found.column_names) == (0, ["x", "y"])
+
+
+def test_columns_that_do_not_fit_together_do_not_matter_where_others_are_named(tmp_path, read):
+    output = write_files(
+        tmp_path, [pa.table({"x": [1], "y": [1]}), pa.table({"x": [2], "y": ["a"]})]
+    )
+    assert rows(read(output, ["x"])) == [1, 2]
+    with pytest.raises(KumoDataError, match="do not fit together"):
+        read(output, ["y", "x"])
+
+
 def test_while_iterating_a_named_column_that_a_file_lacks_has_nulls(tmp_path):
     output = write_files(tmp_path, [OLD, NEW])
     expected = [[{"x": 1, "y": None}], [{"x": 2, "y": "new"}]]

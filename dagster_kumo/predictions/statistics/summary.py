@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
-SCORE_COLUMNS = ("True_PROB", "SCORE", "TARGET_PRED")
+SCORE_COLUMNS = ("True_PROB", "SCORE", "False_PROB", "TARGET_PRED")
 """Where scores are, the most telling column first."""
 CLASS_COLUMNS = ("CLASS", "TARGET_PRED")
 """Where classes are, the most telling column first."""

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+from dagster_kumo.predictions.store.manifest import Manifest
 from dagster_kumo.predictions.store.storage_errors import explained
-from dagster_kumo.predictions.store.store import Manifest, NewVersion, PartitionStore
+from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
 from dagster_kumo.predictions.store.transfer import Transferred
 
 STATISTICS = "_statistics.json"

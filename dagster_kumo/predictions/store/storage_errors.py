@@ -26,12 +26,17 @@ _ADVICE = {
 
 @contextmanager
 def explained(
-    what: str, advice: str = "", *, errors: type[Exception] = Exception
+    what: str, advice: str = "", *, denied: str = "", errors: type[Exception] = Exception
 ) -> Generator[None, None, None]:
-    """Turns an error of the storage, of the class `errors`, into an `OSError` that says `what` could not be done, why, and what
-    to do: `advice`, or what fits the error.
+    """Turn an error of a storage into an `OSError` that says what failed, why, and what to do.
 
     Not all file systems raise an `OSError`: those of Azure and Google have their own classes.
+
+    Args:
+        what: what could not be done.
+        advice: what to do; by default what fits the error.
+        denied: what to do if the storage denies access.
+        errors: the class of errors to explain.
 
     >>> with explained("/store could not be written"):
     ...     raise PermissionError(13, "Permission denied")
@@ -46,12 +51,33 @@ def explained(
         raise
     except errors as error:
         number = _number(error)
-        # An error of an object store has no more than a text, which may quote a url.
-        why = without_query(getattr(error, "strerror", None) or str(error)).rstrip(".")
+        advice = advice or (is_denied(error) and denied) or _ADVICE.get(number, _UNKNOWN)
         filename = getattr(error, "filename", None)
         where = f" ({filename})" if filename else ""
-        advice = advice or _ADVICE.get(number, _UNKNOWN)
-        raise OSError(number, f"{what}: {why}{where}.\n{advice}") from None
+        raise OSError(number, f"{what}: {reason(error)}{where}.\n{advice}") from None
+
+
+def reason(error: Exception) -> str:
+    """What a storage says of an error, without its class and number.
+
+    An error of an object store has no more than a text. It may quote a url, and Azure's goes on for many
+    lines.
+    """
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0] or repr(error)
+    return without_query(text).rstrip(".")
+
+
+def http_status(error: Exception) -> int | None:
+    """The status that an object store answered with, as far as its library tells."""
+    status = getattr(error, "status_code", getattr(error, "code", None))  # Azure's; Google's
+    return status if isinstance(status, int) else None
+
+
+def is_denied(error: Exception) -> bool:
+    """Whether the storage denies access."""
+    # gcsfs has neither a class nor a number for it.
+    forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")
+    return isinstance(error, PermissionError) or http_status(error) in (401, 403) or forbidden
 
 
 def _number(error: Exception) -> int:
@@ -59,6 +85,7 @@ def _number(error: Exception) -> int:
     number: int | None = getattr(error, "errno", None)
     if number is not None:
         return number
-    if isinstance(error, PermissionError):
+    if is_denied(error):
         return errno.EACCES
-    return errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
+    missing = isinstance(error, FileNotFoundError) or http_status(error) == 404
+    return errno.ENOENT if missing else errno.EIO

@@ -13,76 +13,32 @@ time, the last one to commit wins, with the whole of its version.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
-import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.api.records import OutputType, UTCDatetime
-from dagster_kumo.predictions.files import StoredFile
+from dagster_kumo.predictions.files import StoredFile, is_local
 from dagster_kumo.predictions.predictions import Predictions, Provenance
-from dagster_kumo.predictions.store.storage_errors import explained
+from dagster_kumo.predictions.store.manifest import MANIFEST, Manifest, StoredFileEntry
+from dagster_kumo.predictions.store.storage import storage_at
+from dagster_kumo.predictions.store.storage_errors import explained, is_denied
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 ABANDONED_AFTER = timedelta(days=1)
 """The age at which the writer of a version that was never in force counts as dead."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
-# A manifest leads to nothing but the files beside it.
-PlainName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-
-
-class StoredFileEntry(BaseModel):
-    """One partition file in a manifest."""
-
-    name: PlainName
-    num_rows: int
-    size_bytes: int
-
-
-class _Format(BaseModel):
-    """What every manifest has, whatever else changes."""
-
-    format: int
-
-
-class Manifest(BaseModel):
-    """What is stored of one asset partition."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    format: int = FORMAT
-    version: PlainName
-    created_at: UTCDatetime
-    owner: str | None = None
-    """Whose output it is, in the words of the I/O manager."""
-    files: list[StoredFileEntry]
-    job_id: str | None = None
-    output_type: OutputType | None = None
-    training_job_id: str | None = None
-    prediction_time: UTCDatetime | None = None
-    num_entities: int | None = None
-    superseded: dict[str, UTCDatetime] = Field(default_factory=dict[str, datetime])
-    """Versions that are not in force any more, and since when."""
-
-    @property
-    def num_rows(self) -> int:
-        return sum(file.num_rows for file in self.files)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
+_PERHAPS_NOTHING = (
+    "Either nothing is stored there, or the credentials may not read it: without permission to list, a bucket "
+    "does not tell which.\nMaterialize it first. If it is stored, allow to read objects (s3:GetObject), and to "
+    "list them (s3:ListBucket)."
+)
 
 
 class PartitionStore:
@@ -103,12 +59,8 @@ class PartitionStore:
     ) -> None:
         self.directory = directory
         self.owner = owner
+        self.storage = storage_at(directory)
         self._grace_period = grace_period
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the files lie on a disk of this machine."""
-        return self.directory.protocol in ("", "file", "local")
 
     def manifest(self) -> Manifest | None:
         """The manifest of the version in force; None if nothing is stored.
@@ -117,7 +69,8 @@ class PartitionStore:
             KumoDataError: it is not a manifest, or one of a newer format.
             OSError: the store cannot be read; says why, and what to do.
         """
-        with explained(f"{self.directory} could not be read"):
+        denied = "" if is_local(self.directory) else _PERHAPS_NOTHING
+        with explained(f"{self.directory} could not be read", denied=denied):
             return self._manifest()
 
     def manifest_to_replace(self) -> Manifest | None:
@@ -127,11 +80,11 @@ class PartitionStore:
             KumoDataError: as `manifest` does.
             OSError: the store cannot be written to; says why, and what to do.
         """
-        with self.write_errors():
+        with self.storage.write_errors():
             try:
                 return self._manifest()
-            except PermissionError:
-                if self.is_local:
+            except Exception as error:
+                if is_local(self.directory) or not is_denied(error):
                     raise
                 return None  # S3 without s3:ListBucket answers this if there is no object
 
@@ -142,15 +95,7 @@ class PartitionStore:
             content: Any = path.fs.cat_file(path.path)
         except FileNotFoundError:
             return None
-        try:
-            written = _Format.model_validate_json(content).format
-            if written != FORMAT:
-                raise KumoDataError(
-                    f"{path} was written by a newer dagster-kumo (format {written}). Upgrade to read it."
-                )
-            return Manifest.model_validate_json(content)
-        except ValidationError as error:
-            raise KumoDataError(f"{path} is not a manifest of dagster-kumo: {error}") from None
+        return Manifest.parse(content, str(path))
 
     def read(self) -> Predictions:
         """The version in force.
@@ -204,26 +149,7 @@ class PartitionStore:
 
     def _begin(self, name: str) -> NewVersion:
         self._check_owner()
-        return (NewVersionOnDisk if self.is_local else NewVersionInBucket)(self, name)
-
-    def write_errors(self, errors: type[Exception] = Exception) -> AbstractContextManager[None]:
-        """Explains the errors of writing here."""
-        return explained(f"{self.directory} could not be written", errors=errors)
-
-    def file_sizes(self, folder: UPath) -> dict[str, int] | None:
-        """What lies in a folder, by name; None where the credentials do not allow to list it."""
-        file_system = self.directory.fs
-        file_system.invalidate_cache()
-        with explained(f"{folder} could not be listed"):
-            try:
-                entries: Sequence[Any] = file_system.ls(folder.path, detail=True)
-            except FileNotFoundError:
-                return {}
-            except PermissionError:
-                return None
-        return {
-            str(entry["name"]).rstrip("/").rpartition("/")[2]: entry["size"] for entry in entries
-        }
+        return NewVersion(self, name)
 
     def predictions(self, manifest: Manifest) -> Predictions:
         """The files in a manifest."""
@@ -242,25 +168,6 @@ class PartitionStore:
             provenance=provenance,
             num_rows=manifest.num_rows,
         )
-
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest in one go."""
-        path = self.directory / MANIFEST
-        content = manifest.model_dump_json(indent=2).encode()
-        with self.write_errors():
-            if not self.is_local:
-                path.fs.pipe_file(path.path, content)
-                return
-            folder = Path(self.directory.path)
-            # In the version's own folder, with which it goes should this process die here.
-            temporary = folder / manifest.version / f"{MANIFEST}.tmp"
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(temporary.parent)
-            temporary.replace(folder / MANIFEST)
-            _sync_folder(folder)
 
     def out_of_force(
         self, before: Manifest | None, new: str
@@ -304,31 +211,29 @@ class PartitionStore:
 
     def _version_names(self) -> dict[str, datetime]:
         """The versions that are there, by when they were begun; other files are none of ours."""
-        names = self.file_sizes(self.directory) or {}
+        names = self.storage.file_sizes(self.directory) or {}
         return {name: began for name in names if (began := _began(name)) is not None}
 
 
-class NewVersion(ABC):
+class NewVersion:
     """A version that is being written: files are put into it, then it is committed."""
 
     def __init__(self, store: PartitionStore, name: str) -> None:
         self._store = store
+        self._storage = store.storage
         self._name = name
         self._folder = store.directory / name
         self._state: Literal["open", "committing", "committed"] = "open"
-        self.scratch = self._make_scratch()
+        self.scratch = self._storage.make_scratch(name)
         """A folder on a local disk, for files on their way into the version."""
 
-    @abstractmethod
-    def _make_scratch(self) -> Path: ...
-
-    @abstractmethod
     def scratch_errors(self) -> AbstractContextManager[None]:
         """Explains the errors of writing to `scratch`."""
+        return self._storage.scratch_errors()
 
-    @abstractmethod
     def put(self, local: Path, name: str) -> None:
         """Move a file from `scratch` to its place in the version. Safe to call from threads."""
+        self._storage.put(local, self._name, name)
 
     def commit(
         self, files: Sequence[StoredFileEntry], provenance: Provenance | None
@@ -354,11 +259,9 @@ class NewVersion(ABC):
             superseded=kept,
         )
         self._state = "committing"
-        store.write_manifest(manifest)
+        self._storage.replace(MANIFEST, manifest.model_dump_json(indent=2).encode(), self._name)
         self._state = "committed"
-        if store.is_local:  # what processes left that were killed while they wrote here
-            for scratch in Path(self._folder.path).glob(".*"):
-                shutil.rmtree(scratch, ignore_errors=True)
+        self._storage.tidy(self._name)
         for version in expired:
             store.remove(version)
         return store.predictions(manifest)
@@ -366,7 +269,7 @@ class NewVersion(ABC):
     def _check_files(self, files: Sequence[StoredFileEntry]) -> None:
         """Compare the folder with what the manifest will say: another writer, or a person, may have
         taken a writer that was at work for days for a dead one."""
-        sizes = self._store.file_sizes(self._folder) if files else {}
+        sizes = self._storage.file_sizes(self._folder) if files else {}
         for file in files if sizes is not None else ():
             size = (sizes or {}).get(file.name)
             if size != file.size_bytes:
@@ -401,54 +304,6 @@ class NewVersion(ABC):
         return manifest is not None and manifest.version == self._name
 
 
-class NewVersionOnDisk(NewVersion):
-    """Files grow on the disk where they will stay, in a hidden folder: a rename then costs nothing."""
-
-    def _make_scratch(self) -> Path:
-        folder = Path(self._folder.path)
-        with self._store.write_errors():
-            new = [f for f in (folder, *folder.parents) if not f.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            for made in new:
-                _sync_folder(made.parent)
-            try:
-                return Path(tempfile.mkdtemp(prefix=".", dir=folder))
-            except OSError:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()  # unless it holds the files of other processes
-                raise
-
-    def scratch_errors(self) -> AbstractContextManager[None]:
-        return self._store.write_errors(OSError)
-
-    def put(self, local: Path, name: str) -> None:
-        with self._store.write_errors():
-            with local.open("rb+") as file:  # Windows syncs only what is open for writing
-                os.fsync(file.fileno())
-            local.replace(Path(self._folder.path) / name)
-
-
-class NewVersionInBucket(NewVersion):
-    """Files grow in a temporary folder of this machine."""
-
-    def _make_scratch(self) -> Path:
-        with self.scratch_errors():
-            return Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
-
-    def scratch_errors(self) -> AbstractContextManager[None]:
-        return explained(
-            "A temporary file could not be written on this machine, as is needed beside a bucket",
-            advice="Make room in the temporary folder, or name another one with the environment variable TMPDIR.",
-            errors=OSError,
-        )
-
-    def put(self, local: Path, name: str) -> None:
-        target = self._folder / name
-        with self._store.write_errors():
-            target.fs.put_file(str(local), target.path)
-        local.unlink()
-
-
 def _began(version: str) -> datetime | None:
     """The start time of a version, from its name; None for other names."""
     stamp, separator, tail = version.rpartition("-")
@@ -458,16 +313,3 @@ def _began(version: str) -> datetime | None:
         return datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk keep what a folder lists, so that a power cut does not undo a rename in it.
-
-    Not all disks can: Windows opens no folders, and some network disks refuse.
-    """
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +51,15 @@ class TableFile:
             StreamError: the stream raised an error.
         """
         try:
-            writer = pq.ParquetWriter(str(to), self.reader.schema)
+            with pq.ParquetWriter(str(to), self.reader.schema) as writer:
+                for batch in self._batches():
+                    if stopped():
+                        return
+                    writer.write_batch(batch)
         except (OSError, pa.ArrowException) as error:
             if getattr(error, "errno", None) is not None:  # of the disk
                 raise
             raise KumoDataError(f"{self.name} cannot be a Parquet file: {error}") from None
-        with writer:
-            for batch in self._batches():
-                if stopped():
-                    return
-                writer.write_batch(batch)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         try:
@@ -79,44 +79,71 @@ class StreamError(Exception):
 def as_predictions(obj: Any) -> Predictions:
     """The value that an asset returned, as files.
 
-    Takes `Predictions`, pandas and polars frames, and whatever speaks Arrow's stream protocol.
+    Takes `Predictions`, pandas and polars frames, Arrow tables, datasets and readers, and whatever else
+    speaks Arrow's stream protocol, such as a relation of DuckDB.
 
     Raises:
         TypeError: it is none of these.
-        ValueError: a pandas frame has an index and a column of the same name that differ.
+        KumoDataError: its columns have names or values that no Parquet file can have.
     """
     if isinstance(obj, Predictions):
-        return obj
-    if type(obj).__module__.split(".")[0] == "polars":
-        obj = _from_polars(obj)
-    if any(f"{c.__module__}.{c.__qualname__}" in _PANDAS_FRAMES for c in type(obj).__mro__):
-        obj = _from_pandas(obj)
-    if isinstance(obj, pa.Table):
-        obj = obj.to_reader(max_chunksize=BATCH_ROWS)
-    elif hasattr(obj, "__arrow_c_stream__"):
-        obj = pa.RecordBatchReader.from_stream(obj)
-    if not isinstance(obj, pa.RecordBatchReader):
+        if obj.columns is None:
+            return obj
+        return Predictions([TableFile(obj.to_reader())], provenance=obj.provenance)
+    try:
+        reader = _reader(obj)
+    except (pa.ArrowException, TypeError) as error:
+        raise KumoDataError(
+            f"The {type(obj).__name__} cannot be a table: {'. '.join(map(str, error.args)).rstrip('.')}. "
+            "Give each column values of one type that Arrow knows."
+        ) from None
+    if reader is None:
         raise TypeError(
             f"KumoIOManager stores Predictions, pandas and polars DataFrames, and Arrow tables, not "
             f"{type(obj).__name__}. Return one of these, or give the asset another io_manager_key."
         )
-    return Predictions([TableFile(obj)])
+    return Predictions([TableFile(reader)])
 
 
-_PANDAS_FRAMES = ("pandas.DataFrame", "pandas.core.frame.DataFrame")  # of pandas 3 and 2
+def _reader(obj: Any) -> pa.RecordBatchReader | None:
+    """The batches of what an asset returned; None where it is nothing of the kind."""
+    if isinstance(obj, pa.RecordBatchReader):
+        return obj
+    names = {f"{c.__module__}.{c.__qualname__}" for c in type(obj).__mro__}
+    if "pyarrow._dataset.Dataset" in names:
+        return obj.scanner().to_reader()
+    if not names.isdisjoint(_SERIES):
+        return None  # one column, not a table
+    if not names.isdisjoint(_PANDAS_FRAMES):
+        obj = _from_pandas(obj)
+    elif type(obj).__module__.split(".")[0] == "polars":
+        obj = _from_polars(obj)
+    if isinstance(obj, pa.Table):
+        return obj.to_reader(max_chunksize=BATCH_ROWS)
+    return pa.RecordBatchReader.from_stream(obj) if hasattr(obj, "__arrow_c_stream__") else None
+
+
+# The names of pandas 3 and 2. Whoever returns one has imported its library; nobody else waits for it.
+_PANDAS_FRAMES = {"pandas.DataFrame", "pandas.core.frame.DataFrame"}
+_SERIES = {"pandas.Series", "pandas.core.series.Series", "polars.series.series.Series"}
 
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
     """A frame's columns, and the named levels of its index. An index without a name is not data."""
     import pandas as pd
 
-    if not frame.columns.is_unique:
-        return pa.Table.from_pandas(frame)  # says which names are there twice
+    named = [name for name in frame.index.names if name is not None]
+    for columns, what in (frame.columns, "columns"), (named, "index levels"):
+        twice = [name for name, times in Counter(map(str, columns)).items() if times > 1]
+        if twice:
+            raise KumoDataError(
+                f"Several {what} of the frame are called {', '.join(twice)}. Rename or drop one of each name."
+            )
     for level, name in reversed(list(enumerate(frame.index.names))):
         values = frame.index.get_level_values(level)
         repeated = name is not None and name in frame.columns
         if repeated and not values.equals(pd.Index(frame[name])):
-            raise ValueError(
+            raise KumoDataError(
                 f"The index and a column of the frame are both called {name}, and differ. Rename one of them."
             )
         if name is None or repeated:
@@ -131,5 +158,7 @@ def _from_polars(frame: Any) -> pa.Table:
 
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
+    if pl.Object in frame.schema.values():  # polars would store where in memory the objects lie
+        raise pa.ArrowTypeError("a column has Python objects")
     # The oldest layout: its newer one has string views, which not every pyarrow can write.
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -26,7 +26,8 @@ from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.schemas import check_names, unify
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, OutputSummary
-from dagster_kumo.predictions.store.store import NewVersion, StoredFileEntry
+from dagster_kumo.predictions.store.manifest import StoredFileEntry
+from dagster_kumo.predictions.store.store import NewVersion
 from dagster_kumo.predictions.store.tables import StreamError, TableFile
 
 FINISHING = 2  # threads in addition to those that fetch
@@ -139,7 +140,8 @@ def merge_files(
     Raises:
         KumoDataError: the files cannot be read with one schema.
     """
-    schema = unify([file.schema for file in files], names)
+    rows = [file.entry.num_rows for file in files]
+    schema = unify([file.schema for file in files], names, rows)
     summaries = [file.summary for file in files if file.summary is not None]
     return Transferred(
         files=[file.entry for file in files],

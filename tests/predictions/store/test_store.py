@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import stat
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 from collections.abc import Callable
@@ -16,17 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import fsspec
 import pytest
 import requests
-from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
 from dagster_kumo import KumoDataError
 from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.predictions.store.store import PartitionStore
 from tests.api.scripted_server import Answer
-from tests.predictions.outputs import put_files, store_output, write_version
+from tests.predictions.outputs import content, put_files, store_output, write_version
 
 pytestmark = pytest.mark.fast
 
@@ -36,11 +32,6 @@ def versions(directory: UPath) -> list[str]:
     directory.fs.invalidate_cache()
     names = [path.rstrip("/").rpartition("/")[2] for path in directory.fs.ls(directory.path, False)]
     return sorted(name for name in names if name != "manifest.json")
-
-
-def content(store: PartitionStore) -> set[str]:
-    """What the version in force holds: one name, if it is whole."""
-    return set(store.read().to_arrow()["ENTITY"].to_pylist())
 
 
 # Layout ###################################################################################
@@ -281,32 +272,6 @@ def test_a_commit_outlives_a_power_cut(tmp_path, monkeypatch):
     assert [name for name, in_force in synced if in_force] == ["day/"]
 
 
-# Places that cannot be used ###############################################################
-
-
-def test_a_base_path_that_is_a_file_says_so(tmp_path):
-    (tmp_path / "file").write_text("x")
-    store = PartitionStore(UPath(tmp_path / "file" / "asset"))
-    for use in (store.read, lambda: write_version(store, "one")):
-        with pytest.raises(NotADirectoryError, match=r"(?s)asset could not be .*\n.*is a file"):
-            use()
-    assert (tmp_path / "file").read_text() == "x"
-
-
-def test_a_bucket_that_does_not_exist_says_so(s3_options):
-    store = PartitionStore(UPath("s3://no-such-bucket/asset", **s3_options))
-    with pytest.raises(FileNotFoundError, match=r"(?s)could not be written.*\n.*bucket"):
-        write_version(store, "one")
-
-
-def test_a_store_whose_parents_do_not_exist_is_made(tmp_path):
-    store = PartitionStore(UPath(tmp_path / "not" / "yet" / "there"))
-    with pytest.raises(FileNotFoundError, match="Materialize"):
-        store.read()
-    write_version(store, "one")
-    assert content(store) == {"one"}
-
-
 def test_the_output_of_another_owner_is_not_replaced(directory):
     """Asset `a`, partition `b`, and asset `a/b` have the same folder."""
     write_version(PartitionStore(directory, owner="a, partition b"), "one")
@@ -315,107 +280,6 @@ def test_the_output_of_another_owner_is_not_replaced(directory):
     assert content(PartitionStore(directory)) == {"one"}
     write_version(PartitionStore(directory, owner="a, partition b"), "three")
     assert content(PartitionStore(directory)) == {"three"}
-
-
-def refusing(
-    refused: Callable[[int], bool], call: Callable[[int], object], code: int
-) -> Callable[[int], object]:
-    """A call of the system that is refused for some files."""
-
-    def refuse(descriptor: int) -> object:
-        if refused(descriptor):
-            raise OSError(code, os.strerror(code))
-        return call(descriptor)
-
-    return refuse
-
-
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO])
-def test_a_disk_that_cannot_sync_folders_is_stored_to(tmp_path, monkeypatch, code):
-    def is_folder(descriptor: int) -> bool:
-        return stat.S_ISDIR(os.fstat(descriptor).st_mode)
-
-    monkeypatch.setattr(os, "fsync", refusing(is_folder, os.fsync, code))
-    store = PartitionStore(UPath(tmp_path / "asset"))
-    write_version(store, "one")
-    assert content(store) == {"one"}
-
-
-def test_a_disk_that_fails_to_sync_a_file_is_an_error(tmp_path, monkeypatch):
-    def is_file(descriptor: int) -> bool:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode)
-
-    monkeypatch.setattr(os, "fsync", refusing(is_file, os.fsync, errno.EIO))
-    with pytest.raises(OSError, match="could not be written: Input/output error"):
-        write_version(PartitionStore(UPath(tmp_path / "asset")), "one")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="imitates Windows")
-def test_files_are_synced_as_windows_asks_for_it(tmp_path, monkeypatch):
-    import fcntl
-
-    def is_open_for_reading(descriptor: int) -> bool:
-        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and mode == os.O_RDONLY
-
-    monkeypatch.setattr(os, "fsync", refusing(is_open_for_reading, os.fsync, errno.EBADF))
-    store = PartitionStore(UPath(tmp_path / "asset"))
-    write_version(store, "one")
-    assert content(store) == {"one"}
-
-
-def test_without_a_temporary_folder_a_bucket_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
-    with pytest.raises(FileNotFoundError, match=r"temporary file could not be written.*\n.*TMPDIR"):
-        write_version(PartitionStore(UPath(f"memory://{tmp_path.name}")), "one")
-
-
-class AzureError(Exception):
-    """As azure.core has it: no OSError."""
-
-
-class Strict(MemoryFileSystem):
-    """A bucket that may be read and written, and not listed, as S3 without `s3:ListBucket`."""
-
-    protocol = "strict"
-
-    def ls(self, *_, **__):
-        raise PermissionError("Access Denied")
-
-    def cat_file(self, path, *args, **options):
-        try:
-            return super().cat_file(path, *args, **options)
-        except FileNotFoundError:
-            raise PermissionError("Forbidden") from None
-
-
-class Broken(MemoryFileSystem):
-    """A file system whose errors are its own."""
-
-    protocol = "broken"
-
-    def cat_file(self, *_, **__):
-        raise AzureError("The container is disabled: https://host/c?sig=s3cr3t")
-
-
-def test_a_bucket_that_may_not_be_listed_is_stored_to(tmp_path):
-    fsspec.register_implementation("strict", Strict, clobber=True)
-    store = PartitionStore(UPath(f"strict://{tmp_path.name}"), grace_period=timedelta(0))
-    for name in ("one", "two"):
-        write_version(store, name)
-        assert content(store) == {name}
-
-
-def test_an_error_of_a_file_system_that_is_no_oserror_is_explained(tmp_path):
-    fsspec.register_implementation("broken", Broken, clobber=True)
-    store = PartitionStore(UPath(f"broken://{tmp_path.name}"))
-    for use, verb in ((store.read, "read"), (lambda: write_version(store, "one"), "written")):
-        with pytest.raises(
-            OSError, match=f"could not be {verb}: The container is disabled"
-        ) as error:
-            use()
-        assert "base_path" in str(error.value)
-        assert "s3cr3t" not in str(error.value)
 
 
 # Writers that fail at every step ##########################################################

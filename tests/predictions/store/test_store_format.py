@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from dagster_kumo.predictions.store.manifest import FORMAT
 from dagster_kumo.predictions.store.statistics_file import STATISTICS, write_statistics
-from dagster_kumo.predictions.store.store import FORMAT, PartitionStore
+from dagster_kumo.predictions.store.store import PartitionStore
 from dagster_kumo.predictions.store.transfer import transfer
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/store-format.md").read_text()

@@ -5,12 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from datetime import date, datetime, timezone
-from decimal import Decimal
 
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -206,39 +202,6 @@ def test_the_anchor_times_of_all_files_count(tmp_path, store):
     assert came.anchors == (MIDNIGHT, datetime(2026, 11, 25, tzinfo=timezone.utc))
 
 
-# Frames and tables of other assets ########################################################
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        pd.DataFrame({"x": [1, 2], "y": ["a", "b"]}),
-        pl.DataFrame({"x": [1, 2], "y": ["a", "b"]}),
-        pl.LazyFrame({"x": [1, 2], "y": ["a", "b"]}),
-        pa.table({"x": [1, 2], "y": ["a", "b"]}),
-        pa.record_batch({"x": [1, 2], "y": ["a", "b"]}),
-    ],
-    ids=lambda given: f"{type(given).__module__.partition('.')[0]} {type(given).__name__}",
-)
-def test_frames_and_tables_are_stored_too(store, given):
-    stored, came = store_output(as_predictions(given), store)
-    assert stored.to_arrow().to_pydict() == {"x": [1, 2], "y": ["a", "b"]}
-    assert (stored.job_id, came.num_rows) == (None, 2)
-    assert came.summary.columns["x"].mean == 1.5
-
-
-def test_a_reader_is_stored_too(store):
-    table = pa.table({"x": range(10)})
-    stored, _ = store_output(as_predictions(table.to_reader(max_chunksize=3)), store)
-    assert stored.to_arrow() == table
-
-
-@pytest.mark.parametrize("given", [None, 7, "text", {"x": [1]}, [1]])
-def test_what_is_no_table_is_refused_with_what_is(given):
-    with pytest.raises(TypeError, match="pandas and polars DataFrames"):
-        as_predictions(given)
-
-
 # Memory ###################################################################################
 
 MEASURE = textwrap.dedent(
@@ -271,64 +234,3 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     run = [sys.executable, "-c", MEASURE, str(tmp_path / "large"), str(tmp_path / "store")]
     held = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
     assert 0 < held < piece.nbytes * pieces / 2
-
-
-# Data of other assets ######################################################################
-
-
-def stored_columns(store: PartitionStore, obj: object) -> dict[str, list[object]]:
-    return store_output(as_predictions(obj), store)[0].to_arrow().to_pydict()
-
-
-FRAME = pd.DataFrame({"x": [1, 2, 3, 4], "key": ["a", "b", "c", "d"]})
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [FRAME[FRAME.x.isin([1, 2, 4])], FRAME.sample(frac=1, random_state=3), FRAME[FRAME.x > 9]],
-    ids=["filtered", "shuffled", "empty"],
-)
-def test_an_index_without_a_name_is_no_data(store, frame):
-    expected = {"x": frame.x.tolist(), "key": frame.key.tolist()}
-    assert stored_columns(store, frame) == expected
-    assert store.read().to_pandas().index.tolist() == list(range(len(frame)))
-
-
-def test_an_index_with_a_name_is_a_column_and_comes_back_as_the_index(store):
-    frame = FRAME.set_index("key")
-    assert stored_columns(store, frame) == {"x": [1, 2, 3, 4], "key": ["a", "b", "c", "d"]}
-    assert store.read().to_pandas().equals(frame)
-    ranged = FRAME[["x"]].rename_axis("row")
-    assert stored_columns(store, ranged) == {"x": [1, 2, 3, 4], "row": [0, 1, 2, 3]}
-
-
-def test_of_several_levels_those_with_a_name_are_kept(store):
-    frame = FRAME.set_index(["key", pd.Index([5, 6, 7, 8])])
-    assert stored_columns(store, frame) == {"x": [1, 2, 3, 4], "key": ["a", "b", "c", "d"]}
-
-
-def test_an_index_that_repeats_a_column_is_stored_once_and_one_that_differs_is_refused(store):
-    frame = FRAME.set_index("key", drop=False)
-    assert stored_columns(store, frame) == {"x": [1, 2, 3, 4], "key": ["a", "b", "c", "d"]}
-    frame.index = pd.Index([1, 2, 3, 4], name="key")
-    with pytest.raises(ValueError, match="both called key, and differ"):
-        as_predictions(frame)
-
-
-@pytest.mark.parametrize("place", ["disk", "memory"])
-def test_an_error_of_the_users_own_stream_is_not_taken_for_one_of_the_store(tmp_path, place):
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield pa.record_batch({"x": [1]})
-        raise PermissionError(13, "Permission denied", "/data/source-42.csv")
-
-    url = str(tmp_path / "store") if place == "disk" else f"memory://{tmp_path.name}"
-    stream = pa.RecordBatchReader.from_batches(pa.schema({"x": pa.int64()}), batches())
-    with pytest.raises(OSError, match="source-42") as caught:
-        store_output(as_predictions(stream), PartitionStore(UPath(url)))
-    assert "could not be written" not in str(caught.value)
-
-
-def test_a_type_that_parquet_does_not_know_is_a_data_error(store):
-    table = pa.table({"x": pa.array([Decimal(100)], pa.decimal128(5, -2))})
-    with pytest.raises(KumoDataError, match="cannot be a Parquet file"):
-        store_output(as_predictions(table), store)

@@ -1,0 +1,173 @@
+"""The directory of an asset partition, on a disk or in a bucket: how files come into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from dagster_kumo.predictions.files import is_local
+from dagster_kumo.predictions.store.storage_errors import explained, is_denied
+
+REPLACE_ATTEMPTS = 20
+REPLACE_WAIT = 0.05  # seconds; a manifest is read in less
+
+
+def storage_at(directory: UPath) -> Storage:
+    """The storage that a directory lies in, of any fsspec file system; it need not exist."""
+    return DiskStorage(directory) if is_local(directory) else BucketStorage(directory)
+
+
+class Storage(ABC):
+    """A directory of versions. What is written here is seen whole, or not at all."""
+
+    def __init__(self, directory: UPath) -> None:
+        self.directory = directory
+
+    def write_errors(self, errors: type[Exception] = Exception) -> AbstractContextManager[None]:
+        """Explains the errors of writing here."""
+        return explained(f"{self.directory} could not be written", errors=errors)
+
+    @abstractmethod
+    def scratch_errors(self) -> AbstractContextManager[None]:
+        """Explains the errors of writing to a scratch folder."""
+
+    @abstractmethod
+    def make_scratch(self, version: str) -> Path:
+        """A folder on a local disk, for files on their way into a version."""
+
+    @abstractmethod
+    def put(self, local: Path, version: str, name: str) -> None:
+        """Move a file from the scratch folder to its place in a version. Safe to call from threads."""
+
+    @abstractmethod
+    def replace(self, name: str, content: bytes, version: str) -> None:
+        """Replace a file of the directory in one go; `version` is the one that is being written."""
+
+    @abstractmethod
+    def tidy(self, version: str) -> None:
+        """Remove what killed processes left in a version that is in force."""
+
+    def file_sizes(self, folder: UPath) -> dict[str, int] | None:
+        """What lies in a folder, by name; None where the credentials do not allow to list it."""
+        file_system = folder.fs
+        file_system.invalidate_cache()
+        with explained(f"{folder} could not be listed"):
+            try:
+                entries: Sequence[Any] = file_system.ls(folder.path, detail=True)
+            except FileNotFoundError:
+                return {}
+            except Exception as error:
+                if not is_denied(error):
+                    raise
+                return None
+        return {str(one["name"]).rstrip("/").rpartition("/")[2]: one["size"] for one in entries}
+
+
+class DiskStorage(Storage):
+    """Files grow on the disk where they will stay, in a hidden folder: a rename then costs nothing."""
+
+    def scratch_errors(self) -> AbstractContextManager[None]:
+        return self.write_errors(OSError)
+
+    def make_scratch(self, version: str) -> Path:
+        folder = self._folder(version)
+        with self.write_errors():
+            new = [f for f in (folder, *folder.parents) if not f.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            for made in new:
+                _sync_folder(made.parent)
+            try:
+                return Path(tempfile.mkdtemp(prefix=".", dir=folder))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # unless it holds the files of other processes
+                raise
+
+    def put(self, local: Path, version: str, name: str) -> None:
+        with self.write_errors():
+            with local.open("rb+") as file:  # Windows syncs only what is open for writing
+                os.fsync(file.fileno())
+            local.replace(self._folder(version) / name)
+
+    def replace(self, name: str, content: bytes, version: str) -> None:
+        folder = Path(self.directory.path)
+        with self.write_errors():
+            # In the version's own folder, with which it goes should this process die here.
+            temporary = self._folder(version) / f"{name}.tmp"
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folder(temporary.parent)
+            _replace(temporary, folder / name)
+            _sync_folder(folder)
+
+    def tidy(self, version: str) -> None:
+        for scratch in self._folder(version).glob(".*"):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _folder(self, version: str) -> Path:
+        return Path(self.directory.path) / version
+
+
+class BucketStorage(Storage):
+    """Files grow in a temporary folder of this machine; an object is seen once it is whole."""
+
+    def scratch_errors(self) -> AbstractContextManager[None]:
+        return explained(
+            "A temporary file could not be written on this machine, as is needed beside a bucket",
+            advice="Make room in the temporary folder, or name another one with the environment variable TMPDIR.",
+            errors=OSError,
+        )
+
+    def make_scratch(self, version: str) -> Path:  # noqa: ARG002 - one folder is like another
+        with self.scratch_errors():
+            return Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
+
+    def put(self, local: Path, version: str, name: str) -> None:
+        target = self.directory / version / name
+        with self.write_errors():
+            target.fs.put_file(str(local), target.path)
+        local.unlink()
+
+    def replace(self, name: str, content: bytes, version: str) -> None:  # noqa: ARG002 - see `Storage`
+        path = self.directory / name
+        with self.write_errors():
+            path.fs.pipe_file(path.path, content)
+
+    def tidy(self, version: str) -> None:
+        pass  # scratch folders are elsewhere
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename over a file, which Windows refuses while somebody reads it."""
+    for _ in range(REPLACE_ATTEMPTS):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(REPLACE_WAIT)
+    source.replace(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep what a folder lists, so that a power cut does not undo a rename in it.
+
+    Not all disks can: Windows opens no folders, and some network disks refuse.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
