@@ -6,7 +6,13 @@ import certifi
 import dagster as dg
 import pytest
 
-from dagster_kumo import BatchPrediction, KumoResource, build_kumo_export_asset, kumo_assets
+from dagster_kumo import (
+    BatchPrediction,
+    KumoResource,
+    build_kumo_assets_definitions,
+    build_kumo_export_asset,
+    kumo_assets,
+)
 from dagster_kumo.api.connectors import S3Connector
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01")
@@ -100,3 +106,9 @@ def test_an_asset_that_is_called_directly_says_how_to_test_it(partition_key: str
     context = dg.build_asset_context(partition_key=partition_key, resources={"kumo": kumo})
     with pytest.raises(ValueError, match=r"dg\.materialize\("):
         list(export(context))
+    prediction = BatchPrediction(training_job_id="trainingjob-1")
+    built = build_kumo_assets_definitions(
+        name="built", prediction=prediction, partitions_def=partitions_def
+    )
+    with pytest.raises(ValueError, match=r"dg\.materialize\("):
+        list(built.predictions(context))

@@ -21,6 +21,7 @@ from dagster_kumo.assets.specs import (
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.model_observation import observed_model
+from dagster_kumo.execution.selection import check_has_run
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
@@ -152,6 +153,7 @@ def build_kumo_assets_definitions(
         @kumo_assets(**about, required_resource_keys={resource_key}, **options)
         def predictions(context: dg.AssetExecutionContext) -> Any:
             kumo: KumoResource = getattr(context.resources, resource_key)
+            check_has_run(context)
             model_input = predictions.input_names_by_node_key[model.key]
             yield from kumo.predict(context, model=context.asset_key_for_input(model_input))
 

@@ -106,6 +106,7 @@ def test_the_shift_of_the_mean_is_in_the_units_of_the_column() -> None:
         ({"TARGET_PRED": [True], "False_PROB": [0.1], "True_PROB": [0.9]}, ["True_PROB"]),
         ({"CLASS": ["a"], "SCORE": [0.5]}, ["SCORE", "CLASS"]),
         ({"CLASS": [7], "SCORE": [0.5]}, ["SCORE", "CLASS"]),
+        ({"False_PROB": [0.1]}, ["False_PROB"]),
         ({"TARGET_PRED": [12.5]}, ["TARGET_PRED"]),
         ({"TARGET_PRED": ["gold"]}, ["TARGET_PRED"]),
         ({"embedding": [[0.1, 0.2]]}, []),
