@@ -384,6 +384,13 @@ class KumoClient:
         answer = self._get("/training_jobs", _filters(tags, status, limit))
         return parse_answer(list[TrainingJobResource], answer, source="The list of training jobs")
 
+    def get_holdout_url(self, job_id: str) -> str:
+        """Where the holdout data of a training job is: a presigned url on SaaS."""
+        url = f"{self.url}/v1/training_jobs/{_id(job_id, 'training job')}/holdout"
+        params = {"presigned": "true", **self._group_and_project()}
+        # Not JSON; but quotes around it do no harm.
+        return str(self._api.call("GET", url, params=params, as_text=True)).strip().strip('"')
+
     def get_predictive_query(self, pquery_id: str) -> PredictiveQuery:
         """A predictive query: its text and its graph."""
         answer = self._get(f"/predictive_queries/{_id(pquery_id, 'predictive query')}")

@@ -123,8 +123,9 @@ class Transport:
         body: Any = None,
         repeat: bool = True,
         recover: Callable[[Failure], Any] | None = None,
+        as_text: bool = False,
     ) -> Any:
-        """Send a request and return the JSON that answers it.
+        """Send a request and return the JSON that answers it, or with `as_text` the text.
 
         With `repeat=False` the request is sent once, because sending it twice could do harm.
         `recover` makes such a request repeatable. It is called after each attempt without an answer,
@@ -137,7 +138,9 @@ class Transport:
         """
         retries = self.retries() if repeat or recover else Retries(RetryPolicy.up_to(0))
         try:
-            return retries.run(lambda: self._ask(method, url, params, body), recover=recover)
+            return retries.run(
+                lambda: self._ask(method, url, params, body, as_text), recover=recover
+            )
         except Failure as failure:
             if failure.response is None:
                 error = self.no_answer(method, url, failure)
@@ -163,8 +166,10 @@ class Transport:
             f"Is {_origin(url)} reachable from this machine?"
         )
 
-    def _ask(self, method: str, url: str, params: Mapping[str, str] | None, body: Any) -> Any:
-        """Send a request once: the JSON that answers it.
+    def _ask(
+        self, method: str, url: str, params: Mapping[str, str] | None, body: Any, as_text: bool
+    ) -> Any:
+        """Send a request once: the JSON or the text that answers it.
 
         Raises:
             Failure: the status may be another one next time.
@@ -179,6 +184,8 @@ class Transport:
             raise Failure(response, content)
         if not 200 <= response.status_code < 300:
             raise self._refused(method, url, response, content)
+        if as_text:
+            return content.decode("utf-8", "replace")
         try:
             return self._parsed(content)
         except NOT_JSON:

@@ -16,10 +16,10 @@ from dagster_kumo.jobs.prediction_spec import BatchPrediction
 _ICONS = {"gcs": "googlecloud", "adls": "azure"}
 """The kinds of storages whose icon in Dagster has another name."""
 _DESCRIPTIONS = {
-    "model": "The trained model behind {name}.",
+    "model": "Trained model of {name}.",
     "prediction_table": "The entities and the anchor time to predict for: a table that Kumo generates.",
-    "predictions": "What the model predicts for each entity.",
-    "embeddings": "The vector that the model has for each entity.",
+    "predictions": "Predictions of {name} for each entity.",
+    "embeddings": "Embeddings of {name}, a vector for each entity.",
 }
 
 

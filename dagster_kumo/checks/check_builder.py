@@ -13,6 +13,7 @@ from dagster_kumo.checks.findings import (
     AnchorAge,
     Drift,
     EntitiesMatchSummary,
+    HoldoutDrift,
     NullFraction,
     PredictionCheck,
     ScoresInRange,
@@ -22,6 +23,7 @@ from dagster_kumo.checks.findings import (
 from dagster_kumo.checks.stored_output import StoredOutputs
 from dagster_kumo.execution.selection import OutputReference, find_output, given_key
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
+from dagster_kumo.resource import DEFAULT_RESOURCE_KEY
 
 
 def build_kumo_prediction_checks(
@@ -36,11 +38,13 @@ def build_kumo_prediction_checks(
     max_psi_warn: float | None = 0.1,
     max_psi_error: float | None = 0.25,
     reference: str | None = None,
+    holdout_drift: bool = False,
     max_anchor_age: timedelta | None = None,
     columns: Sequence[str] | None = None,
     blocking: bool = False,
     name: str | None = None,
     io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
+    resource_key: str = DEFAULT_RESOURCE_KEY,
     automation_condition: dg.AutomationCondition[Any] | None = None,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,
@@ -70,6 +74,9 @@ def build_kumo_prediction_checks(
         max_psi_error: from which index on it is an error.
         reference: the partition to compare with, by default the one before. Without partitions and
             without a reference there is no check `drift`.
+        holdout_drift: check drift also against the holdout data of the model that made the output, with
+            the same limits. Each model is compared with its own, so a new model is no drift. Reads that
+            data from Kumo. Without scores in it, the check passes and says so.
         max_anchor_age: how old the anchor time may be. A run for a past partition passes: the window of
             the partition after it has ended as well.
         columns: the columns that `scores_in_range`, `null_fraction` and `drift` check, instead of their
@@ -79,6 +86,7 @@ def build_kumo_prediction_checks(
         name: the name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
             call for the same asset needs one.
         io_manager_key: the key of the `KumoIOManager`.
+        resource_key: the key of the `KumoResource`, which `holdout_drift` needs.
         automation_condition: when Dagster runs the checks automatically.
         op_tags: as Dagster's `multi_asset_check` takes them.
         retry_policy: the same.
@@ -114,9 +122,11 @@ def build_kumo_prediction_checks(
     if max_null_fraction is not None:
         checks.append(NullFraction(max_null_fraction, columns))
     if max_psi_warn is not None or max_psi_error is not None:
-        drift = Drift(max_psi_warn, max_psi_error, reference, columns)
+        drift = Drift(max_psi_warn, max_psi_error, columns, reference)
         if partitions_def is not None or reference is not None:
             checks.append(drift)
+        if holdout_drift:
+            checks.append(HoldoutDrift(max_psi_warn, max_psi_error, columns))
     if max_anchor_age is not None:
         checks.append(AnchorAge(max_anchor_age))
     if not checks:
@@ -136,7 +146,7 @@ def build_kumo_prediction_checks(
             for check in checks
         ],
         can_subset=True,
-        required_resource_keys={io_manager_key},
+        required_resource_keys={io_manager_key, *([resource_key] if holdout_drift else [])},
         op_tags=op_tags,
         retry_policy=retry_policy,
         pool=pool,
@@ -145,7 +155,7 @@ def build_kumo_prediction_checks(
         # Not `asset_key`: loading a module under a prefix changes the key afterwards.
         selected = {key.name: key.asset_key for key in context.selected_asset_check_keys}
         checked_key = next(iter(selected.values()))
-        outputs = StoredOutputs(context, checked_key, partitions_def, io_manager_key)
+        outputs = StoredOutputs(context, checked_key, partitions_def, io_manager_key, resource_key)
         for check in checks:
             if check.name in selected:
                 found = run_check(check, outputs)

@@ -12,16 +12,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.checks.stored_output import NothingToCheck, StoredOutput, StoredOutputs
 from dagster_kumo.execution.partitions.anchor_time import said_time
+from dagster_kumo.predictions.columns import (
+    ANCHOR_TIMESTAMP,
+    CLASS,
+    CLASS_COLUMNS,
+    ENTITY,
+    SCORE_COLUMNS,
+)
 
-ENTITY = "ENTITY"
-IDENTIFYING = (ENTITY, "ANCHOR_TIMESTAMP", "CLASS")
+if TYPE_CHECKING:
+    from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+
+IDENTIFYING = (ENTITY, ANCHOR_TIMESTAMP, CLASS)
 """No two rows have the same values in these columns, or in those of them that an output has."""
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
 ALLOWED = "allowed"
@@ -74,7 +83,7 @@ class EntitiesMatchSummary(PredictionCheck):
             )
         found = output.manifest.num_rows
         # Usually an entity has one row. Only where it may have several, the rows are read.
-        if found != expected or "CLASS" in output.rows.schema.names:
+        if found != expected or CLASS in output.rows.schema.names:
             found = distinct_rows(output.rows, [ENTITY]).distinct
         metadata = {"entities": found, "expected_entities": expected}
         if found == expected:
@@ -211,12 +220,12 @@ class NullFraction(PredictionCheck):
 @dataclass(frozen=True)
 class Drift(PredictionCheck):
     name = "drift"
-    description = "Score drift against the partition before (population stability index)."
+    description = "Score drift against the previous partition (PSI)."
 
     warn_from: float | None
     error_from: float | None
-    reference: str | None = None
     columns: Sequence[str] | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         limits = {"max_psi_warn": self.warn_from, "max_psi_error": self.error_from}
@@ -230,9 +239,6 @@ class Drift(PredictionCheck):
             )
 
     def run(self, outputs: StoredOutputs, partition_key: str | None) -> Finding:
-        from dagster_kumo.predictions.statistics.drift import compared_columns, psi
-        from dagster_kumo.predictions.statistics.summary import CLASS_COLUMNS, SCORE_COLUMNS
-
         output = outputs.output(partition_key)
         if self.reference is not None:
             reference = outputs.output(self.reference)
@@ -240,30 +246,71 @@ class Drift(PredictionCheck):
             reference = outputs.output_before(partition_key)
         if reference is None:
             return Finding(True, "There is no earlier partition with statistics to compare with.")
-        names = self.columns or compared_columns(output.statistics)
-        now, before = output.columns(names), reference.columns(names)
-        found = {name: psi(before[name], now[name]) for name in names}
-        known = {name: value for name, value in found.items() if value is not None}
+        reference.columns(self._compared(output))
+        return self._compare(output, reference.statistics, str(reference.partition_key))
+
+    def _compared(self, output: StoredOutput) -> Sequence[str]:
+        """The columns to compare, all of which have statistics.
+
+        Raises:
+            NothingToCheck: one of them has none.
+        """
+        from dagster_kumo.predictions.statistics.drift import compared_columns
+
+        return list(output.columns(self.columns or compared_columns(output.statistics)))
+
+    def _compare(self, output: StoredOutput, before: StoredStatistics, reference: str) -> Finding:
+        from dagster_kumo.predictions.statistics.drift import drift
+
+        found = drift(before, output.statistics, self._compared(output))
         limits = {"a warning": self.warn_from, "an error": self.error_from}
         allowed = ", ".join(f"{what} from {limit:g} on" for what, limit in limits.items() if limit)
-        metadata: dict[str, Any] = {"reference": reference.partition_key, ALLOWED: allowed}
-        if not known:
+        metadata: dict[str, Any] = {"reference": reference, ALLOWED: allowed}
+        if not found:
             scores = (*SCORE_COLUMNS, *CLASS_COLUMNS)
             return _no_columns(output, scores, "There are no scores or classes.", metadata)
-        metadata |= {f"{name}/psi": round(value, 6) for name, value in known.items()}
-        most = max(known, key=lambda name: known[name])
-        said = f"PSI of {most} against {reference.partition_key}: {known[most]:.3f}"
-        is_error = self.error_from is not None and known[most] >= self.error_from
+        metadata |= {f"{name}/psi": round(value, 4) for name, value in found.items()}
+        most = max(found, key=lambda name: found[name])
+        value = "< 0.001" if 0 < found[most] < 0.0005 else f"{found[most]:.3f}"
+        said = f"PSI of {most} against {reference}: {value}"
+        is_error = self.error_from is not None and found[most] >= self.error_from
         limit = self.error_from if is_error else self.warn_from
-        if limit is None or known[most] < limit:
+        if limit is None or found[most] < limit:
             return Finding(True, f"{said}.", metadata)
         return Finding(
             False,
-            f"{said}; the limit is {limit:g}.\nCompare the distributions and the input tables of both "
-            "partitions. If the change is real, train the model again or raise the limit.",
+            f"{said}; the limit is {limit:g}.\nCompare the distributions and the input tables of both. If "
+            "the change is real, train the model again or raise the limit.",
             metadata,
             dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
         )
+
+
+@dataclass(frozen=True)
+class HoldoutDrift(Drift):
+    """Each output is compared with the holdout data of the model that made it, so a new model is no drift."""
+
+    name = "holdout_drift"
+    description = "Score drift against the holdout data of the model (PSI)."
+
+    def run(self, outputs: StoredOutputs, partition_key: str | None) -> Finding:
+        output = outputs.output(partition_key)
+        model = output.manifest.training_job_id
+        if model is None:
+            return Finding(
+                True, "No model made this output, so there is no holdout to compare with."
+            )
+        compared = self._compared(output)
+        holdout = outputs.holdout(model, output.statistics)
+        if not set(compared) & set(holdout.columns):
+            found = ", ".join(holdout.columns) or "no file"
+            return Finding(
+                True,
+                f"The holdout of {model} has no scores to compare {', '.join(compared) or 'this output'} "
+                f"with (it has: {found}).",
+                {"reference": f"holdout of {model}"},
+            )
+        return self._compare(output, holdout, f"holdout of {model}")
 
 
 @dataclass(frozen=True)

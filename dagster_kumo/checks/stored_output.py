@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dagster_kumo.api.errors import KumoError
 from dagster_kumo.execution.partitions.anchor_time import length_of, window_of
 from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.io_manager.io_manager import KumoIOManager
+from dagster_kumo.resource import KumoResource
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions
@@ -111,7 +113,9 @@ class StoredOutputs:
         asset_key: dg.AssetKey,
         partitions_def: dg.PartitionsDefinition | None,
         io_manager_key: str,
+        resource_key: str,
     ) -> None:
+        self._context, self._resource_key = context, resource_key
         manager = getattr(context.resources, io_manager_key)
         if not isinstance(manager, KumoIOManager):
             raise ValueError(
@@ -123,6 +127,7 @@ class StoredOutputs:
         self._partitions_def = partitions_def
         self._instance = context.instance
         self._outputs: dict[str | None, StoredOutput] = {}
+        self._holdouts: dict[str, StoredStatistics] = {}
         event = context.instance.get_latest_materialization_event(asset_key)
         latest = event.asset_materialization if event is not None else None
         # Dagster 1.12 gives the run's partitions to the op's context, not to the check's.
@@ -162,6 +167,28 @@ class StoredOutputs:
         except NothingToCheck:
             return None
         return output
+
+    def holdout(self, training_job_id: str, output: StoredStatistics) -> StoredStatistics:
+        """The statistics of a model's holdout data, for an output to be compared with.
+
+        Raises:
+            NothingToCheck: it cannot be read.
+        """
+        from dagster_kumo.checks.holdout import holdout_statistics
+
+        kumo: KumoResource = getattr(self._context.resources, self._resource_key)
+        if training_job_id not in self._holdouts:
+            try:
+                client = kumo.get_client()
+                self._holdouts[training_job_id] = holdout_statistics(
+                    client, training_job_id, output
+                )
+            except KumoError as error:
+                raise NothingToCheck(
+                    f"The holdout of training job {training_job_id} cannot be read: {error}\n"
+                    "Run the check again, or leave out holdout_drift."
+                ) from None
+        return self._holdouts[training_job_id]
 
     def newest_partition_keys(self) -> Sequence[str | None]:
         """The partitions of the run, or else the newest one that is materialized."""

@@ -13,7 +13,7 @@ from dagster_kumo.components.sections import InYaml, Section
 
 _CHECKS = Section(
     build_kumo_prediction_checks,
-    omit=("asset", "partitions_def", "io_manager_key"),
+    omit=("asset", "partitions_def", "io_manager_key", "resource_key"),
     yaml={"automation_condition": InYaml(str), "retry_policy": RETRY_POLICY},
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -32,6 +33,8 @@ LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"
 RUN_METADATA = f"{NAMESPACE}run"
 ROW_COUNT = "dagster/row_count"
 
+_BEFORE_CLAUSE = re.compile(r"\s+(?=(?:FOR EACH|WHERE|ASSUMING)\b)")
+
 
 def job_metadata(
     job: BatchPredictionJobResource,
@@ -40,17 +43,18 @@ def job_metadata(
     tracking_url: str,
     seconds: float | None,
 ) -> dict[str, Any]:
-    """The metadata of the prediction job behind a materialization."""
-    entries: dict[str, Any] = {"tracking_url": dg.MetadataValue.url(tracking_url)}
+    """The metadata of the prediction job behind a materialization, in the order of what a person asks."""
+    entries: dict[str, Any] = {}
+    if provenance and provenance.prediction_time:
+        entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
+    entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
+    if provenance and provenance.training_job_id:
+        entries["training_job_id"] = provenance.training_job_id
     if job.result is not None:
         entries["num_entities_predicted"] = job.result.num_entities_predicted
     if seconds is not None:
         entries["duration_seconds"] = round(seconds, 3)
-    if provenance and provenance.training_job_id:
-        entries["training_job_id"] = provenance.training_job_id
-    if provenance and provenance.prediction_time:
-        entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
-    named = {JOB_ID_METADATA: job.job_id, **_in_namespace(entries)}
+    named = {**_in_namespace(entries), JOB_ID_METADATA: job.job_id}
     if provenance and provenance.prediction_table_job_id:
         named[TABLE_JOB_ID_METADATA] = provenance.prediction_table_job_id
     return named
@@ -63,20 +67,23 @@ def model_metadata(
 
     Each metric on the holdout data is an entry of its own, which the Dagster UI plots.
     """
-    entries: dict[str, Any] = {"training_job_id": job.job_id}
-    if tracking_url:
-        entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
-    trained_at = job.job_status_report.end_time or job.created_at
-    if trained_at is not None:
-        entries["trained_at"] = dg.MetadataValue.timestamp(trained_at)
-        entries["age_days"] = round((now - trained_at).total_seconds() / 86_400, 2)
+    entries: dict[str, Any] = {}
     if query is not None:
-        entries["query"] = dg.MetadataValue.md(f"```sql\n{query.query_string}\n```")
-        entries["tables"] = ", ".join(query.tables)
+        text = _BEFORE_CLAUSE.sub("\n", query.query_string)  # Dagit cuts off a long line
+        entries["query"] = dg.MetadataValue.md(f"```sql\n{text}\n```")
     for metric in job.result.eval_metrics.test_metrics if job.result else ():
         value = finite(metric.value)
         if value is not None:
             entries[f"holdout/{metric.name}"] = value
+    trained_at = job.job_status_report.end_time or job.created_at
+    if trained_at is not None:
+        entries["age_days"] = round((now - trained_at).total_seconds() / 86_400)
+        entries["trained_at"] = dg.MetadataValue.timestamp(trained_at)
+    if query is not None:
+        entries["tables"] = ", ".join(query.tables)
+    if tracking_url:
+        entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
+    entries["training_job_id"] = job.job_id
     return _in_namespace(entries)
 
 

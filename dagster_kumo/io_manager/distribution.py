@@ -1,249 +1,400 @@
-"""How an output's scores and classes are spread, as a few words with block characters and as a picture."""
+"""How an output's scores are distributed, or its classes: in words and block characters, and as a picture."""
 
 from __future__ import annotations
 
 import base64
 import importlib.util
 import io
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.statistics.summary import CLASS_COLUMNS, SCORE_COLUMNS
+from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dagster_kumo.predictions.statistics.quantiles import Distribution
     from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
-TEXT_BINS = 32
-TEXT_CLASSES = 8
-PICTURE_BINS = 48
-PICTURE_CLASSES = 10
+MAX_CLASSES = 10  # that have a bar; the others share one
+MAX_BINS = 11
+BAR = 20  # characters of the longest bar in the text
 MAX_LABEL = 24
 # It is stored in the event log, and loaded with every page that shows it.
 MAX_PICTURE_BYTES = 40_000
 # The Dagster UI has a light theme and a dark one. These colours have a contrast of 3 or more with both.
 BARS, WORDS, MARK = "#7468f0", "#808791", "#d97706"
 
-
-def score_column(summary: OutputSummary) -> ColumnSummary | None:
-    """The column whose distribution says most of an output; None when there is none, as of embeddings."""
-    for name in SCORE_COLUMNS:
-        column = summary.columns.get(name)
-        if column is not None and column.distribution is not None and column.count:
-            return column
-    return None
+# Where the scores of a rare event lie, of a frequent one, and of one that is neither.
+_RARE = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+_FREQUENT = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
+_EVEN = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_VERY_RARE = (0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1)
 
 
-def class_column(summary: OutputSummary) -> ColumnSummary | None:
-    """The column of classes or items; None when there is none, or more of them than are counted.
+@dataclass
+class Bar:
+    """A range of scores or a class, and its share of the output.
 
-    Yes and no are no classes: of these the probabilities say more.
+    Attributes:
+        label: what it stands for.
+        share: 0 to 1.
+        start: where its range begins; None for a class and for a single value.
+        end: where its range ends.
+        is_marked: whether it is at or above the threshold.
+        best: of a class, the share of the entities that it is the best for.
+        stands_for_others: whether it is all that has no bar of its own; then it is not drawn.
     """
-    if "True_PROB" in summary.columns:
-        return None
-    for name in CLASS_COLUMNS:
-        column = summary.columns.get(name)
-        if column is not None and column.values:
-            return column
-    return None
+
+    label: str
+    share: float
+    start: float | None = None
+    end: float | None = None
+    is_marked: bool = False
+    best: float | None = None
+    stands_for_others: bool = False
 
 
-def distribution_as_text(summary: OutputSummary, *, threshold: float | None = None) -> str | None:
-    """The distribution in Markdown, short enough for Dagit to show it in place; None without scores.
+@dataclass
+class Chart:
+    """What is drawn of an output: its bars, and the lines of text above them."""
+
+    title: str
+    lines: list[str]
+    bars: list[Bar]
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether the bars stand for classes."""
+        return bool(self.bars) and all(bar.start is None for bar in self.bars)
+
+
+def chart_of(
+    summary: OutputSummary, *, threshold: float | None = None, entities: int | None = None
+) -> Chart | None:
+    """What to draw of an output; None when it has neither scores nor classes nor vectors.
 
     Args:
         summary: of the output.
         threshold: from which probability on the answer is yes, where that is known.
+        entities: for how many its job predicted, where that is known.
     """
-    scores, classes = score_column(summary), class_column(summary)
-    parts: list[str] = []
-    if scores is not None:
-        parts.append(_scores_as_text(scores, _yes(summary, threshold)))
+    classes = _class_bars(summary, entities)
     if classes is not None:
-        parts.append(_classes_as_text(classes))
-    return "\n\n".join(parts) if parts else None
+        return classes
+    for name in SCORE_COLUMNS:
+        column = summary.columns.get(name)
+        if column is not None and column.distribution is not None:
+            return _score_chart(column, summary, threshold if name == "True_PROB" else None)
+    vectors = next((column for column in summary.columns.values() if column.is_vector), None)
+    return None if vectors is None else _score_chart(vectors, summary, None)
 
 
-def distribution_as_picture(
-    summary: OutputSummary, *, threshold: float | None = None
-) -> str | None:
-    """The distribution as a picture in Markdown; None without scores, or without matplotlib.
+def distribution_as_text(chart: Chart) -> str:
+    """The distribution in Markdown, short enough for Dagit to show it in place."""
+    width = max((len(bar.label) for bar in chart.bars), default=0)
+    longest = max((bar.share for bar in chart.bars if not bar.stands_for_others), default=0) or 1
+    block: list[str] = []
+    for bar in chart.bars:
+        drawn = "█" * round(bar.share / longest * BAR) or ("▏" if bar.share else "")
+        drawn = "" if bar.stands_for_others else drawn
+        line = f"{bar.label:<{width}} {drawn:<{BAR}} {_percent(bar.share):>7}"
+        block.append(line + (f" {_percent(bar.best):>7}" if bar.best is not None else ""))
+    # A paragraph each: Dagit cuts off a line that is longer than its cell.
+    text = "\n\n".join(chart.lines)
+    return text + ("\n\n```\n{}\n```".format("\n".join(block)) if block else "")
+
+
+def distribution_as_picture(chart: Chart) -> str | None:
+    """The distribution as a picture in Markdown; None without bars, or without matplotlib.
 
     Raises:
         KumoDataError: the picture is too large for an event log.
     """
-    scores, classes = score_column(summary), class_column(summary)
-    drawn = [column for column in (scores, classes) if column is not None]
-    if not drawn or importlib.util.find_spec("matplotlib") is None:
+    if not chart.bars or importlib.util.find_spec("matplotlib") is None:
         return None
-    png = _draw(scores, classes, threshold if _has_threshold(scores) else None)
+    png = _draw(chart)
     if len(png) > MAX_PICTURE_BYTES:
         raise KumoDataError(
             f"The picture has {len(png)} bytes, which is too much for an event log."
         )
-    title = " and ".join(f"{column.name} of {column.count:,} rows" for column in drawn)
-    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![{_label(chart.title, 200)}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-# Text
+# Classes
 
 
-def _scores_as_text(column: ColumnSummary, yes: list[str]) -> str:
-    edges = _edges(column, TEXT_BINS)
-    counts = _histogram(column, edges)
-    top = max(counts) or 1.0
-    # A bin that holds anything shows at least the lowest block: the tail is what people look for.
-    bar = "".join(
-        BLOCKS[0 if c <= 0 else max(1, round(c / top * (len(BLOCKS) - 1)))] for c in counts
-    )
-    low, median, high = _quantiles(column, [0.05, 0.5, 0.95])
-    # A paragraph each: Dagit cuts off a line that is longer than its cell.
-    lines = [
-        f"`{_number(edges[0])} {bar} {_number(edges[-1])}`",
-        f"{column.name} of {column.count:,} rows: half are below {_number(median)}",
-        f"nine of ten are from {_number(low)} to {_number(high)}",
-    ]
-    return "\n\n".join([*lines, *yes])
+def _class_bars(summary: OutputSummary, entities: int | None) -> Chart | None:
+    shares = summary.class_shares
+    if shares is not None:
+        means, best = shares.mean_scores(entities), shares.best_of(entities)
+        if not means:
+            return Chart("", ["No class has a score."], [])
+        count = best.total() if best else 0
+        bars = [
+            Bar(name, mean, best=best[name] / count if best and count else None)
+            for name, mean in sorted(means.items(), key=lambda item: -item[1])
+        ]
+        title = f"{len(bars):,} classes: mean score"
+        line = f"{title}, share of entities for which it is the best" if best else title
+        if best:
+            title += f"; orange: share of {count:,} entities for which it is the best"
+        return Chart(title, [line], _others(bars))
+    if "True_PROB" in summary.columns:
+        return None  # of yes and no the probabilities say more
+    for name in CLASS_COLUMNS:
+        column = summary.columns.get(name)
+        if column is not None and column.values:
+            bars = [Bar(str(c), n / column.count) for c, n in column.values.most_common()]
+            title = f"{name}: {len(bars):,} classes, share of {_rows(column.count)}"
+            return Chart(title, [title], _others(bars))
+    return None
 
 
-def _classes_as_text(column: ColumnSummary) -> str:
-    labels, counts = _commonest(column, TEXT_CLASSES)
-    width = max(map(len, labels))
-    top = max(counts)
-    lines = [
-        f"{label:<{width}} {'█' * max(1, round(count / top * 20)):<20} {count / column.count:.1%}"
-        for label, count in zip(labels, counts, strict=True)
-    ]
-    block = "\n".join(lines)
-    return (
-        f"```\n{block}\n```\n\n{column.name} of {column.count:,} rows, {column.distinct} classes."
-    )
+def _others(bars: list[Bar]) -> list[Bar]:
+    """The first bars, and one for all others if the shares add up to one."""
+    if sum(bar.share for bar in bars) > 1.001:
+        bars = bars[:MAX_CLASSES]
+    if len(bars) > MAX_CLASSES:
+        rest = bars[MAX_CLASSES - 1 :]
+        best = [bar.best for bar in rest if bar.best is not None]
+        together = Bar(
+            f"{len(rest):,} others",
+            sum(bar.share for bar in rest),
+            best=sum(best) if best else None,
+            stands_for_others=True,
+        )
+        bars = [*bars[: MAX_CLASSES - 1], together]
+    for bar in bars:
+        bar.label = _label(bar.label, MAX_LABEL)
+    return bars
 
 
-def _yes(summary: OutputSummary, threshold: float | None) -> list[str]:
-    """How many are taken for a yes, as the output itself has it."""
+# Scores
+
+
+def _score_chart(column: ColumnSummary, summary: OutputSummary, threshold: float | None) -> Chart:
+    assert column.distribution is not None
+    name = column.name
+    lines: list[str] = []
+    if column.is_vector:
+        size = f"{column.dimension} dimensions" if column.dimension else "several dimensions"
+        lines, name = [f"{name}: {size}"], f"Norm of {name}"
+    if not column.count:
+        return Chart("", [f"{column.name} has no value in any of {_rows(column.rows)}."], [])
+    number = _probability if _is_probability(column) else _number
+    low, median, high = map(number, column.quantiles() or (0.0, 0.0, 0.0))
+    said = f"{name}: median {median}"
+    if column.max > column.min:
+        said += f", 90 % between {low} and {high}" if low != high else f", 95 % {high}"
+    lines.append(said)
+    if number is _number:
+        lines.append(f"Largest: {number(float(column.max))}")
+    title = f"{name}, share of {_rows(column.count)}"
     target = summary.columns.get("TARGET_PRED")
-    if "True_PROB" not in summary.columns or target is None or not target.values:
-        return []
-    rows = target.values[True]
-    known = f", the threshold being {threshold:g}" if threshold is not None else ""
-    return [f"{rows:,} ({rows / target.count:.1%}) get a yes{known}"]
+    if column.name == "True_PROB" and target is not None and target.values:
+        yes, rows = target.values[True], target.count
+        known = f"at or above the threshold {threshold:g}" if threshold is not None else "get a yes"
+        lines.append(f"{yes:,} of {rows:,} ({_percent(yes / rows)}) {known}")
+        if threshold is not None:
+            title += f"; orange: {known} ({_percent(yes / rows)})"
+    return Chart(title, lines, _score_bars(column, threshold))
+
+
+def _score_bars(column: ColumnSummary, threshold: float | None) -> list[Bar]:
+    distribution = column.distribution
+    assert distribution is not None
+    low, high = float(column.min), float(column.max)
+    zeros = 0
+    # Whole numbers have bins that begin and end with one.
+    whole = pa.types.is_integer(column.type)
+    if _is_probability(column):
+        known = [] if threshold is None else [threshold]
+        edges: list[float] = sorted({*_probability_edges(distribution), *known})
+    elif high == low:
+        return [Bar(_number(low), 1.0)]
+    else:
+        if low == 0:
+            zeros = int(distribution.below(np.array([np.nextafter(0, 1)]))[0])
+        edges = _amount_edges(distribution, low, high, zeros / column.count, whole=whole)
+    below = distribution.below(np.array(edges, dtype=float))
+    below[0], below[-1] = zeros, column.count
+    bars: list[Bar] = [Bar("0", zeros / column.count)] if zeros else []
+    for start, end, rows in zip(edges, edges[1:], np.diff(below).tolist(), strict=False):
+        first, last = _number(start), _number(end)
+        if whole:
+            first = _number(1) if zeros and not start else first
+            last = last if end == high else _number(end - 1)
+        label = f"{first} to {last}" if first != last else first
+        if zeros and not start and not whole:
+            label = f"up to {last}"
+        is_marked = threshold is not None and start >= threshold
+        bars.append(Bar(label, rows / column.count, start, end, is_marked))
+    return bars
+
+
+def _is_probability(column: ColumnSummary) -> bool:
+    known = column.name.endswith("_PROB") or column.name == "SCORE"
+    return known and column.count > 0 and column.min >= 0 and column.max <= 1
+
+
+def _probability_edges(distribution: Distribution) -> Sequence[float]:
+    """The same from day to day, as long as the scores stay where they are."""
+    median, high = distribution.quantiles([0.5, 0.9])
+    if high < _RARE[1]:
+        return _VERY_RARE
+    if median < 0.1:
+        return _RARE
+    return _FREQUENT if median > 0.9 else _EVEN
+
+
+def _amount_edges(
+    distribution: Distribution, low: float, high: float, zeros: float, *, whole: bool
+) -> list[float]:
+    """Round numbers, evenly spaced or, of amounts with a long tail, as 1, 2, 5, 10; up to the true ends."""
+    shares = zeros + np.array([0.05, 0.25, 0.98]) * (1 - zeros)
+    start, lower, end = distribution.quantiles(shares)
+    if low >= 0 and high > 20 * start > 0:
+        powers = range(math.floor(math.log10(start)), math.ceil(math.log10(high)) + 1)
+        inner = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+        inner = [edge for edge in inner if start / 2 < edge < high and (edge > 1 or not whole)]
+        if len(inner) > MAX_BINS and inner[-MAX_BINS] > lower:
+            inner = [edge for edge in inner if math.log10(edge).is_integer()]
+        inner = inner[-MAX_BINS:]
+    else:
+        step = _round_up((end - start) / (MAX_BINS - 4)) if end > start else (high - low) / 4
+        step = max(step, 1.0) if whole else step
+        first = math.floor(start / step) + 1
+        inner = [step * (first + n) for n in range(MAX_BINS - 1)]
+    return [low, *(edge for edge in inner if low < edge < high), high]
+
+
+def _round_up(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
 # Picture
 
 
-def _draw(
-    scores: ColumnSummary | None, classes: ColumnSummary | None, threshold: float | None
-) -> bytes:
+def _draw(chart: Chart) -> bytes:
     # The object-oriented interface: pyplot keeps global state and may look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 2.6), dpi=100)
+    height = 0.8 + 0.3 * len(chart.bars) if chart.is_of_classes else 2.6
+    figure = Figure(figsize=(7.2, height), dpi=100)
     canvas = FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
     # Places are given: to have them computed would draw everything twice.
-    beside = scores is not None and classes is not None
-    if scores is not None:
-        width = 0.4 if beside else 0.87
-        _draw_scores(figure.add_axes((0.1, 0.12, width, 0.76)), scores, threshold)
-    if classes is not None:
-        at = (0.72, 0.12, 0.24, 0.76) if beside else (0.3, 0.12, 0.66, 0.76)
-        _draw_classes(figure.add_axes(at), classes)
+    if chart.is_of_classes:
+        axes = figure.add_axes((0.26, 0.04, 0.62, 1 - 0.55 / height))
+        _draw_classes(axes, chart.bars)
+    else:
+        axes = figure.add_axes((0.05, 0.13, 0.9, 0.72))
+        _draw_ranges(axes, chart.bars)
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_visible(not chart.is_of_classes)
+    axes.spines["bottom"].set_color(WORDS)
+    axes.tick_params(labelsize=9, colors=WORDS)
+    figure.text(0.03, 1 - 0.24 / height, chart.title, fontsize=10, color=WORDS, parse_math=False)
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     return buffer.getvalue()
 
 
-def _draw_scores(axes: Axes, column: ColumnSummary, threshold: float | None) -> None:
-    edges = _edges(column, PICTURE_BINS)
-    counts = np.array(_histogram(column, edges))
-    # A bin that holds anything is to be seen.
-    heights = np.where(counts > 0, np.maximum(counts, counts.max() / 120), 0)
-    axes.stairs(heights, edges, fill=True, color=BARS, linewidth=0)
-    (median,) = _quantiles(column, [0.5])
-    title = f"{column.name}: median {_number(median)}"
-    if threshold is not None and edges[0] <= threshold <= edges[-1]:
-        axes.axvline(threshold, color=MARK, linewidth=1.5)
-        title += f", threshold {threshold:g}"
-    _dress(axes, title)
-    axes.set_ylim(0, heights.max() * 1.05)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.locator_params(axis="y", nbins=4)
-    axes.yaxis.set_major_formatter(lambda value, _: _number(value))
+def _draw_ranges(axes: Axes, bars: list[Bar]) -> None:
+    places = np.arange(len(bars))
+    shares = [bar.share for bar in bars]
+    top = max(shares)
+    colors = [MARK if bar.is_marked else BARS for bar in bars]
+    axes.bar(places, shares, width=0.92, color=colors, linewidth=0)
+    size = 9 if len(bars) <= 10 else 8
+    for place, bar in enumerate(bars):
+        axes.text(
+            place,
+            bar.share + top * 0.02,
+            _percent(bar.share),
+            ha="center",
+            fontsize=size,
+            color=WORDS,
+        )
+    if any(bar.label == _number(bar.start) for bar in bars if bar.start is not None):
+        axes.set_xticks(places, [bar.label for bar in bars])  # whole numbers
+    else:
+        # The numbers stand between the bars; a single value stands below its own.
+        ranges = [(place, bar) for place, bar in enumerate(bars) if bar.start is not None]
+        ticks = {place + 0.5: bar.end or 0.0 for place, bar in ranges}
+        first, bar = ranges[0]
+        ticks[first - 0.5 if first == 0 else 0.0] = bar.start or 0.0
+        axes.set_xticks(list(ticks), [_number(value) for value in ticks.values()])
+    axes.set_yticks([])
+    axes.set_ylim(0, top * 1.15)
+    axes.set_xlim(-0.6, len(bars) - 0.4)
 
 
-def _draw_classes(axes: Axes, column: ColumnSummary) -> None:
-    labels, counts = _commonest(column, PICTURE_CLASSES)
-    places = np.arange(len(labels))
-    axes.barh(places, counts, height=0.8, color=BARS, linewidth=0)
-    axes.set_yticks(places, labels, parse_math=False)
+def _draw_classes(axes: Axes, bars: list[Bar]) -> None:
+    places = np.arange(len(bars))
+    has_best = any(bar.best is not None for bar in bars)
+    longest = max(max(b.share, b.best or 0) for b in bars if not b.stands_for_others) or 1
+    series: list[tuple[float, float, str, list[float]]] = [
+        (-0.2 if has_best else 0.0, 0.38 if has_best else 0.8, BARS, [bar.share for bar in bars])
+    ]
+    if has_best:
+        series.append((0.2, 0.38, MARK, [bar.best or 0.0 for bar in bars]))
+    for offset, height, color, shares in series:
+        drawn = [0.0 if b.stands_for_others else s for b, s in zip(bars, shares, strict=True)]
+        axes.barh(places + offset, drawn, height=height, color=color, linewidth=0)
+        for place, width, share in zip(places, drawn, shares, strict=True):
+            axes.text(
+                width + longest * 0.01,
+                place + offset,
+                _percent(share),
+                va="center",
+                fontsize=8 if has_best else 9,
+                color=WORDS,
+            )
+    axes.set_yticks(places, [bar.label for bar in bars], parse_math=False)
     axes.invert_yaxis()
-    _dress(axes, f"{column.name}: {column.distinct} classes")
-    axes.locator_params(axis="x", nbins=3)
-    axes.xaxis.set_major_formatter(lambda value, _: _number(value))
+    axes.set_xticks([])
+    axes.set_xlim(0, longest * 1.12)
 
 
-def _dress(axes: Axes, title: str) -> None:
-    axes.patch.set_alpha(0)
-    axes.set_title(title, fontsize=9, loc="left", color=WORDS, parse_math=False)
-    axes.tick_params(labelsize=8, colors=WORDS)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(WORDS)
+# Text
 
 
-# Numbers
-
-
-def _has_threshold(column: ColumnSummary | None) -> bool:
-    return column is not None and column.name == "True_PROB"
-
-
-def _edges(column: ColumnSummary, bins: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The borders of the bins; of an amount with a long tail up to where nearly all of it lies."""
-    low, high = float(column.min), float(column.max)
-    if not column.name.endswith("_PROB"):
-        high = min(high, *_quantiles(column, [0.995]))
-    if 0 <= low < high / 20:
-        low = 0.0
-    if high <= low:
-        low, high = low - 0.5, low + 0.5
-    return np.linspace(low, high, bins + 1)
-
-
-def _histogram(column: ColumnSummary, edges: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
-    assert column.distribution is not None
-    return column.distribution.histogram(edges)
-
-
-def _quantiles(column: ColumnSummary, probabilities: list[float]) -> list[float]:
-    assert column.distribution is not None
-    return column.distribution.quantiles(probabilities)
-
-
-def _commonest(column: ColumnSummary, at_most: int) -> tuple[list[str], list[int]]:
-    """The commonest classes with their rows, and the others as one."""
-    assert column.values
-    found = column.values.most_common()
-    if len(found) > at_most:
-        rest = found[at_most - 1 :]
-        found = [
-            *found[: at_most - 1],
-            (f"{len(rest)} others", sum(rows for _, rows in rest)),
-        ]
-    return [_label(name) for name, _ in found], [rows for _, rows in found]
-
-
-def _label(name: object) -> str:
+def _label(name: str, at_most: int) -> str:
     """A class in a few characters of one line, without what Markdown would take for its own."""
-    text = " ".join(str(name).replace("`", "'").split())
-    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"
+    text = " ".join(name.replace("`", "'").replace("[", "(").replace("]", ")").split())
+    return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
+def _percent(share: float) -> str:
+    if not share:
+        return "0 %"
+    return "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _probability(value: float) -> str:
+    if 0 < value < 0.001:
+        return "below 0.001"
+    return "above 0.99" if 0.99 < value < 1 else f"{value:.2g}"
 
 
 def _number(value: float) -> str:
-    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if abs(value) >= 1e9:
+        return f"{value:.2e}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return np.format_float_positional(float(f"{value:.4g}"), trim="-")

@@ -216,7 +216,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
         warn = context.log.warning
         validate(output, transferred, row_count_check=self.row_count_check, warn=warn)
-        write_statistics(version, transferred, warn=warn)
+        entities = output.provenance.num_entities if output.provenance else None
+        write_statistics(version, transferred, entities=entities, warn=warn)
         return version.commit(transferred.files, output.provenance)
 
     # Reading

@@ -10,6 +10,7 @@ warning, and the asset does not fail.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,13 @@ import dagster as dg
 
 from dagster_kumo.execution.metadata import NAMESPACE, ROW_COUNT, finite
 from dagster_kumo.execution.partitions.previous import partition_before
+from dagster_kumo.predictions.columns import (
+    ANCHOR_TIMESTAMP,
+    CLASS,
+    ENTITY,
+    SCORE,
+    SCORE_COLUMNS,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +38,7 @@ MAX_COLUMNS = 300
 """How many columns the schema, the statistics and the preview show."""
 MAX_PLOTTED_COLUMNS = 50
 """How many columns have numbers of their own, which Dagit plots."""
+MAX_PLOTTED_CLASSES = 20
 MAX_TEXT = 200
 """How many characters of a text are shown."""
 MAX_PREVIEW_CELLS = 3_000
@@ -56,7 +65,7 @@ def output_metadata(
     preview_rows: int,
     store_of: Callable[[str], PartitionStore],
 ) -> dict[str, Any]:
-    """The entries of an output that is in force.
+    """The entries of an output that is in force, in the order of what a person asks.
 
     Args:
         context: of the output.
@@ -67,28 +76,18 @@ def output_metadata(
         preview_rows: how many rows are shown.
         store_of: returns the store of a partition of the same asset.
     """
-    entries: dict[str, Any] = {
-        ROW_COUNT: transferred.num_rows,
-        "dagster/size_bytes": transferred.size_bytes,
-        "dagster/column_schema": _column_schema(transferred.schema),
-        f"{NAMESPACE}num_files": len(transferred.files),
-    }
-    width = len(transferred.schema)
-    if width > MAX_PLOTTED_COLUMNS:
-        entries[f"{NAMESPACE}shortened"] = (
-            f"Of {width:,} columns, tables show the first {min(width, MAX_COLUMNS)}, "
-            f"and the first {MAX_PLOTTED_COLUMNS} have plots."
-        )
-    optional: dict[str, Callable[[], Mapping[str, Any]]] = {}
+    entries: dict[str, Any] = {}
     summary = transferred.summary
+    optional: dict[str, Callable[[], Mapping[str, Any]]] = {}
     if summary is not None:
         for name, why in summary.failed.items():
-            context.log.warning(f"There are no statistics of the column {name}: {why}")
-        threshold = provenance.binary_classification_threshold if provenance else None
-        optional["statistics"] = lambda: _statistics(summary)
-        optional["distribution"] = lambda: _distribution(summary, threshold)
+            context.log.warning(f"There are no statistics of {name}: {why}")
+        about = _About.of(provenance)
+        optional["distribution"] = lambda: _distribution(summary, about)
+        optional["plotted numbers"] = lambda: _numbers(summary, about)
         if partition_key is not None:
-            optional["drift"] = lambda: _drift(context, summary, partition_key, store_of)
+            optional["drift"] = lambda: _drift(context, summary, about, partition_key, store_of)
+        optional["statistics"] = lambda: {"statistics": _statistics_table(summary)}
     if preview_rows:
         optional["preview"] = lambda: _preview(stored, preview_rows)
     for what, compute in optional.items():
@@ -96,19 +95,45 @@ def output_metadata(
             entries |= {f"{NAMESPACE}{name}": value for name, value in compute().items()}
         except Exception as error:  # noqa: BLE001 - the data is stored: its metadata must not fail the asset
             context.log.warning(f"There is no {what} in the metadata, the data is stored: {error}")
-    return entries
+    width = len(transferred.schema)
+    if width > MAX_PLOTTED_COLUMNS:
+        entries[f"{NAMESPACE}shortened"] = (
+            f"Of {width:,} columns, tables show the first {min(width, MAX_COLUMNS)}, "
+            f"and the first {MAX_PLOTTED_COLUMNS} have plots."
+        )
+    return entries | {
+        f"{NAMESPACE}num_files": len(transferred.files),
+        "dagster/column_schema": _column_schema(transferred.schema, summary),
+        ROW_COUNT: transferred.num_rows,
+        "dagster/size_bytes": transferred.size_bytes,
+    }
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the job says of an output."""
+
+    threshold: float | None
+    entities: int | None
+
+    @classmethod
+    def of(cls, provenance: Provenance | None) -> _About:
+        if provenance is None:
+            return cls(None, None)
+        return cls(provenance.binary_classification_threshold, provenance.num_entities)
 
 
 # Columns and statistics
 
 
-def _column_schema(schema: pa.Schema) -> dg.TableSchema:
+def _column_schema(schema: pa.Schema, summary: OutputSummary | None = None) -> dg.TableSchema:
     """The columns with their types, and what Kumo's own columns mean."""
+    known = summary.columns if summary is not None else {}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 _shortened(field.name),
-                _shortened(str(field.type)),
+                _type_name(str(field.type), known.get(field.name)),
                 description=COLUMN_DESCRIPTIONS.get(field.name),
                 constraints=dg.TableColumnConstraints(nullable=field.nullable),
             )
@@ -117,89 +142,129 @@ def _column_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
-def _statistics(summary: OutputSummary) -> dict[str, Any]:
-    """A table for people, and single numbers that Dagit plots."""
-    columns = list(summary.columns.values())
-    entries: dict[str, Any] = {"statistics": _statistics_table(columns[:MAX_COLUMNS])}
-    for column in columns[:MAX_PLOTTED_COLUMNS]:
-        name = _shortened(column.name)
+def _type_name(type_name: str, column: ColumnSummary | None) -> str:
+    if column is not None and column.is_vector and column.dimension is not None:
+        return f"vector[{column.dimension}]"
+    return _shortened(type_name)
+
+
+def _told_elsewhere(summary: OutputSummary) -> set[str]:
+    """Columns without news: what has one value in all rows, and what follows from another column."""
+    told = {ENTITY, ANCHOR_TIMESTAMP}
+    if "True_PROB" in summary.columns:
+        told |= {"False_PROB", "TARGET_PRED"}
+    if summary.class_shares is not None:
+        told |= {CLASS, SCORE}
+    return told
+
+
+def _scores_first(summary: OutputSummary) -> list[ColumnSummary]:
+    columns = summary.columns
+    scores = [columns[name] for name in SCORE_COLUMNS if name in columns]
+    return scores + [column for name, column in columns.items() if name not in SCORE_COLUMNS]
+
+
+def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
+    """Numbers that Dagit plots: what says most of the output, each an entry of its own."""
+    entries: dict[str, Any] = {}
+    target = summary.columns.get("TARGET_PRED")
+    if target is not None and target.values and summary.class_shares is None:
+        if all(isinstance(value, bool) for value in target.values):
+            entries["share_yes"] = target.values[True] / target.count
+        else:
+            entries |= _shares(
+                "share", {str(c): n / target.count for c, n in target.values.items()}
+            )
+    if summary.class_shares is not None:
+        entries |= _shares("share", summary.class_shares.mean_scores(about.entities))
+        best = summary.class_shares.best_of(about.entities) or {}
+        count = sum(best.values()) or 1
+        entries |= _shares("best_for", {name: n / count for name, n in best.items()})
+    told = _told_elsewhere(summary)
+    plotted = [column for column in _scores_first(summary) if column.name not in told]
+    for column in plotted[:MAX_PLOTTED_COLUMNS]:
         mean = finite(column.mean)
-        if mean is not None:
-            entries[f"{name}/mean"] = float(mean)
-        # Kumo never leaves these two empty: as plots they would be flat lines before the others.
-        if name not in ("ENTITY", "ANCHOR_TIMESTAMP"):
-            entries[f"{name}/null_fraction"] = column.null_fraction
-    return entries
+        if column.is_vector and mean is not None:
+            entries["dimension"] = column.dimension
+            entries["mean_norm"] = mean
+        elif mean is not None:
+            entries[f"{_shortened(column.name)}/mean"] = mean
+    nulls = max((column.null_fraction for column in summary.columns.values()), default=0.0)
+    if nulls:
+        entries["null_fraction"] = nulls
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def _shares(name: str, shares: Mapping[str, float]) -> dict[str, float]:
+    """The largest shares, in the order of their classes."""
+    largest = sorted(shares, key=lambda one: -shares[one])[:MAX_PLOTTED_CLASSES]
+    return {f"{name}/{_shortened(one)}": finite(shares[one]) or 0.0 for one in sorted(largest)}
 
 
 # The most informative columns come first: the Dagster UI cuts off wide tables on the right.
 _STATISTICS_COLUMNS = {
     "column": "string",
     "mean": "float",
-    "std": "float",
-    "min": "string",
     "5 %": "float",
-    "25 %": "float",
-    "50 %": "float",
-    "75 %": "float",
+    "median": "float",
     "95 %": "float",
+    "min": "string",
     "max": "string",
-    "count": "int",
     "nulls": "int",
-    "distinct": "int",
-    "type": "string",
 }
 
 
-def _statistics_table(columns: list[ColumnSummary]) -> dg.TableMetadataValue:
+def _statistics_table(summary: OutputSummary) -> dg.TableMetadataValue:
+    left_out = _told_elsewhere(summary) - {CLASS, SCORE}
+    shown = [column for column in _scores_first(summary) if column.name not in left_out]
     return dg.MetadataValue.table(
-        [_statistics_row(column) for column in columns],
+        [_statistics_row(column) for column in shown[:MAX_COLUMNS]],
         schema=dg.TableSchema([dg.TableColumn(*column) for column in _STATISTICS_COLUMNS.items()]),
     )
 
 
 def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
-    quantiles = column.quantiles() or [None] * 5
-    low, lower, median, upper, high = (finite(q, digits=4) for q in quantiles)
-    values: dict[str, str | int | float | bool | None] = {
-        "column": _shortened(column.name),
-        "mean": finite(column.mean),
-        "std": finite(column.std, digits=4),
-        "min": _cell(column.min),
-        "5 %": low,
-        "25 %": lower,
-        "50 %": median,
-        "75 %": upper,
-        "95 %": high,
-        "max": _cell(column.max),
-        "count": column.count,
-        "nulls": column.nulls,
-        "distinct": column.distinct,
-        "type": _shortened(str(column.type)),
-    }
-    return dg.TableRecord(values)
+    low, median, high = column.quantiles() or [None] * 3
+    name = _shortened(column.name)
+    return dg.TableRecord(
+        {
+            "column": f"{name} (norm)" if column.is_vector else name,
+            "mean": finite(column.mean, digits=4),
+            "5 %": finite(low, digits=4),
+            "median": finite(median, digits=4),
+            "95 %": finite(high, digits=4),
+            "min": _cell(column.min, digits=4),
+            "max": _cell(column.max, digits=4),
+            "nulls": column.nulls,
+        }
+    )
 
 
 # Distribution and drift
 
 
-def _distribution(summary: OutputSummary, threshold: float | None) -> dict[str, Any]:
-    """The picture, and beside it a text that Dagit shows in place; without a picture the text alone."""
-    from dagster_kumo.io_manager.distribution import distribution_as_picture, distribution_as_text
+def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
+    """Words that Dagit shows in place, and the picture, which is one click away."""
+    from dagster_kumo.io_manager.distribution import (
+        chart_of,
+        distribution_as_picture,
+        distribution_as_text,
+    )
 
-    text = distribution_as_text(summary, threshold=threshold)
-    if text is None:
+    chart = chart_of(summary, threshold=about.threshold, entities=about.entities)
+    if chart is None:
         return {}
-    entries = {"distribution": text}
-    picture = distribution_as_picture(summary, threshold=threshold)
+    entries = {"distribution_in_brief": distribution_as_text(chart)}
+    picture = distribution_as_picture(chart)
     if picture is not None:
-        entries = {"distribution": picture, "distribution_in_brief": text}
+        entries["distribution"] = picture
     return {name: dg.MetadataValue.md(value) for name, value in entries.items()}
 
 
 def _drift(
     context: dg.OutputContext,
     summary: OutputSummary,
+    about: _About,
     partition_key: str,
     store_of: Callable[[str], PartitionStore],
 ) -> dict[str, Any]:
@@ -207,7 +272,7 @@ def _drift(
 
     Empty if that partition is not stored with statistics.
     """
-    from dagster_kumo.predictions.statistics.drift import compared_columns, mean_shift, psi
+    from dagster_kumo.predictions.statistics.drift import compared_columns, drift
     from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
     from dagster_kumo.predictions.store.statistics_file import read_statistics
 
@@ -215,14 +280,9 @@ def _drift(
     earlier = read_statistics(store_of(before)) if before is not None else None
     if earlier is None:
         return {}
-    now = StoredStatistics.of(summary)
-    entries: dict[str, float | None] = {}
-    for name in compared_columns(now):
-        if name in earlier.columns:
-            pair = earlier.columns[name], now.columns[name]
-            entries[f"{name}/psi"] = finite(psi(*pair))
-            entries[f"{name}/mean_shift"] = finite(mean_shift(*pair))
-    return {name: value for name, value in entries.items() if value is not None}
+    now = StoredStatistics.of(summary, entities=about.entities)
+    moved = drift(earlier, now, compared_columns(now))
+    return {f"{name}/psi": round(value, 4) for name, value in moved.items()}
 
 
 def _instance() -> dg.DagsterInstance | None:
@@ -258,11 +318,11 @@ def _preview(stored: Predictions, rows: int) -> dict[str, Any]:
 # Values
 
 
-def _cell(value: object) -> str | int | float | bool | None:
+def _cell(value: object, *, digits: int = 6) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
-        return finite(value)
+        return finite(value, digits=digits)
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
     if isinstance(value, date):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoModelError
 from dagster_kumo.api.records import DONE, TrainingJobResource
+from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+
+if TYPE_CHECKING:
+    from dagster_kumo.predictions.predictions import Predictions
 
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -55,6 +60,20 @@ def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:
     raise KumoModelError(
         f"No training job with the tags {wanted} is DONE; there are: {there or 'none'}.\n"
         "Tag a trained model in Kumo, or name one by training_job_id."
+    )
+
+
+def holdout_data(client: KumoClient, training_job_id: str) -> Predictions:
+    """What a model predicted for the data that it was measured on, beside what happened.
+
+    Raises:
+        KumoAPIError: there is none.
+        KumoDataError: it is not where it can be read from here.
+    """
+    return read_files(
+        client,
+        lambda: [client.get_holdout_url(training_job_id)],
+        what=f"The holdout of training job {training_job_id}",
     )
 
 

@@ -23,6 +23,7 @@ from tests.support import (
     DAYS,
     EMBEDDINGS,
     PREDICTIONS,
+    PURCHASE,
     TODAY,
     day,
     error_of,
@@ -291,6 +292,76 @@ def test_a_store_of_before_statistics_were_kept_is_compared_with_nothing(tmp_pat
     (kept,) = tmp_path.rglob("_statistics.json")
     kept.unlink()
     assert failed(frames.make(day(3))) == {}
+
+
+def test_swapping_the_scores_of_two_classes_fails_drift(tmp_path: Path) -> None:
+    scores = np.random.default_rng(2).dirichlet([6, 2, 1], 1000)
+
+    def of_classes(names: str) -> pd.DataFrame:
+        columns = {"CLASS": np.tile(list(names), 1000), "SCORE": scores.ravel()}
+        return pd.DataFrame({"ENTITY": np.repeat(np.arange(1000), 3), **columns})
+
+    frames = Frames(tmp_path, {day(4): of_classes("abc"), day(3): of_classes("bac")})
+    assert failed(frames.make(day(4))) == {}
+    run = frames.make(day(3))
+    assert failed(run) == {"drift": ERROR}
+    found = values(evaluations(run)["drift"])
+    assert found["SCORE/psi"] == 0
+    assert found["CLASS/psi"] > 0.25
+    assert found["best_class/psi"] > 0.25
+
+
+MODELS = {
+    PURCHASE: "True_PROB/psi",
+    "trainingjob-cdnow-spend": "TARGET_PRED/psi",
+    "trainingjob-cdnow-band": "best_class/psi",
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_output_is_compared_with_the_holdout_of_its_own_model(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path, model: str
+) -> None:
+    assets = purchase_assets(training_job_id=model)
+    checks = build_kumo_prediction_checks(asset=assets, max_psi_error=None, holdout_drift=True)
+    run = dg.materialize(
+        [assets, *checks],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+        raise_on_error=False,
+    )
+    found = evaluations(run)["holdout_drift"]
+    assert values(found)["reference"] == f"holdout of {model}"
+    assert values(found)[MODELS[model]] > 0
+    assert f"against holdout of {model}" in (found.description or "")
+
+
+def test_predictions_that_no_model_made_have_no_holdout(kumo: LocalKumo, tmp_path: Path) -> None:
+    frames = Frames(tmp_path, two_days(), holdout_drift=True)
+    with_kumo = dg.Definitions(resources={"kumo": resources(kumo, tmp_path)["kumo"]})
+    frames.definitions = dg.Definitions.merge(frames.definitions, with_kumo)
+    run = frames.make(day(4))
+    assert failed(run) == {}
+    assert "no holdout to compare with" in (evaluations(run)["holdout_drift"].description or "")
+
+
+def test_a_holdout_without_scores_passes_and_says_so(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assets = purchase_assets(outputs=("embeddings",))
+    checks = build_kumo_prediction_checks(
+        asset=assets, output_type="embeddings", holdout_drift=True, scores_in_range=None
+    )
+    run = dg.materialize(
+        [assets, *checks],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+    )
+    found = evaluations(run)["holdout_drift"]
+    assert found.passed
+    assert "has no scores to compare" in (found.description or "")
 
 
 # Freshness

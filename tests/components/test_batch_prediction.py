@@ -45,7 +45,8 @@ def test_without_resources_of_its_own_it_takes_those_of_the_project(
             "kumo": KumoResource(url=server.url, api_key=server.api_key),
             "kumo_io_manager": KumoIOManager(base_path=str(tmp_path)),
         }
-        yaml = batch_prediction(DAILY + "checks: [{max_anchor_age: 36500 days}]")
+        checks = "checks: [{max_anchor_age: 36500 days, holdout_drift: true}]"
+        yaml = batch_prediction(DAILY + checks)
         with project(yaml, resources=mine) as (_, defs, _):
             run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
                 instance=instance, partition_key="2026-02-01"
@@ -58,6 +59,7 @@ def test_without_resources_of_its_own_it_takes_those_of_the_project(
         "anchor_age",
         "drift",
         "entities_match_summary",
+        "holdout_drift",
         "null_fraction",
         "scores_in_range",
         "unique_entities",

@@ -180,7 +180,7 @@ def test_a_run_shows_on_the_models_asset_what_is_known_of_it(
     assert entries["dagster-kumo/training_job_id"] == PURCHASE
     assert entries["dagster-kumo/tracking_url"].endswith(f"/jobs/{PURCHASE}")
     assert (
-        "PREDICT COUNT(purchases.*, 0, 30, days) > 0 FOR EACH customers.customer_id"
+        "PREDICT COUNT(purchases.*, 0, 30, days) > 0\nFOR EACH customers.customer_id"
         in entries["dagster-kumo/query"]
     )
     assert entries["dagster-kumo/tables"] == "customers, purchases"

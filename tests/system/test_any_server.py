@@ -117,7 +117,6 @@ def test_a_materialization_carries_all_metadata(
         "dagster-kumo/num_entities_predicted": 2 * ROWS_PER_FILE,
         "dagster-kumo/num_files": 2,
         "dagster-kumo/True_PROB/mean": pytest.approx(mean, rel=1e-5),
-        "dagster-kumo/True_PROB/null_fraction": 0.0,
     }
     assert {key: entries[key] for key in exact} == exact
     assert entries["dagster/size_bytes"] > 0
@@ -131,10 +130,13 @@ def test_a_materialization_carries_all_metadata(
         ("True_PROB", "double"),
     ]
     statistics = {r.data["column"]: r.data for r in entries["dagster-kumo/statistics"].records}
-    assert statistics["True_PROB"]["count"] == 100
+    assert list(statistics) == ["True_PROB"]
+    assert [c.name for c in entries["dagster-kumo/statistics"].schema.columns] == [
+        *("column", "mean", "5 %", "median", "95 %", "min", "max", "nulls"),
+    ]
     assert statistics["True_PROB"]["min"] == pytest.approx(0.011)
-    assert statistics["TARGET_PRED"]["distinct"] == 2
-    assert statistics["ENTITY"]["max"] == 99
+    assert not [name for name in entries if "null_fraction" in name or "False_PROB" in name]
+    assert 0 < entries["dagster-kumo/share_yes"] < 1
     assert "data:image/png;base64," in entries["dagster-kumo/distribution"]
     assert len(entries["dagster-kumo/preview"].records) == 3
 
@@ -150,7 +152,9 @@ def test_embeddings_have_their_own_materialization_of_the_same_job(
     metadata = event.asset_materialization.metadata
     assert metadata["dagster-kumo/job_id"].value == "bp-job-1"
     assert metadata["dagster/row_count"].value == 2 * ROWS_PER_FILE
-    assert metadata["dagster-kumo/embedding/mean"].value == pytest.approx((99 / 4 + 1) / 2)
+    assert metadata["dagster-kumo/dimension"].value == 2
+    norm = sum(((i / 2) ** 2 + 1) ** 0.5 for i in range(100)) / 100
+    assert metadata["dagster-kumo/mean_norm"].value == pytest.approx(norm, rel=1e-5)
 
 
 WAYS: dict[str, tuple[Any, Any]] = {

@@ -7,7 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 from dagster_kumo.local.model.model import entities_at, features_at, labels_after
-from dagster_kumo.local.model.tasks import CURRENT, EARLIER, QUERIES, TRAINING_JOBS, Query, Split
+from dagster_kumo.local.model.tasks import (
+    BANDS,
+    CURRENT,
+    EARLIER,
+    QUERIES,
+    TRAINING_JOBS,
+    Query,
+    Split,
+)
 from dagster_kumo.local.service.jobs import Job, Stage, now
 from dagster_kumo.local.service.outputs import table_of, time_column, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, problem
@@ -175,12 +183,16 @@ class TrainingJobs:
             features_at(day, entities)
         )
         anchor = self._service.calendar.at(day)
+        target, predicted = labels_after(day, entities, task), guess
+        if guess.ndim == 2:  # classes, by their names
+            target = [BANDS[band] for band in target]
+            predicted = [BANDS[band] for band in guess.argmax(axis=1)]
         return table_of(
             {
                 "ENTITY": entities,
                 "ANCHOR_TIMESTAMP": time_column(anchor, len(entities)),
-                "TARGET": labels_after(day, entities, task),
-                "TARGET_PRED": guess.argmax(axis=1) if guess.ndim == 2 else guess,
+                "TARGET": target,
+                "TARGET_PRED": predicted,
             }
         )
 

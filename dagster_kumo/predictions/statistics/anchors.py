@@ -7,7 +7,8 @@ from datetime import date, datetime, timezone
 import pyarrow as pa
 
 from dagster_kumo.api.records import in_utc
-from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, extremes_of, present
+from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
+from dagster_kumo.predictions.statistics.summary import extremes_of, present
 
 TimeRange = tuple[datetime, datetime]
 

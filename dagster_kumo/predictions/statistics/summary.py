@@ -1,11 +1,10 @@
 """Statistics of an output in one pass and bounded memory, mergeable between files.
 
-Counts, means and deviations merge exactly. Quantiles are approximate: see `quantiles`.
+Counts and means merge exactly. Quantiles are those of bins: see `quantiles`.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,18 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE
+from dagster_kumo.predictions.statistics.class_shares import ClassShares
 from dagster_kumo.predictions.statistics.quantiles import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
-ENTITY = "ENTITY"
-ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
-SCORE_COLUMNS = ("True_PROB", "SCORE", "False_PROB", "TARGET_PRED")
-"""Where scores are, the most telling column first."""
-CLASS_COLUMNS = ("CLASS", "TARGET_PRED")
-"""Where classes are, the most telling column first."""
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES = (0.05, 0.5, 0.95)
 MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "many"
 
 
@@ -33,8 +28,8 @@ MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "
 class ColumnSummary:
     """The statistics of one column.
 
-    `nulls` counts nulls, NaN and infinities, `count` the values that are left. A list column is described by its
-    elements, an identifier by its extremes alone.
+    `nulls` counts nulls, NaN and infinities, `count` the values that are left. A column of vectors is described
+    by their norms, an identifier by its extremes alone.
     """
 
     name: str
@@ -45,21 +40,27 @@ class ColumnSummary:
     min: Any = None
     max: Any = None
     mean: float | None = None
-    _m2: float = 0.0
+    dimensions: tuple[int, int] | None = None
+    """The least and the greatest length of the vectors."""
     distribution: Distribution | None = None
     values: Counter[Any] | None = None
 
     def __post_init__(self) -> None:
-        element = _element(self.type)
-        if self.name != ENTITY and _is_number(element):
+        if self.name != ENTITY and (_is_number(self.type) or self.is_vector):
             self.distribution = Distribution()
-        if self.name != ENTITY and (_is_label(element) or self.name == "CLASS"):
+        if self.name != ENTITY and (_is_label(self.type) or self.name == CLASS):
             self.values = Counter()
 
     @property
-    def std(self) -> float | None:
-        """The standard deviation of the population."""
-        return math.sqrt(self._m2 / self.count) if self.mean is not None and self.count else None
+    def is_vector(self) -> bool:
+        """Whether it holds lists of numbers, as embeddings are."""
+        return _is_list(self.type) and _is_number(getattr(self.type, "value_type", self.type))
+
+    @property
+    def dimension(self) -> int | None:
+        """The length of the vectors; None when they have several."""
+        low, high = self.dimensions or (None, None)
+        return low if low == high else None
 
     @property
     def null_fraction(self) -> float:
@@ -74,21 +75,19 @@ class ColumnSummary:
     def update(self, column: pa.Array[Any]) -> None:
         """Add one batch of the column."""
         self.rows += len(column)
-        if _is_list(self.type):
-            self.nulls += column.null_count
-            column = present(pc.list_flatten(column))
-        else:
-            rows, column = len(column), present(column)
-            self.nulls += rows - len(column)
+        rows = len(column)
+        if self.is_vector:
+            self._extend_dimensions(_dimensions(column))
+            column = _norms(column)
+        column = present(column)
+        self.nulls += rows - len(column)
         if not len(column):
             return
         self._extend(extremes_of(column))
         self._count_values(column)
         if self.distribution is not None or pa.types.is_boolean(column.type):
             numbers = column.cast(pa.float64(), safe=False)  # large integers lose their last digits
-            mean = pc.mean(numbers).as_py()
-            variance = pc.variance(numbers).as_py()
-            self._combine(len(column), mean, variance * len(column))
+            self._combine(len(column), pc.mean(numbers).as_py())
             if self.distribution is not None:
                 self.distribution.add(_as_numpy(numbers))
         else:
@@ -101,11 +100,12 @@ class ColumnSummary:
         if not other.count:
             return
         self._extend((other.min, other.max))
+        self._extend_dimensions(other.dimensions)
         if self.values is not None:
             self.values = None if other.values is None else self.values + other.values
             self._limit_values()
         if other.mean is not None:
-            self._combine(other.count, other.mean, other._m2)
+            self._combine(other.count, other.mean)
         else:
             self.count += other.count
         if self.distribution is not None and other.distribution is not None:
@@ -115,18 +115,21 @@ class ColumnSummary:
         """The values at `QUANTILES`."""
         if self.distribution is None or not self.count:
             return None
-        return self.distribution.quantiles(QUANTILES)
+        low, high = float(self.min), float(self.max)
+        return [min(max(q, low), high) for q in self.distribution.quantiles(QUANTILES)]
 
-    def _combine(self, count: int, mean: float, m2: float) -> None:
-        """Chan's rule for the mean and the squared deviations of two parts."""
+    def _combine(self, count: int, mean: float) -> None:
+        """The mean of two parts."""
         if self.mean is None or not self.count:
-            self.count, self.mean, self._m2 = count, mean, m2
+            self.count, self.mean = count, mean
             return
-        total = self.count + count
-        delta = mean - self.mean
-        self._m2 += m2 + delta * delta * self.count * count / total
-        self.mean += delta * count / total
-        self.count = total
+        self.count += count
+        self.mean += (mean - self.mean) * count / self.count
+
+    def _extend_dimensions(self, dimensions: tuple[int, int] | None) -> None:
+        if dimensions is not None:
+            low, high = self.dimensions or dimensions
+            self.dimensions = min(low, dimensions[0]), max(high, dimensions[1])
 
     def _extend(self, extremes: tuple[Any, Any]) -> None:
         low, high = extremes
@@ -160,6 +163,11 @@ class OutputSummary:
         self.num_rows = 0
         self.failed: dict[str, str] = {}
         """Columns that could not be summarised, and why. They are not in `columns`."""
+        self.class_shares: ClassShares | None = None
+        """How the scores divide among the classes; None where there are no scores of classes."""
+        if CLASS in self.columns and _is_number(getattr(self.columns.get(SCORE), "type", None)):
+            self.class_shares = ClassShares()
+            self.columns[CLASS].values = None  # they are counted there
 
     @classmethod
     def merged(cls, schema: pa.Schema, summaries: Sequence[OutputSummary]) -> OutputSummary:
@@ -174,6 +182,13 @@ class OutputSummary:
         self.num_rows += batch.num_rows
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             self._try(name, ColumnSummary.update, column)
+        self._try_shares(batch)
+
+    def compact(self) -> None:
+        """Take less memory, once all of a file has been taken in."""
+        for column in self.columns.values():
+            if column.distribution is not None:
+                column.distribution.compact()
 
     def _merge(self, part: OutputSummary) -> None:
         self.num_rows += part.num_rows
@@ -183,6 +198,21 @@ class OutputSummary:
         for name in list(self.columns):
             nulls = ColumnSummary(name, pa.null(), rows=rows, nulls=rows)
             self._try(name, ColumnSummary.merge, part.columns.get(name, nulls))
+        self._try_shares(part)
+
+    def _try_shares(self, more: pa.RecordBatch | OutputSummary) -> None:
+        if self.class_shares is None:
+            return
+        try:
+            if isinstance(more, pa.RecordBatch):
+                self.class_shares.update(more)
+            elif more.class_shares is not None:
+                self.class_shares.merge(more.class_shares)
+            elif more.num_rows:  # they were given up, or the file has no classes
+                self.class_shares = None
+        except Exception as error:  # noqa: BLE001 - statistics are optional: never fail the asset over them
+            self.class_shares = None
+            self.failed["shares of CLASS"] = str(error)
 
     def _try(self, name: str, step: Callable[[ColumnSummary, Any], None], more: Any) -> None:
         if name in self.columns:
@@ -194,11 +224,6 @@ class OutputSummary:
     def _give_up(self, name: str, why: str) -> None:
         self.columns.pop(name, None)
         self.failed[name] = why
-
-
-def _element(type_: pa.DataType) -> pa.DataType:
-    element: pa.DataType = getattr(type_, "value_type", type_)
-    return element if _is_list(type_) else type_
 
 
 def present(column: pa.Array[Any]) -> pa.Array[Any]:
@@ -221,12 +246,33 @@ def _as_numpy(column: pa.Array[Any]) -> np.ndarray[Any, Any]:
     return np.from_dlpack(column) if len(column) else np.empty(0)
 
 
+def _dimensions(vectors: pa.Array[Any]) -> tuple[int, int] | None:
+    """The least and the greatest length."""
+    lengths: Any = pc.min_max(pc.list_value_length(vectors)).as_py()
+    return None if lengths["min"] is None else (lengths["min"], lengths["max"])
+
+
+def _norms(vectors: pa.Array[Any]) -> pa.Array[Any]:
+    """The length of each vector in space; null for one that is null, empty or has a value that is no number."""
+    flat: Any = pc.list_flatten(vectors)
+    parents: Any = pc.list_parent_indices(vectors)
+    numbers = flat.cast(pa.float64(), safe=False).fill_null(np.nan)
+    squares = np.square(_as_numpy(numbers))
+    of_vector = _as_numpy(parents.cast(pa.int64())).astype(np.int64)
+    sums = np.bincount(of_vector, squares, minlength=len(vectors))
+    lengths: Any = pc.list_value_length(vectors)
+    has_values = lengths.fill_null(0).cast(pa.bool_(), safe=False)
+    return pc.if_else(has_values, pa.array(np.sqrt(sums)), pa.scalar(None, pa.float64()))
+
+
 def _is_list(type_: pa.DataType) -> bool:
     kinds = pa.types
     return kinds.is_list(type_) or kinds.is_large_list(type_) or kinds.is_fixed_size_list(type_)
 
 
-def _is_number(type_: pa.DataType) -> bool:
+def _is_number(type_: pa.DataType | None) -> bool:
+    if type_ is None:
+        return False
     kinds = pa.types
     return kinds.is_integer(type_) or kinds.is_floating(type_) or kinds.is_decimal(type_)
 

@@ -19,16 +19,23 @@ STATISTICS = "_statistics.json"
 
 
 def write_statistics(
-    version: NewVersion, transferred: Transferred, *, warn: Callable[[str], None]
+    version: NewVersion,
+    transferred: Transferred,
+    *,
+    entities: int | None,
+    warn: Callable[[str], None],
 ) -> None:
     """Write the statistics of an output, if there are any, into its version, which is not committed yet.
 
-    When none can be made, `warn` is told why.
+    `entities` is for how many its job says that it predicted. When no statistics can be made, `warn` is
+    told why.
     """
     if transferred.summary is None:
         return
     try:
-        statistics = StoredStatistics.of(transferred.summary, transferred.anchors)
+        statistics = StoredStatistics.of(
+            transferred.summary, transferred.anchors, entities=entities
+        )
     except Exception as error:  # noqa: BLE001 - statistics are optional: never fail the asset over them
         warn(f"No statistics are kept beside the files: {error}")
         return

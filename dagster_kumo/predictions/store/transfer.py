@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
 from dagster_kumo.predictions.files import PartitionFile, open_parquet
 from dagster_kumo.predictions.predictions import BATCH_ROWS
 from dagster_kumo.predictions.schemas import check_names, unify
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
-from dagster_kumo.predictions.statistics.summary import ANCHOR_TIMESTAMP, OutputSummary
+from dagster_kumo.predictions.statistics.summary import OutputSummary
 from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import NewVersion
 from dagster_kumo.predictions.store.tables import StreamError, TableFile
@@ -215,6 +216,8 @@ class FileTransfer:
                 anchors = merge_ranges(anchors, anchor_range(batch))
                 if summary is not None:
                     summary.update(batch)
+        if summary is not None:
+            summary.compact()
         entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=scratch.stat().st_size)
         return TransferredFile(entry, schema, anchors, summary)
 

@@ -213,13 +213,14 @@ def _scores(days: list[Day]) -> Table:
     )
     for day in days:
         chance = day.statistics(PREDICTIONS, "True_PROB")
-        likely = day.statistics(PREDICTIONS, "TARGET_PRED")
+        rows = day.value(PREDICTIONS, "dagster/row_count")
+        likely = day.value(PREDICTIONS, "dagster-kumo/share_yes")
         spend = day.statistics(SPEND, "TARGET_PRED")
         table.add_row(
             day.key,
-            *(f"{chance[name]:.2%}" for name in ("mean", "5 %", "50 %", "95 %")),
-            f"{likely['mean'] * likely['count']:,.0f} ({likely['mean']:.1%})",
-            f"${spend['mean'] * spend['count']:,.0f}",
+            *(f"{chance[name]:.2%}" for name in ("mean", "5 %", "median", "95 %")),
+            f"{likely * rows:,.0f} ({likely:.1%})",
+            f"${spend['mean'] * day.value(SPEND, 'dagster/row_count'):,.0f}",
         )
     return table
 

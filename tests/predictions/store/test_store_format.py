@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
+from dagster_kumo.predictions.statistics.summary import OutputSummary
 from dagster_kumo.predictions.store.manifest import FORMAT
 from dagster_kumo.predictions.store.statistics_file import STATISTICS, write_statistics
 from dagster_kumo.predictions.store.store import PartitionStore
@@ -42,7 +45,7 @@ def stored(directory, result) -> PartitionStore:
     for _ in range(2):
         with store.new_version() as version:
             came = transfer(live.files, version, max_parallel=2)
-            write_statistics(version, came, warn=pytest.fail)
+            write_statistics(version, came, entities=None, warn=pytest.fail)
             version.commit(came.files, live.provenance)
     return store
 
@@ -68,5 +71,17 @@ def test_the_folder_has_the_files_of_the_page(stored):
 def test_the_statistics_have_the_fields_of_the_page(stored):
     manifest = json.loads((stored.directory / "manifest.json").read_text())
     statistics = json.loads((stored.directory / manifest["version"] / STATISTICS).read_text())
-    assert fields(statistics, by_name=("columns",)) == documented("Statistics")
+    others = pa.table(
+        {
+            "ENTITY": [1, 1, 2, 2],
+            "CLASS": ["a", "b", "a", "b"],
+            "SCORE": [0.9, 0.1, 0.4, 0.6],
+            "vector": [[1.0, 2.0]] * 4,
+        }
+    )
+    summary = OutputSummary(others.schema)
+    summary.update(others.to_batches()[0])
+    of_classes = StoredStatistics.of(summary).model_dump(mode="json", exclude_none=True)
+    found = [fields(one, by_name=("columns",)) for one in (statistics, of_classes)]
+    assert found[0] | found[1] == documented("Statistics")
     assert statistics["num_rows"] == sum(file["num_rows"] for file in manifest["files"])

@@ -163,7 +163,7 @@ def test_what_is_shown_of_the_predictions(dagit: Dagit, browser_page: Page) -> N
     page.set_viewport_size({"width": 1600, "height": 2200})
     statistics = page.get_by_role("row").filter(has_text="dagster-kumo/statistics")
     expect(statistics.get_by_text("True_PROB", exact=True).first).to_be_visible()
-    expect(page.get_by_text(re.compile("get a yes, the threshold being 0.2")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("at or above the threshold 0.2")).first).to_be_visible()
     picture(page, "metadata")
     page.set_viewport_size({"width": 1600, "height": 1000})
     page.get_by_text("[Show Markdown]").first.click()

@@ -25,13 +25,15 @@ QUESTIONS = {
 
 
 class ShopTranslator(DagsterKumoTranslator):
-    """The specs as they come, with the model's question first and a link to this file."""
+    """The specs as they come, with the question that the predictions answer and a link to this file."""
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         spec = super().get_asset_spec(props)
         code = [dg.LocalFileCodeReference(file_path=__file__)]
+        # The catalog shows the first line, so each asset has one of its own.
+        question = f"{QUESTIONS[props.name]}\n\n" if props.kind == "predictions" else ""
         return spec.replace_attributes(
-            description=f"{QUESTIONS[props.name]}\n\n{spec.description}",
+            description=f"{question}{spec.description}",
             metadata={
                 **spec.metadata,
                 "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=code),

@@ -1,0 +1,176 @@
+"""How an output divides among its classes: their scores, and how many entities each is the best for.
+
+An output with CLASS and SCORE has a row for each entity and class. Each class then has about as many rows
+as any other, and the scores say which of them is likely.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE
+
+_NONE = ""  # of an entity without any score
+MAX_CLASSES = 10_000  # that are told apart; beyond it there are no shares
+
+
+@dataclass
+class _Best:
+    """The best class so far of the entity whose rows were read last."""
+
+    entity: Any
+    rows: int
+    score: float
+    name: str
+
+
+@dataclass
+class ClassShares:
+    """What is known of the classes, in one pass over rows in which those of an entity lie together.
+
+    Attributes:
+        rows: the rows of each class.
+        scores: the sum of each class's scores.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter[str])
+    scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+    _best: Counter[str] = field(default_factory=Counter[str])
+    _longest: int = 0
+    _last: _Best | None = None
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take in a batch of rows.
+
+        Raises:
+            ValueError: there are too many classes.
+        """
+        if not batch.num_rows:
+            return
+        encoded: Any = _plain(batch.column(CLASS)).dictionary_encode()
+        names = [str(name) for name in encoded.dictionary.to_pylist()]
+        # What has no class is a class of its own here, and left out below.
+        of_row = _numbers(encoded.indices, missing=len(names), type_=pa.int64())
+        score = _numbers(batch.column(SCORE), missing=np.nan, type_=pa.float64())
+        known = np.isfinite(score) & (of_row < len(names))
+        rows = np.bincount(of_row, minlength=len(names) + 1)
+        sums = np.bincount(of_row, np.where(known, score, 0.0), minlength=len(names) + 1)
+        for index, name in enumerate(names):
+            self.rows[name] += int(rows[index])
+            self.scores[name] += float(sums[index])
+        self._check()
+        if ENTITY in batch.schema.names:
+            entity = _plain(batch.column(ENTITY))
+            self._find_best(entity, of_row, np.where(known, score, -np.inf), names)
+
+    def merge(self, other: ClassShares) -> None:
+        """Take in what another has seen, of other entities.
+
+        Raises:
+            ValueError: there are too many classes.
+        """
+        self._end_entity()
+        self.rows.update(other.rows)
+        for name, score in other.scores.items():
+            self.scores[name] += score
+        self._best.update(other.best)
+        self._longest = max(self._longest, other.longest)
+        self._check()
+
+    @property
+    def best(self) -> Counter[str]:
+        """How many entities each class has the highest score of, if the rows of an entity lie together."""
+        self._end_entity()
+        return self._best
+
+    @property
+    def longest(self) -> int:
+        """The most rows of one entity."""
+        self._end_entity()
+        return self._longest
+
+    def best_of(self, entities: int | None) -> Counter[str] | None:
+        """How many entities each class has the highest score of; None when their rows do not lie together.
+
+        Args:
+            entities: how many there are, where that is known.
+        """
+        found = self.best.total()
+        lie_together = found == entities if entities is not None else self.longest > 1
+        if not lie_together:
+            return None
+        return Counter({name: rows for name, rows in self.best.items() if name != _NONE})
+
+    def mean_scores(self, entities: int | None) -> dict[str, float]:
+        """The mean score of each class over all entities; 0 counts where an entity lacks the class."""
+        count = entities
+        if count is None:
+            known = self.longest > 1
+            count = self.best.total() if known else max(self.rows.values(), default=0)
+        return {name: score / count for name, score in self.scores.items()} if count else {}
+
+    def _find_best(
+        self,
+        entity: pa.Array[Any],
+        of_row: np.ndarray[Any, np.dtype[np.int64]],
+        score: np.ndarray[Any, np.dtype[np.float64]],
+        names: list[str],
+    ) -> None:
+        changes: Any = pc.not_equal(entity.slice(1), entity.slice(0, len(entity) - 1))
+        starts = np.flatnonzero(_numbers(changes, missing=1, type_=pa.int8())) + 1
+        starts = np.concatenate([[0], starts])
+        lengths = np.diff(np.append(starts, len(entity)))
+        highest = np.maximum.reduceat(score, starts)
+        is_highest = np.flatnonzero(score == np.repeat(highest, lengths))
+        of_run = np.searchsorted(starts, is_highest, side="right") - 1
+        place = is_highest[np.unique(of_run, return_index=True)[1]]  # the first, if several are
+        labels = [*names, _NONE]
+        best = np.where(np.isfinite(highest), of_row[place], len(names))
+        first = entity[0].as_py()
+        if self._last is not None and self._last.entity == first:
+            # The rows of an entity may go on in the next batch.
+            self._last.rows += int(lengths[0])
+            if highest[0] > self._last.score:
+                self._last.score, self._last.name = float(highest[0]), labels[best[0]]
+        else:
+            self._end_entity()
+            self._last = _Best(first, int(lengths[0]), float(highest[0]), labels[best[0]])
+        if len(starts) == 1:
+            return
+        self._end_entity()
+        counts = np.bincount(best[1:-1], minlength=len(labels))
+        self._best.update({name: int(n) for name, n in zip(labels, counts, strict=True) if n})
+        self._longest = max(self._longest, int(lengths[1:].max()))
+        last = entity[-1].as_py()
+        self._last = _Best(last, int(lengths[-1]), float(highest[-1]), labels[best[-1]])
+
+    def _end_entity(self) -> None:
+        if self._last is not None:
+            self._best[self._last.name] += 1
+            self._longest = max(self._longest, self._last.rows)
+            self._last = None
+
+    def _check(self) -> None:
+        if len(self.rows) > MAX_CLASSES:
+            raise ValueError(f"there are more than {MAX_CLASSES:,} classes")
+
+
+def _plain(column: pa.Array[Any]) -> pa.Array[Any]:
+    """A column in a type that Arrow's functions take."""
+    if isinstance(column, pa.DictionaryArray):
+        return column.dictionary_decode()
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
+
+
+def _numbers(column: pa.Array[Any], *, missing: float, type_: pa.DataType) -> np.ndarray[Any, Any]:
+    column = column.cast(type_, safe=False)
+    if column.null_count:
+        column = column.fill_null(pa.scalar(missing, type_))
+    # Arrow's own `to_numpy` imports pandas.
+    return np.from_dlpack(column) if len(column) else np.empty(0)
