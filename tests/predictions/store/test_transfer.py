@@ -43,7 +43,6 @@ def test_what_came_over_is_told(store, result):
     score = came.summary.columns["True_PROB"]
     assert score.count == 23570
     assert score.mean == pytest.approx(frame["True_PROB"].astype(float).mean())
-    assert score.std == pytest.approx(frame["True_PROB"].astype(float).std(ddof=0))
     assert (score.min, score.max) == (frame["True_PROB"].min(), frame["True_PROB"].max())
     yes = came.summary.columns["TARGET_PRED"]
     assert yes.mean == pytest.approx(frame["TARGET_PRED"].mean())
