@@ -320,7 +320,7 @@ def test_frames_of_other_assets_are_stored_too(
     assert metadata["dagster/row_count"] == 2
     assert [c.name for c in metadata["dagster/column_schema"].columns] == ["a", "b"]
     assert metadata["dagster-kumo/a/mean"] == 1.5
-    assert metadata["dagster-kumo/b/null_fraction"] == 0.5
+    assert metadata["dagster-kumo/null_fraction"] == 0.5
     assert "dagster-kumo/job_id" not in metadata
     assert metadata_of(run, dg.AssetKey("rows"))["read"] == ["a", "b"]
 
