@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from dagster_kumo.api.client import LAUNCH_SETTLING_TIME, KumoClient
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.connection import LAUNCH_SETTLING_TIME
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
-from dagster_kumo.api.errors import (
-    KumoAPIError,
-    KumoValidationError,
-    ValidationIssue,
-)
-from dagster_kumo.api.rate_limit import RateLimit, rate_limit
+from dagster_kumo.api.connection import Connection
+from dagster_kumo.api.errors import KumoValidationError, ValidationIssue
 from dagster_kumo.api.records import (
     BatchPredictionJobResource,
     BatchPredictionRequest,
@@ -26,42 +18,37 @@ from dagster_kumo.api.records import (
     CreatedJob,
     EmbeddingUrls,
     ErrorItems,
-    Group,
     JobProgress,
     OutputType,
     PredictionTableJobResource,
     PredictionUrls,
     PredictiveQuery,
-    Project,
     TrainingJobResource,
     Updated,
     UTCDatetime,
     ValidationResponse,
     parse_answer,
 )
-from dagster_kumo.api.retry import Failure, looks_until
-from dagster_kumo.api.snowflake import SessionTokenAuth, SnowflakeAccount
-from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, Transport, is_http_url
+from dagster_kumo.api.retry import Failure
 
 # The SDK asks for 10. More is needed, because a server may ignore the filter by tags.
 LIST_LIMIT = 100
-LAUNCH_SETTLING_TIME = 10.0
-
-_CUSTOMER = re.compile(r"[A-Za-z0-9._-]+")
 
 
-class KumoClient:
+class KumoClient(Connection):
     """A connection to one Kumo deployment.
 
     Args:
         url: the API's address, for example `https://<customer_id>.kumoai.cloud/api`. Falls back to
             `KUMO_API_ENDPOINT`, then to the customer that the key names.
-        api_key: `<customer_id>:<secret>`. Falls back to `KUMO_API_KEY`.
+        api_key: `<customer_id>:<secret>`. Falls back to `KUMO_API_KEY`. Without either, and with a
+            `url`, no key is sent: a deployment of one's own may ask for none.
         snowflake: instead of a key, for a deployment in Snowpark Container Services: `user`,
             `account`, and `password` or `private_key` (with `private_key_passphrase`), as the SDK's
             `snowflake_credentials`; and `host` where the account is reached by a private link.
-        group: the group to work in, by name or id, where the deployment has groups (RBAC).
-        project: the project to work in, by name or id.
+        group: the group to work in, by name or id, where the deployment has groups.
+        project: the project to work in, by name or id; on a deployment that speaks the API of SDK 3.0
+            also by its slug, and the default project when none is named.
         request_timeout: seconds after which a request counts as lost: without a byte, or almost
             none, from the server, and also from the start of an answer to its end. The transfer of a
             file may take longer, as long as data keep coming.
@@ -83,106 +70,6 @@ class KumoClient:
         'DONE'
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        *,
-        snowflake: Mapping[str, str | None] | None = None,
-        group: str | None = None,
-        project: str | None = None,
-        request_timeout: float = 60.0,
-        request_max_retries: int = 8,
-        max_requests_per_second: float | None = None,
-        launch_settling_time: float = LAUNCH_SETTLING_TIME,
-        verify_ssl: bool | str = True,
-    ) -> None:
-        url = url or os.getenv("KUMO_API_ENDPOINT")
-        self.snowflake = SnowflakeAccount(snowflake) if snowflake is not None else None
-        """The account that the deployment runs in; None for one that takes an API key."""
-        if self.snowflake is None:
-            key = _checked_key(api_key or os.getenv("KUMO_API_KEY"))
-            url = url or _url_of_customer(key)
-            auth = ApiKeyAuth(key)
-        elif api_key:
-            raise ValueError("Give an api_key or snowflake credentials, and not both.")
-        else:
-            auth = SessionTokenAuth(self.snowflake)
-        self.url = _checked_url(url)
-        if isinstance(verify_ssl, str) and not Path(verify_ssl).exists():
-            raise ValueError(f"verify_ssl names a bundle of CAs that is not there: {verify_ssl}")
-        self._group = group
-        self._project = project
-        self._scope: dict[str, str] | None = None
-        self.launch_settling_time = launch_settling_time
-        """Seconds after its launch until a job is in all of the server's answers."""
-        self._settled_at: dict[str, float] = {}  # of each job that this client launched
-
-        def transport(auth: NoAuth, limit: RateLimit | None = None) -> Transport:
-            return Transport(
-                auth,
-                request_timeout=request_timeout,
-                request_max_retries=request_max_retries,
-                verify_ssl=verify_ssl,
-                rate_limit=limit,
-            )
-
-        rate = max_requests_per_second
-        self._api = transport(auth, None if rate is None else rate_limit(self.url, rate))
-        self.files = transport(NoAuth())
-        """For presigned urls: they need no key, and other hosts must not get it."""
-
-    def __repr__(self) -> str:
-        return f"KumoClient(url={self.url!r})"
-
-    # Connection
-
-    def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> KumoClient:
-        """The same connection, for a caller that has little time and calls again soon, such as a sensor.
-
-        Args:
-            timeout: seconds after which a request fails. It is not sent again.
-            before_request: called before each request. If it raises, the request is not sent.
-        """
-        limited = copy.copy(self)
-        limited._api = self._api.with_limits(timeout=timeout, before_request=before_request)
-        return limited
-
-    def check(self) -> None:
-        """Ask the server whether it accepts the key.
-
-        Raises:
-            KumoAuthenticationError: it does not.
-        """
-        self._get("/connectors")
-
-    def list_groups(self) -> list[Group] | None:
-        """The groups that the key belongs to; None where the deployment has no groups."""
-        if not self._has_groups():
-            return None
-        answer = self._api.call("GET", f"{self.url}/v1/groups")
-        return parse_answer(list[Group], answer, source="The list of groups")
-
-    def list_projects(self, group_id: str) -> list[Project]:
-        """The projects of a group."""
-        answer = self._api.call("GET", f"{self.url}/v1/projects", params={"group_id": group_id})
-        return parse_answer(list[Project], answer, source="The list of projects")
-
-    def public_url(self, tracking_url: str) -> str:
-        """A job's tracking url as a browser can open it.
-
-        The server names an internal host. It is replaced by scheme and host of the deployment's
-        address. Anything but an http address is returned as it is.
-        """
-        if "http" not in tracking_url:
-            return tracking_url
-        here = urlsplit(self.url)
-        try:
-            told = urlsplit(tracking_url)
-        except ValueError:
-            return tracking_url
-        return urlunsplit(told._replace(scheme=here.scheme, netloc=here.netloc))
-
     # Batch prediction jobs
 
     def create_prediction_job(
@@ -201,7 +88,7 @@ class KumoClient:
         """
         answer = self._post(
             "/prediction_jobs",
-            request.to_json(),
+            self.generation.launch(request),
             repeat=False,
             recover=self._recover(find, lambda job_id: [job_id, {}]),
         )
@@ -267,18 +154,42 @@ class KumoClient:
 
     # Exports
 
-    def create_export(self, job_id: str, output: Mapping[str, Any]) -> str:
-        """Start an export of a prediction job's output to a connector, and return the export job's id.
+    def create_export(
+        self,
+        job_id: str,
+        output: Mapping[str, Any],
+        *,
+        request_id: str | None = None,
+        before_repeat: Callable[[], None] | None = None,
+    ) -> str:
+        """Start writing an output of a prediction job to a connector: the export job's id.
 
-        Sent only once: the API cannot list exports, so nobody can find out whether one was accepted.
+        The API cannot list exports. A server that tells a repeated request by its `request_id` is
+        asked again when the answer is lost; any other is asked once.
+
+        Args:
+            job_id: the prediction job.
+            output: the output, as `prediction_output` describes it.
+            request_id: a UUID that stands for this one export; by default a new one.
+            before_repeat: called before the request is sent again; what it raises keeps it from being sent.
         """
         body = {
+            "request_id": request_id or str(uuid.uuid4()),
             "job_id": _id(job_id, "prediction job"),
-            "prediction_output": dict(output),
-            "training_table_output": None,
-            "model_output": None,
+            "prediction_output": self.generation.output(output),
         }
-        answer = self._post("/artifact", body, repeat=False)
+
+        def check(failure: Failure) -> None:
+            del failure
+            if before_repeat is not None:
+                before_repeat()
+
+        answer = self._post(
+            "/artifact",
+            body,
+            repeat=self.generation.knows_repeated_exports,
+            recover=check if self.generation.knows_repeated_exports else None,
+        )
         return self._launched(parse_answer(CreatedExport, answer, source="The export").job_id)
 
     def get_export_status(self, export_id: str) -> str:
@@ -396,118 +307,10 @@ class KumoClient:
         answer = self._get(f"/predictive_queries/{_id(pquery_id, 'predictive query')}")
         return parse_answer(PredictiveQuery, answer, source=f"Predictive query {pquery_id}")
 
-    # The wire
-
     def _update_tags(self, path: str, tags: Mapping[str, str | None]) -> bool:
         params = {key: "none" if value is None else value for key, value in tags.items()}
         answer = self._call("PATCH", f"{path}/tags", params=params)
         return parse_answer(Updated, answer, source=f"Tagging {path}").resource_updated
-
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
-        return self._call("GET", path, params=params)
-
-    def _post(
-        self,
-        path: str,
-        body: object = None,
-        *,
-        repeat: bool = True,
-        recover: Callable[[Failure], Any] | None = None,
-    ) -> Any:
-        return self._call("POST", path, body=body, repeat=repeat, recover=recover)
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: object = None,
-        repeat: bool = True,
-        recover: Callable[[Failure], Any] | None = None,
-    ) -> Any:
-        settled_at = max(self._settled_at.get(part, 0.0) for part in path.split("/"))
-        missing: KumoAPIError | None = None
-        for _ in looks_until(settled_at):
-            try:
-                return self._api.call(
-                    method,
-                    f"{self.url}/v1{path}",
-                    params={**(params or {}), **self._group_and_project()},
-                    body=body,
-                    repeat=repeat,
-                    recover=recover,
-                )
-            except KumoAPIError as error:
-                if error.status_code != 404:
-                    raise
-                missing = error
-        assert missing is not None
-        raise missing
-
-    def _launched(self, job_id: str) -> str:
-        """Take a job as one that the server may not show yet."""
-        self._settled_at[quote(job_id, safe="")] = time.monotonic() + self.launch_settling_time
-        return job_id
-
-    def _recover(
-        self, find: Callable[[], str | None] | None, answer: Callable[[str], Any]
-    ) -> Callable[[Failure], Any] | None:
-        """What looks for a job whose launch was not answered: over the settling time if it may be there."""
-        if find is None:
-            return None
-
-        def recover(failure: Failure) -> Any:
-            seconds = self.launch_settling_time if failure.may_have_been_carried_out else 0.0
-            for _ in looks_until(time.monotonic() + seconds):
-                if (job_id := find()) is not None:
-                    return answer(job_id)
-            return None
-
-        return recover
-
-    def _group_and_project(self) -> dict[str, str]:
-        """The query parameters of every call, if the deployment has groups."""
-        if self._scope is None:
-            groups = self.list_groups()
-            self._scope = {} if groups is None else self._scope_in(groups)
-        return self._scope
-
-    def _has_groups(self) -> bool:
-        if (told := os.getenv("RBAC_ENABLED")) is not None:  # comes first, as in the SDK
-            return told.lower() == "true"
-        try:
-            flags = self._api.call("GET", f"{self.url}/config")
-        except KumoAPIError as error:
-            if error.status_code == 404:  # an older server has no feature flags
-                return False
-            raise
-        return isinstance(flags, dict) and bool(flags.get("rbac"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - any JSON can come here
-
-    def _scope_in(self, groups: Sequence[Group]) -> dict[str, str]:
-        if self._group is not None:
-            group_id = _pick("group", self._group, groups)
-        elif len(groups) == 1:
-            group_id = groups[0].id
-        else:
-            belongs = f"several groups ({_names(groups)}): name one with group=" if groups else ""
-            raise ValueError(f"The key belongs to {belongs or 'no group: ask for one in Kumo'}.")
-        if self._project is None:
-            return {"group_id": group_id}
-        projects = self.list_projects(group_id)
-        return {"group_id": group_id, "project_id": _pick("project", self._project, projects)}
-
-
-def _pick(kind: str, wanted: str, there: Sequence[Group | Project]) -> str:
-    """The id of the one whose id or name is `wanted`."""
-    for item in there:
-        if wanted in (item.id, item.display_name):
-            return item.id
-    raise ValueError(f"There is no {kind} {wanted!r}; there are: {_names(there) or 'none'}.")
-
-
-def _names(items: Sequence[Group | Project]) -> str:
-    return ", ".join(item.display_name or item.id for item in items)
 
 
 def _filters(tags: Mapping[str, str] | None, status: str | None, limit: int) -> dict[str, str]:
@@ -523,44 +326,3 @@ def _id(value: str, kind: str) -> str:
     if not value or value.strip() in ("", ".", ".."):
         raise ValueError(f"The id of the {kind} is empty.")
     return quote(value, safe="")
-
-
-def _checked_key(key: str | None) -> str:
-    if not key or not key.strip():
-        raise ValueError(
-            "There is no Kumo API key: pass api_key=, or set the environment variable KUMO_API_KEY."
-        )
-    if not key.isascii() or any(ord(c) <= 32 for c in key):
-        # Checked here, because requests would put the key into its own message.
-        raise ValueError(
-            "The Kumo API key holds white space or another character that no key has. "
-            "Was it copied with its line break?"
-        )
-    return key
-
-
-def _url_of_customer(key: str) -> str:
-    customer, separator, _ = key.partition(":")
-    if not separator or not _CUSTOMER.fullmatch(customer):
-        raise ValueError(
-            "The address of the Kumo API is not known: the key is not of the form "
-            "<customer_id>:<secret>, so pass url=, or set KUMO_API_ENDPOINT."
-        )
-    return f"https://{customer}.kumoai.cloud/api"
-
-
-def _checked_url(url: str | None) -> str:
-    if not url:
-        raise ValueError(
-            "The address of the Kumo API is not known: pass url=, or set KUMO_API_ENDPOINT. In Snowflake "
-            "it is the endpoint of Kumo's service, as SHOW ENDPOINTS tells it, with its path."
-        )
-    url = url.strip()
-    if not is_http_url(url) or re.search(r"[\s?#@]", url):
-        # It is not shown: it may hold a password, or be the key in the wrong place.
-        raise ValueError(
-            "The address of the Kumo API is like https://<customer_id>.kumoai.cloud/api: http or https, "
-            "a host, a path, and neither password nor query. What is given as url= or in "
-            "KUMO_API_ENDPOINT is not. The key goes into api_key=."
-        )
-    return url.rstrip("/").removesuffix("/v1")

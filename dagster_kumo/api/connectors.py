@@ -68,11 +68,11 @@ class BigQueryConnector(_Warehouse):
 class DatabricksConnector(_Warehouse):
     """Tables in Databricks, through a connector of that name in Kumo.
 
-    The table is given as a pair `(schema, table)`. Databricks always overwrites.
+    The table is given as a pair `(schema, table)`. A deployment that speaks the API of SDK 2.x always
+    overwrites it; one of 3.0 can append, too.
     """
 
     storage: ClassVar[str] = "databricks"
-    takes_write_mode: ClassVar[bool] = False
 
     def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
         schema, table = _schema_and_table(table_name)
@@ -94,7 +94,8 @@ class _Bucket:
 
     root_dir: str
     connector_id: str | None = None
-    """The id of the group's connector that writes there. Kumo requires it in deployments with groups."""
+    """The connector that may write there: where there are groups, its id; on a deployment that speaks
+    the API of SDK 3.0 its name or id, and by default the one whose root covers the folder."""
 
     storage: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]]
@@ -196,6 +197,8 @@ def prediction_output(
     }
     if connector.takes_write_mode:
         output["write_mode"] = _checked_write_mode(write_mode or "OVERWRITE")
+        if isinstance(connector, DatabricksConnector) and write_mode is None:
+            del output["write_mode"]  # SDK 2.x has no such field there
     elif write_mode is not None:
         raise ValueError(
             f"{type(connector).__name__} has no write mode: what it writes replaces what was there. "

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from dagster_kumo.api.errors import KumoAPIError, ValidationIssue, without_query, without_signature
 
@@ -23,6 +31,7 @@ RUNNING = "RUNNING"
 DONE = "DONE"
 FAILED = "FAILED"
 CANCELLED = "CANCELLED"
+MISSING = "MISSING"  # of an export that the service has forgotten
 TERMINAL_STATUSES = frozenset({DONE, FAILED, CANCELLED})
 LIVE_STATUSES = frozenset({"NOT_STARTED", "QUEUED", RUNNING})
 
@@ -177,7 +186,8 @@ class PredictOptions(Record):
 class BatchPredictionRequest(Record):
     """The request for a prediction job: the body of a launch, which the job echoes.
 
-    `outputs` are `PredictionOutputConfig` as the API takes them (see `connectors`).
+    `outputs` are `PredictionOutputConfig` as `connectors` describes them. Of `pred_table_path` and
+    `pred_table_source`, the server's generation knows one; the latter comes in echoes only.
     """
 
     job_tags: dict[str, str] = Field(default_factory=dict)
@@ -187,12 +197,13 @@ class BatchPredictionRequest(Record):
     graph_snapshot_id: str | None = None
     pred_table_job_id: str | None = None
     pred_table_path: TablePath | None = None
+    pred_table_source: dict[str, Any] | None = None
     prediction_time: UTCDatetime | None = None
     explanations: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON body of the launch."""
-        return self.model_dump(mode="json")
+        """The request as JSON, without what is not set."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class BatchPredictionJobSummary(Record):
@@ -266,9 +277,9 @@ class ErrorItems(Record):
 
 
 class Group(Record):
-    """A group of users that shares projects (RBAC)."""
+    """A group of users that shares projects."""
 
-    id: str = Field(alias="group_id")
+    id: str = Field(validation_alias=AliasChoices("group_id", "id"))
     display_name: str = ""
 
 
@@ -277,6 +288,12 @@ class Project(Record):
 
     id: str
     display_name: str = ""
+
+
+class NamedProject(Project):
+    """A project as 3.0 describes it, which has a slug besides."""
+
+    slug: str
 
 
 class Metric(Record):

@@ -33,20 +33,13 @@ MAX_DETAIL_CHARS = 2_000  # of an error's text
 NOT_JSON = (ValueError, RecursionError)  # RecursionError: thousands of nested brackets
 
 
-def is_http_url(text: str) -> bool:
-    """Whether a url can be requested over HTTP: it has a scheme, a host and a valid port."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 class NoAuth(AuthBase):
     """Adds nothing. Without it, requests would look for the host in ~/.netrc."""
 
     advice = ""
     """What to check if the server answers 401 or 403."""
+    advice_later = ""
+    """What to check if it answers 401 after it has accepted the key."""
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         return r
@@ -56,10 +49,20 @@ class NoAuth(AuthBase):
         return text
 
 
+class NoKey(NoAuth):
+    """Adds nothing, for a deployment that asks for no key."""
+
+    advice = "No API key is set: pass api_key=, or set the environment variable KUMO_API_KEY."
+
+
 class ApiKeyAuth(NoAuth):
-    """The header of SaaS and of Databricks deployments."""
+    """The header of every deployment that takes keys."""
 
     advice = "Check the API key (KUMO_API_KEY), and that it belongs to this deployment."
+    advice_later = (
+        "The API key was accepted before: it has been rotated or revoked since. Kumo's jobs go on. Set "
+        "the new key (KUMO_API_KEY) and run again: a retry attaches to the jobs of this run."
+    )
 
     def __init__(self, api_key: str) -> None:
         self._api_key = api_key
@@ -101,6 +104,7 @@ class Transport:
         self._policy = RetryPolicy.up_to(request_max_retries)
         self._verify = verify_ssl
         self._threads = threading.local()
+        self._accepted = False
 
     def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> Transport:
         """The same connection with a shorter timeout and without retries; see `KumoClient.with_limits`."""
@@ -186,6 +190,7 @@ class Transport:
             raise self._refused(method, url, response, content)
         if as_text:
             return content.decode("utf-8", "replace")
+        self._accepted = True
         try:
             return self._parsed(content)
         except NOT_JSON:
@@ -283,7 +288,8 @@ class Transport:
             )
             return KumoAPIError(message, status_code=status, detail=target)
         if status in (401, 403):
-            message = f"{said}\n{self._auth.advice}".rstrip()
+            later = self._auth.advice_later if status == 401 and self._accepted else ""
+            message = f"{said}\n{later or self._auth.advice}".rstrip()
             return KumoAuthenticationError(message, status_code=status, detail=detail)
         if status == 422:
             return KumoValidationError(said, status_code=status, detail=detail)

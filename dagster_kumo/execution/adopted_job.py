@@ -61,8 +61,7 @@ def adopted_job(
             "Materialize the predictions or embeddings of one partition, or leave the tag out."
         )
     result = BatchPredictionJobResult(job_id, client)
-    result.summary()  # raises unless the job is DONE
-    job = result.get()
+    job = result.done_job()
     model = client.get_training_job(model_of(job))
     if not is_meant(definition.prediction, model.job_id, model.tags):
         raise KumoModelError(
@@ -70,7 +69,7 @@ def adopted_job(
             f"{context.assets_def.node_def.name}. Nothing is stored."
         )
     try:
-        check_entities(job, definition.prediction)
+        check_entities(client, job, definition.prediction)
     except KumoDataError as error:
         raise KumoDataError(
             f"Prediction job {job_id} is not what the assets ask for: {error}. Nothing is stored."

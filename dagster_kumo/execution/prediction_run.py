@@ -31,6 +31,7 @@ from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
+from dagster_kumo.jobs.job_matching import predicted_for
 from dagster_kumo.predictions.predictions import Expectation, Predictions
 
 T = TypeVar("T")
@@ -165,6 +166,7 @@ class PredictionRun:
         started = time.monotonic()
         table = self._table(partition_key)
         result = self._predict(partition_key, table)
+        table = table or self._table_made_inline(result, partition_key)
         return _Done(result, table, time.monotonic() - started)
 
     def _table(self, partition_key: str | None) -> GeneratedTable | None:
@@ -209,6 +211,18 @@ class PredictionRun:
             entities = result.summary().num_entities_predicted
             self._context.log.info(f"Predicted for {entities:,} entities: {result.tracking_url}")
         return result
+
+    def _table_made_inline(
+        self, result: BatchPredictionJobResult, partition_key: str | None
+    ) -> GeneratedTable | None:
+        """The table that the server made for the time of the launch, if the job names it and not the time."""
+        asked = self._definition.anchor_time(partition_key)
+        config = result.get().config
+        if asked is None or config.prediction_time is not None or config.pred_table_job_id is None:
+            return None
+        stated = predicted_for(self._client, result.get())
+        check_launched_job(result.id, stated=stated, asked=asked)
+        return GeneratedTable(config.pred_table_job_id, stated) if stated else None
 
     # Results
 

@@ -179,6 +179,19 @@ class BatchPredictionJobResult:
         Raises:
             KumoJobFailedError: the job has not ended, or not DONE, so there are none.
         """
+        result = self.done_job().result
+        if result is None:
+            raise KumoError(
+                f"Prediction job {self.id} is DONE, but the server keeps no summary of it."
+            )
+        return result
+
+    def done_job(self) -> BatchPredictionJobResource:
+        """The job as the server keeps it, which is DONE.
+
+        Raises:
+            KumoJobFailedError: the job has not ended, or not DONE.
+        """
         job = self.get()
         status = job.job_status_report.status
         if not job.job_status_report.is_terminal:
@@ -194,11 +207,7 @@ class BatchPredictionJobResult:
             job_id=self.id,
             url=self.tracking_url,
         )
-        if job.result is None:
-            raise KumoError(
-                f"Prediction job {self.id} is DONE, but the server keeps no summary of it."
-            )
-        return job.result
+        return job
 
     @property
     def prediction_table(self) -> PredictionTable | PredictionTableJob:
@@ -296,8 +305,9 @@ class BatchPredictionJobResult:
     def _output(self, output_type: OutputType, urls: Callable[[], list[str]]) -> Predictions:
         from dagster_kumo.predictions.predictions import Provenance
 
-        job = self.get()
-        summary = self.summary()
+        job = self.done_job()
+        # A job that made embeddings alone has no summary on some servers, and they have no count.
+        summary = self.summary() if output_type == "predictions" else job.result
         return read_files(
             self._client,
             urls,
@@ -307,7 +317,7 @@ class BatchPredictionJobResult:
                 output_type=output_type,
                 training_job_id=job.config.model_training_job_id or None,
                 prediction_time=job.config.prediction_time,
-                num_entities=summary.num_entities_predicted,
+                num_entities=summary.num_entities_predicted if summary else None,
                 binary_classification_threshold=(
                     job.config.predict_options.binary_classification_threshold
                 ),

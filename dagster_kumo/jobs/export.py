@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.records import CANCELLED, JobStatusReport
+from dagster_kumo.api.errors import KumoJobFailedError
+from dagster_kumo.api.records import CANCELLED, MISSING, TERMINAL_STATUSES, JobStatusReport
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
 
 
@@ -42,7 +43,7 @@ class ArtifactExportJob:
         """Wait until everything is written, and return the export job's id.
 
         Raises:
-            KumoJobFailedError: the export ended FAILED or CANCELLED.
+            KumoJobFailedError: the export ended FAILED or CANCELLED, or the service has forgotten it.
             KumoTimeoutError: `timeout` seconds are over; the export goes on.
         """
         job = f"Export job {self.id}"
@@ -52,7 +53,15 @@ class ArtifactExportJob:
             poll_interval=poll_interval,
             timeout=timeout,
             on_status=on_status,
+            ends={*TERMINAL_STATUSES, MISSING},
         )
+        if report.status == MISSING:
+            raise KumoJobFailedError(
+                f"{job} is MISSING: the service has forgotten it, so whether everything was written is "
+                "not known. Look at its target before you export again.",
+                job_id=self.id,
+                status=MISSING,
+            )
         raise_unless_done(report, job=job, job_id=self.id, detail=_NO_REASON)
         return self.id
 

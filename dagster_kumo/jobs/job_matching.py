@@ -33,15 +33,22 @@ def is_meant(prediction: BatchPrediction, training_job_id: str, tags: Mapping[st
     return all(tags.get(key) == value for key, value in wanted.items())
 
 
-def check_entities(job: BatchPredictionJobResource, prediction: BatchPrediction) -> None:
+def check_entities(
+    client: KumoClient, job: BatchPredictionJobResource, prediction: BatchPrediction
+) -> None:
     """Refuse a job that predicted for other entities than the definition asks for.
 
     Raises:
         KumoDataError: the job took them from another table.
     """
-    other_path = job.config.pred_table_path != prediction.prediction_table_path
+    asked = client.generation.own_table(prediction.prediction_table_path)
+    used = {
+        name: value
+        for name in ("pred_table_path", "pred_table_source")
+        if (value := getattr(job.config, name)) is not None
+    }
     table = prediction.prediction_table_job_id
-    if other_path or (table is not None and job.config.pred_table_job_id != table):
+    if used != asked or (table is not None and job.config.pred_table_job_id != table):
         raise KumoDataError("it predicted for the entities of another prediction table")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from dagster_kumo.api.errors import KumoError, KumoJobFailedError, KumoTimeoutError
 from dagster_kumo.api.records import (
@@ -77,6 +77,7 @@ def wait_for_end(
     on_status: Callable[[JobStatusReport], None] | None = None,
     get_progress: Callable[[], JobProgress] | None = None,
     on_progress: Callable[[JobProgress], None] | None = None,
+    ends: Set[str] = TERMINAL_STATUSES,
 ) -> JobStatusReport:
     """Poll a job until it has ended, at growing intervals of at most `poll_interval` seconds.
 
@@ -99,7 +100,7 @@ def wait_for_end(
                 on_progress(progress)
         if on_status:
             on_status(report)
-        if report.status in TERMINAL_STATUSES:
+        if report.status in ends:
             return report
         if report.status not in LIVE_STATUSES | warned:
             warned.add(report.status)

@@ -104,7 +104,7 @@ class Tick:
         """A match without outputs if the job does not fit the assets, or is already recorded."""
         time = job.config.prediction_time
         try:
-            check_entities(job, assets.prediction)
+            check_entities(self._client, job, assets.prediction)
             if assets.have_times:
                 time = predicted_for(self._client, job)
             partition_key = assets.partition_of(time)

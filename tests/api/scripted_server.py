@@ -10,6 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+AUTHENTICATION = "/api/v1/authentication"
+ABOUT_THE_SERVER = {AUTHENTICATION: (b"{}", 404), "/api/config": (b"{}", 200)}
+"""What a client asks once, and a server of 2.x without groups answers."""
+
 
 @dataclass
 class Request:
@@ -64,12 +68,12 @@ class ScriptedServer:
         self.url = f"{self.origin}/api"
 
     def answer(self, *answers: Answer) -> None:
-        """Give these answers in turn to all but the question for feature flags."""
+        """Give these answers in turn to all but the questions about the server itself."""
         left = list(answers)
 
         def next_answer(request: Request) -> Answer:
-            if request.path == "/api/config":
-                return Answer(b"{}")
+            if request.path in ABOUT_THE_SERVER:
+                return Answer(*ABOUT_THE_SERVER[request.path])
             return left.pop(0) if len(left) > 1 else left[0]
 
         self.answer_of = next_answer
@@ -80,8 +84,8 @@ class ScriptedServer:
 
     @property
     def calls(self) -> list[Request]:
-        """All requests but the question for feature flags."""
-        return [request for request in self.requests if request.path != "/api/config"]
+        """All requests but the questions about the server itself."""
+        return [request for request in self.requests if request.path not in ABOUT_THE_SERVER]
 
     def use_tls(self, certificate: Path) -> None:
         """Speak TLS from now on."""
@@ -104,7 +108,10 @@ class ScriptedServer:
             time.time(),
         )
         self.requests.append(request)
-        answer = self.answer_of(request)
+        if request.path == AUTHENTICATION:  # whatever the test answers: it is a server of 2.x
+            answer = Answer(*ABOUT_THE_SERVER[AUTHENTICATION])
+        else:
+            answer = self.answer_of(request)
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
             handler.send_header(name, value)

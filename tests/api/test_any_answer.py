@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dagster_kumo import KumoClient, KumoError
+from dagster_kumo.api.connection import Connection
 from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
@@ -127,9 +128,8 @@ CALLS: dict[str, tuple[Call, Any]] = {
 
 def test_every_call_of_the_client_is_among_them():
     asked = {name for call, _ in CALLS.values() for name in call.__code__.co_names}
-    public = {
-        name for name, value in vars(KumoClient).items() if callable(value) and name[0] != "_"
-    }
+    members = {**vars(Connection), **vars(KumoClient)}
+    public = {name for name, value in members.items() if callable(value) and name[0] != "_"}
     assert public - asked == {"public_url", "with_limits"}  # these two ask nothing
 
 
@@ -202,7 +202,11 @@ def answering() -> Iterator[ScriptedServer]:
 
 @pytest.fixture(scope="module")
 def client(answering) -> KumoClient:
-    return KumoClient(answering.url, KEY, request_max_retries=0)
+    """A client that knows already what the server speaks."""
+    answering.answer(Answer(b"[]"))
+    client = KumoClient(answering.url, KEY, request_max_retries=0)
+    client.check()
+    return client
 
 
 def use(answer: Any, client: KumoClient) -> None:
@@ -337,7 +341,7 @@ def said_by(head: tuple[bytes, list[bytes], bytes]) -> bytes:
 def test_what_is_hardly_http_for_a_call(hardly_http, monkeypatch, head):
     server, says = hardly_http
     says["all"] = said_by(head)
-    monkeypatch.setenv("RBAC_ENABLED", "false")  # else there would be two calls
+    monkeypatch.setenv("RBAC_ENABLED", "false")  # else there would be more calls
     hold(lambda c: c.check(), KumoClient(server.url, KEY, request_max_retries=0))
 
 

@@ -38,9 +38,9 @@ def test_they_are_looked_up_once_and_sent_with_every_call(grouped, connect):
     for _ in range(3):
         client.list_prediction_jobs({"a": "b"})
     paths = [request.path.rpartition("/")[2] for request in grouped.requests]
-    assert paths == ["config", "groups"] + ["prediction_jobs"] * 3
-    assert [r.query.get("group_id") for r in grouped.requests[2:]] == ["group-marketing"] * 3
-    assert all(r.query["a"] == "b" for r in grouped.requests[2:])
+    assert paths == ["authentication", "config", "groups"] + ["prediction_jobs"] * 3
+    assert [r.query.get("group_id") for r in grouped.requests[3:]] == ["group-marketing"] * 3
+    assert all(r.query["a"] == "b" for r in grouped.requests[3:])
 
 
 @pytest.mark.parametrize(

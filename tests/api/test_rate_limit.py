@@ -38,12 +38,16 @@ def _temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def limited(server: ScriptedServer) -> MakeClient:
-    """Makes clients of the server that keep to a rate."""
+def limited(server: ScriptedServer, tmp_path: Path) -> MakeClient:
+    """Makes clients of the server that keep to a rate, and know already what the server speaks."""
     server.answer(Answer(b"[]"))
 
     def limited(rate: float, url: str | None = None) -> KumoClient:
-        return KumoClient(url or server.url, KEY, max_requests_per_second=rate)
+        client = KumoClient(url or server.url, KEY, max_requests_per_second=rate)
+        assert client.generation.version == "2.x"
+        for count in tmp_path.glob("dagster-kumo*/*.last"):
+            count.unlink()
+        return client
 
     return limited
 
@@ -90,8 +94,9 @@ def test_without_a_rate_nothing_waits_and_nothing_is_written(server, tmp_path):
 
 
 def test_two_clients_of_a_deployment_share_the_rate(server, limited):
-    limited(HARDLY_EVER).check()
-    thread = in_background(limited(HARDLY_EVER).check)
+    first, second = limited(HARDLY_EVER), limited(HARDLY_EVER)
+    first.check()
+    thread = in_background(second.check)
     thread.join(0.2)
     assert thread.is_alive()
     assert len(server.calls) == 1

@@ -62,7 +62,9 @@ def test_an_answer_that_never_gets_beyond_its_head_counts_as_lost():
 
 def test_a_server_that_thinks_long_before_a_short_answer_is_waited_for():
     def say(connection, asked):
-        if b"/config" in asked:
+        if b"/authentication" in asked:
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+        elif b"/config" in asked:
             connection.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")
         else:
             time.sleep(0.8)
@@ -72,7 +74,7 @@ def test_a_server_that_thinks_long_before_a_short_answer_is_waited_for():
 
     with RawServer(say) as server:
         client_of(server.url, request_timeout=1.4, request_max_retries=0).check()
-        assert len(server.requests) == 2
+        assert len(server.requests) == 3
 
 
 def test_a_proxys_consent_that_comes_byte_by_byte_counts_as_lost(monkeypatch):

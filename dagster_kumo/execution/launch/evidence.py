@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dagster_kumo.api.errors import KumoAPIError
-from dagster_kumo.api.records import CANCELLED, FAILED
+from dagster_kumo.api.records import CANCELLED, FAILED, MISSING
 from dagster_kumo.api.retry import looks_until
 from dagster_kumo.execution.launch.attempt import Attempt
 
@@ -109,7 +109,8 @@ class Evidence:
 
     def _get_if_there(self, job_id: str) -> FoundJob | None:
         try:
-            return self._get(job_id)
+            job = self._get(job_id)
+            return None if job.status == MISSING else job
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise

@@ -1,13 +1,18 @@
 """One launch, one export: attach to the export of an earlier attempt instead of writing rows twice.
 
 Kumo's API has neither tags nor a list for exports. So an export's id is written to the tags of the
-prediction job whose output it writes, and noted in Dagster, the moment it is known. An export that
-appends is announced in both places before it is sent: an attempt that ends in between leaves a mark, and
-the next one asks a person instead of appending again.
+prediction job whose output it writes, and noted in Dagster, the moment it is known. An attempt may end
+before that.
+
+- SDK 3.0: the request carries an id that every attempt makes in the same way. The next attempt sends it
+  again, and the server knows it.
+- SDK 2.x: an export that appends is announced in both places before it is sent. The attempt leaves that
+  mark, and the next one asks a person instead of appending again.
 """
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 
 import dagster as dg
@@ -67,6 +72,8 @@ class ExportLaunch(Launch):
         self._tag = f"{EXPORT_TAG}.{self._key}"
         # Rows that are replaced may be written twice; rows that are appended, never.
         self._appends = target.appends
+        self._earlier = 0
+        """How many exports of this launch there were that cannot be attached to."""
 
     def _find(self) -> str | None:
         found = super()._find()
@@ -79,6 +86,8 @@ class ExportLaunch(Launch):
                 raise self._unknown(
                     f"An earlier attempt began export job {missing[0]}, which is gone."
                 )
+        if found is None:
+            self._earlier = len(self._known_ids())
         return found
 
     def _tagged(self) -> list[FoundJob]:
@@ -94,18 +103,41 @@ class ExportLaunch(Launch):
     def _tag_of_job(self) -> str | None:
         return self._client.get_prediction_job(self._job_id_exported).tags.get(self._tag)
 
+    def _request_id(self) -> str:
+        """The id of the request, the same for every attempt.
+
+        After an export that ended badly, or was delivered before, it is another one: the server would
+        answer with that export again.
+        """
+        name = f"dagster-kumo/export/{self._key}/{self._earlier}"
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
     def _create(self) -> str:
-        if self._appends:
+        is_repeatable = self._client.generation.knows_repeated_exports
+        announces = self._appends and not is_repeatable
+        if announces:
             self._add_note(ANNOUNCED, f"Export to {self._full_name} is about to be launched")
             self._tag_job(ANNOUNCED)
         try:
-            return self._client.create_export(self._job_id_exported, self._output)
-        except KumoConnectionError as error:
-            raise self._unknown(str(error)) from error
-        except KumoAPIError as error:
-            if error.status_code == 408 or error.status_code >= 500:  # a proxy may have answered
+            return self._client.create_export(
+                self._job_id_exported,
+                self._output,
+                request_id=self._request_id(),
+                before_repeat=self._raise_if_stopped,
+            )
+        except KumoError as error:
+            if isinstance(error, KumoAPIError):  # a proxy may have answered
+                is_lost = error.status_code == 408 or error.status_code >= 500
+            else:
+                is_lost = isinstance(error, KumoConnectionError)
+            if is_lost and is_repeatable:
+                raise KumoConnectionError(
+                    f"{error}\nWhether the export was started is not known. Run it again: the request "
+                    "is sent with the same id, by which Kumo knows an export that it has already."
+                ) from error
+            if is_lost:
                 raise self._unknown(str(error)) from error
-            if self._appends:
+            if announces:
                 self._add_note(REFUSED, f"Export to {self._full_name} was refused")
                 with suppress(KumoError):  # the server's error is what matters
                     self._tag_job(None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dagster_kumo.api.address import is_http_url
 from dagster_kumo.api.errors import KumoDataError, without_query
 from dagster_kumo.api.snowflake import SnowflakeAccount
-from dagster_kumo.api.transport import Transport, is_http_url
+from dagster_kumo.api.transport import Transport
 from dagster_kumo.predictions.files import PartitionFile
 from dagster_kumo.predictions.remote.bucket import open_bucket
 from dagster_kumo.predictions.remote.databricks_volume import open_volume

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from dagster_kumo.api.address import is_http_url
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.api.transport import is_http_url
 
 
 class OutputUrls:
