@@ -163,7 +163,7 @@ class Connection:
         missing: KumoAPIError | None = None
         for _ in looks_until(settled_at):
             try:
-                return self._api.call(
+                answer = self._api.call(
                     method,
                     f"{self.url}/v1{path}",
                     params={**(params or {}), **self.generation.scope()},
@@ -171,6 +171,8 @@ class Connection:
                     repeat=repeat,
                     recover=recover,
                 )
+                self._api.has_been_accepted = True
+                return answer
             except KumoAPIError as error:
                 if error.status_code != 404:
                     raise

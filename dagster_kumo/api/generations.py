@@ -52,6 +52,8 @@ class Generation(ABC):
     """The SDK that speaks it."""
     knows_repeated_exports: bool
     """Whether the server tells a repeated request for an export by its `request_id`."""
+    names_table_for_time: bool
+    """Whether a job may name the table that was made for its time in the place of the time."""
 
     def __init__(self, get: Get) -> None:
         self._get = get
@@ -120,6 +122,7 @@ class Generation2(Generation):
 
     version = "2.x"
     knows_repeated_exports = False
+    names_table_for_time = False
 
     def __init__(self, get: Get, group: str | None, project: str | None) -> None:
         super().__init__(get)
@@ -184,6 +187,7 @@ class Generation3(Generation):
 
     version = "3.0"
     knows_repeated_exports = True
+    names_table_for_time = True
 
     def __init__(self, get: Get, project: NamedProject) -> None:
         super().__init__(get)

@@ -104,7 +104,8 @@ class Transport:
         self._policy = RetryPolicy.up_to(request_max_retries)
         self._verify = verify_ssl
         self._threads = threading.local()
-        self._accepted = False
+        self.has_been_accepted = False
+        """Whether the server has taken the key; set by who knows that a call needs it."""
 
     def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> Transport:
         """The same connection with a shorter timeout and without retries; see `KumoClient.with_limits`."""
@@ -190,7 +191,6 @@ class Transport:
             raise self._refused(method, url, response, content)
         if as_text:
             return content.decode("utf-8", "replace")
-        self._accepted = True
         try:
             return self._parsed(content)
         except NOT_JSON:
@@ -288,7 +288,7 @@ class Transport:
             )
             return KumoAPIError(message, status_code=status, detail=target)
         if status in (401, 403):
-            later = self._auth.advice_later if status == 401 and self._accepted else ""
+            later = self._auth.advice_later if status == 401 and self.has_been_accepted else ""
             message = f"{said}\n{later or self._auth.advice}".rstrip()
             return KumoAuthenticationError(message, status_code=status, detail=detail)
         if status == 422:

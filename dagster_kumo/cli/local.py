@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -47,8 +48,20 @@ _SECONDS = click.FloatRange(min=0)
     type=_SECONDS,
     help="Stop after so many seconds without a call. By default it does not stop by itself.",
 )
+@click.option(
+    "--api",
+    default="2",
+    show_default=True,
+    type=click.Choice(["2", "3"]),
+    help="Generation of the API: that of SDK 2.x, or that of SDK 3.0.",
+)
 def local(
-    port: int, data: Path, queue_seconds: float, run_seconds: float, idle_timeout: float
+    port: int,
+    data: Path,
+    queue_seconds: float,
+    run_seconds: float,
+    idle_timeout: float,
+    api: Literal["2", "3"],
 ) -> None:
     """Run a stand-in for the Kumo service on this machine (it is not Kumo)."""
     from dagster_kumo.local import LocalKumo
@@ -65,7 +78,7 @@ def local(
     if hasattr(signal, "pthread_sigmask"):
         # A process inherits signals that its parent has blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    kumo = LocalKumo(data, port=port, queue_seconds=queue_seconds, run_seconds=run_seconds)
+    kumo = LocalKumo(data, port=port, queue_seconds=queue_seconds, run_seconds=run_seconds, api=api)
     try:
         kumo.start()
     except (ImportError, RuntimeError) as error:
@@ -74,6 +87,7 @@ def local(
         click.echo(
             "A stand-in for Kumo is running. It is NOT Kumo: its model is a small local one."
         )
+        click.echo(f"It speaks the API of SDK {'3.0' if api == '3' else '2.x'}.")
         click.echo(f"  KUMO_API_ENDPOINT={kumo.url}")
         click.echo(f"  KUMO_API_KEY={kumo.api_key}")
         click.echo("Training jobs:")

@@ -218,7 +218,9 @@ class PredictionRun:
         """The table that the server made for the time of the launch, if the job names it and not the time."""
         asked = self._definition.anchor_time(partition_key)
         config = result.get().config
-        if asked is None or config.prediction_time is not None or config.pred_table_job_id is None:
+        if asked is None or not self._client.generation.names_table_for_time:
+            return None
+        if config.prediction_time is not None or config.pred_table_job_id is None:
             return None
         stated = predicted_for(self._client, result.get())
         check_launched_job(result.id, stated=stated, asked=asked)

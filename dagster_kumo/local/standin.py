@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import Timeout
 
@@ -65,7 +65,9 @@ class LocalKumo:
         run_seconds: How long a job is RUNNING, at least. If both are 0, a launch is answered when
             the job has ended, or after a second.
         url_lifetime: Seconds until a presigned url expires.
-        rbac: Whether calls must name a group, as in a deployment with groups.
+        api: The generation of the API: `"2"` for that of SDK 2.x, `"3"` for that of SDK 3.0.
+        rbac: Whether calls must name a group, as in a deployment of 2.x with groups.
+        needs_key: Whether calls must carry the API key. A self-hosted deployment may do without.
         files_per_output: How many files each output has. By default one for each worker.
         keep_requests: How many of the last requests are recorded in `requests`.
     """
@@ -78,10 +80,14 @@ class LocalKumo:
         queue_seconds: float = 0.0,
         run_seconds: float = 0.0,
         url_lifetime: float = 3600.0,
+        api: Literal["2", "3"] = "2",
         rbac: bool = False,
+        needs_key: bool = True,
         files_per_output: int | None = None,
         keep_requests: int = 10_000,
     ) -> None:
+        if api not in ("2", "3") or (rbac and api == "3"):
+            raise ValueError('api is "2" or "3", and rbac goes with "2": 3.0 has projects.')
         self._given_data = None if data is None else Path(data)
         self._faults = Faults()
         self._serve = partial(
@@ -90,7 +96,9 @@ class LocalKumo:
             queue_seconds=queue_seconds,
             run_seconds=run_seconds,
             url_lifetime=url_lifetime,
+            api=api,
             rbac=rbac,
+            needs_key=needs_key,
             files_per_output=files_per_output,
             keep_requests=keep_requests,
             faults=self._faults,
@@ -230,7 +238,9 @@ class _Running:
         queue_seconds: float,
         run_seconds: float,
         url_lifetime: float,
+        api: str,
         rbac: bool,
+        needs_key: bool,
         files_per_output: int | None,
         keep_requests: int,
         faults: Faults,
@@ -265,7 +275,7 @@ class _Running:
             service = Service(
                 self.folder, self.store, self._runner, files, faults, files_per_output
             )
-            self.application = Application(service, rbac=rbac)
+            self.application = Application(service, api=api, rbac=rbac, needs_key=needs_key)
             self.application.resume()
         except BaseException:
             self._lock.release()

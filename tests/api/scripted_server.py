@@ -79,6 +79,13 @@ class ScriptedServer:
         self.answer_of = next_answer
 
     def answer_by(self, answer: Callable[[Request], Answer]) -> None:
+        """Let a function answer all but the question for the generation: it is a server of 2.x."""
+        about = Answer(*ABOUT_THE_SERVER[AUTHENTICATION])
+        self.answer_of = lambda request: (
+            about if request.path == AUTHENTICATION else answer(request)
+        )
+
+    def answer_to_everything(self, answer: Callable[[Request], Answer]) -> None:
         """Let a function answer."""
         self.answer_of = answer
 
@@ -108,10 +115,7 @@ class ScriptedServer:
             time.time(),
         )
         self.requests.append(request)
-        if request.path == AUTHENTICATION:  # whatever the test answers: it is a server of 2.x
-            answer = Answer(*ABOUT_THE_SERVER[AUTHENTICATION])
-        else:
-            answer = self.answer_of(request)
+        answer = self.answer_of(request)
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
             handler.send_header(name, value)

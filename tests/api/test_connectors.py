@@ -118,11 +118,6 @@ S3 = S3Connector("s3://b/out")
         (("predictions", S3, "T"), {"write_mode": "APPEND"}, "S3Connector has no write mode"),
         (("predictions", S3, "T"), {"write_mode": "OVERWRITE"}, "S3Connector has no write mode"),
         (
-            ("predictions", DatabricksConnector("db"), ("s", "t")),
-            {"write_mode": "APPEND"},
-            "DatabricksConnector has no write mode",
-        ),
-        (
             ("predictions", SnowflakeConnector("wh"), "T"),
             {"write_mode": "append"},
             "OVERWRITE or APPEND, not 'append'",

@@ -266,7 +266,6 @@ def test_a_translator_completes_the_tables_name(materialize: Materialize) -> Non
         (S3Connector("s3://b"), "T", {"write_mode": "APPEND"}, "S3Connector has no write mode"),
         (GCSConnector("gs://b"), "T", {"write_mode": "OVERWRITE"}, "GCSConnector has no write"),
         (ADLSConnector("abfss://c@a/o"), "T", {"write_mode": "APPEND"}, "ADLSConnector has no"),
-        (DatabricksConnector("d"), ("s", "t"), {"write_mode": "APPEND"}, "has no write mode"),
         (DatabricksConnector("d"), "t", {}, "as a pair"),
         (SnowflakeConnector("wh"), ("s", "t"), {}, "is for DatabricksConnector"),
         (SnowflakeConnector("wh"), "T", {"metadata_fields": ["ENTITY"]}, "not ENTITY"),

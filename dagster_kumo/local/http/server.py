@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
 from typing import Any
 
 from anyio import to_thread
@@ -18,19 +17,18 @@ from dagster_kumo.local.folder import API_KEY
 from dagster_kumo.local.http import pages
 from dagster_kumo.local.service.catalog import Catalog, check_group
 from dagster_kumo.local.service.exports import Exports
+from dagster_kumo.local.service.generation3 import Answer, Generation3, Table
 from dagster_kumo.local.service.prediction_jobs import PredictionJobs
 from dagster_kumo.local.service.prediction_tables import PredictionTables
 from dagster_kumo.local.service.service import ApiError, Call, Service
 from dagster_kumo.local.service.source_tables import SourceTables
 from dagster_kumo.local.service.training_jobs import TrainingJobs
 
-Answer = Callable[[Call], Any]
-
 
 class Application:
     """The parts of the service, and the ASGI application that calls them."""
 
-    def __init__(self, service: Service, *, rbac: bool) -> None:
+    def __init__(self, service: Service, *, api: str, rbac: bool, needs_key: bool) -> None:
         self.service = service
         self.training = TrainingJobs(service)
         self.tables = PredictionTables(service)
@@ -38,7 +36,9 @@ class Application:
         self.predictions = PredictionJobs(service, self.training, self.tables, self.exports)
         self.catalog = Catalog(service)
         self.sources = SourceTables(service)
+        self._api = api
         self._rbac = rbac
+        self._needs_key = needs_key
         self.app = Starlette(
             routes=[*self._api_routes(), *self._other_routes()],
             exception_handlers={HTTPException: _http_error, Exception: _crash},
@@ -63,7 +63,7 @@ class Application:
         tables = "/genpredtable_jobs"
         training = "/training_jobs"
 
-        table: list[tuple[str, str, Answer]] = [
+        table: Table = [
             ("POST", jobs, p.create),
             ("GET", jobs, p.list),
             ("GET", jobs + "/{id}", p.get),
@@ -127,7 +127,12 @@ class Application:
             ("POST", "/predictive_queries/infer_task_type", c.task_type),
             ("GET", "/predictive_queries/{id}", c.query),
         ]
+        if self._api == "3":
+            third = Generation3(s, predictions=p, tables=g, training=t, exports=e, catalog=c)
+            table = third.calls(table)
         routes = [self._route(method, "/v1" + path, answer) for method, path, answer in table]
+        if self._api == "3":
+            return routes
 
         def config(request: Request) -> Response:
             del request
@@ -149,7 +154,7 @@ class Application:
 
     def _check(self, call: Call, request: Request) -> None:
         key = request.headers.get("x-api-key", "")
-        if not hmac.compare_digest(key.encode(), API_KEY.encode()):
+        if self._needs_key and not hmac.compare_digest(key.encode(), API_KEY.encode()):
             raise ApiError(401, "Invalid API key. The stand-in prints its key when it starts.")
         if self._rbac:
             check_group(call, call.path.removeprefix("/api"))
