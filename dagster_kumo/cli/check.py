@@ -30,12 +30,17 @@ def check(client: KumoClient, *, as_json: bool) -> None:
         print_json(
             {
                 "url": client.url,
+                "api": client.generation.version,
                 "key_accepted": True,
                 "groups": None if groups is None else projects,
             }
         )
         return
-    facts = {"deployment": client.url, "API key": "accepted"}
+    facts = {
+        "deployment": client.url,
+        "API": f"of SDK {client.generation.version}",
+        "API key": "accepted",
+    }
     if groups is not None and not groups:
         facts["groups"] = "none: ask in Kumo to be added to one"
     for group, names in projects.items():

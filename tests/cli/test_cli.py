@@ -93,9 +93,14 @@ def table(result: Result) -> list[list[str]]:
 def test_check_says_where_the_key_is_good(run: Run, kumo: LocalKumo) -> None:
     result = run("check")
     assert result.exit_code == 0
-    assert result.stdout.split() == ["deployment", kumo.url, "API", "key", "accepted"]
+    assert result.stdout.split() == [
+        *("deployment", kumo.url),
+        *("API", "of", "SDK", "2.x"),
+        *("API", "key", "accepted"),
+    ]
     assert json.loads(run("check", "--json").stdout) == {
         "url": kumo.url,
+        "api": "2.x",
         "key_accepted": True,
         "groups": None,
     }

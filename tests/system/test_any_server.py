@@ -83,7 +83,6 @@ def test_each_partition_is_one_launch_with_the_end_of_its_window(
     assert first["model_training_job_id"] == "trainingjob-1"
     assert first["predict_options"] == {
         "binary_classification_threshold": 0.5,
-        "num_classes_to_return": None,
         "num_workers": 2,
     }
     assert [output["artifact_type"] for output in first["outputs"]] == ["PREDICTIONS", "EMBEDDINGS"]

@@ -48,7 +48,8 @@ def test_every_call_of_a_run_names_group_and_project(
     calls = [
         request
         for request in kumo.requests
-        if request.path.startswith("/api/v1/") and not request.path.endswith(("groups", "projects"))
+        if request.path.startswith("/api/v1/")
+        and not request.path.endswith(("authentication", "groups", "projects"))
     ]
     assert len(calls) > 5
     assert {(c.query.get("group_id"), c.query.get("project_id")) for c in calls} == {
@@ -88,5 +89,6 @@ def test_the_sdks_environment_variable_turns_groups_off(
 
     KumoResource(url=kumo.url, api_key=kumo.api_key).get_client().check()
 
-    assert [request.path for request in kumo.requests] == ["/api/v1/connectors"]
+    paths = [request.path for request in kumo.requests]
+    assert paths == ["/api/v1/authentication", "/api/v1/connectors"]
     assert kumo.requests[-1].query == {}

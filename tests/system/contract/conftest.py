@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from packaging.version import Version
 
 from dagster_kumo import (
     ArtifactExportJob,
@@ -22,55 +24,93 @@ from dagster_kumo.local import LocalKumo
 from dagster_kumo.local.http.wire import RecordedRequest
 from tests.support import PURCHASE
 from tests.system.contract.differences import comparable
-from tests.system.contract.sdk import Sdk, SdkError, version_of
+from tests.system.contract.environments import python_with_sdk
+from tests.system.contract.sdk import PYTHON, Sdk, SdkError, version_of
 
-OLDEST_SDK = (1, 2, 4)
+OLDEST_SDK = Version("1.2.4")
+IN_3 = Version("3.dev0")
+"""The first of the versions that speak the newer generation of the API."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "younger(what): what SDK 1.2.4 does not have yet")
+    config.addinivalue_line(
+        "markers", "not_in_3(why): what SDK 3.0 does not have, or does otherwise"
+    )
 
 
 left_out = pytest.StashKey[list[str]]()
 
 
+def generations() -> list[str]:
+    """The generations of the SDK that are asked: both, unless the environment names one of them."""
+    if "KUMO_SDK_PYTHON" in os.environ:
+        return ["3.0" if version_of("kumoai") >= IN_3 else "2.x"]
+    return ["2.x", "3.0"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "generation" in metafunc.fixturenames:
+        metafunc.parametrize("generation", generations(), scope="session")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is younger than the SDK, and tell so at the end of the run."""
-    younger = [item for item in items if item.get_closest_marker("younger")]
-    if not younger or version_of("kumoai") != OLDEST_SDK:
-        return
-    config.stash[left_out] = [
-        f"{item.get_closest_marker('younger').args[0]}: {item.nodeid}"  # type: ignore[union-attr]
-        for item in younger
-    ]
-    items[:] = [item for item in items if item not in younger]
-    config.hook.pytest_deselected(items=younger)
+    """Leave out what the SDK that is asked does not have, and tell so at the end of the run."""
+    is_oldest = version_of("kumoai") == OLDEST_SDK
+    lines: list[str] = []
+    kept: list[pytest.Item] = []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        is_3 = callspec is not None and callspec.params.get("generation") == "3.0"
+        is_3 = is_3 or (callspec is None and generations() == ["3.0"])
+        marker = item.get_closest_marker("not_in_3") if is_3 else None
+        marker = marker or (item.get_closest_marker("younger") if is_oldest else None)
+        if marker is None:
+            kept.append(item)
+        else:
+            lines.append(f"{marker.args[0]}: {item.nodeid}")
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+    config.stash[left_out] = lines
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     lines = config.stash.get(left_out, [])
     if lines:
-        terminalreporter.section(f"left out: younger than SDK {'.'.join(map(str, OLDEST_SDK))}")
+        terminalreporter.section("left out: not in the SDK that is asked")
         for line in lines:
             terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
-def sdk_version() -> tuple[int, ...]:
-    return version_of("kumoai")
+def sdk_python(generation: str) -> str:
+    """The Python whose SDK is asked."""
+    is_here = "KUMO_SDK_PYTHON" in os.environ or generation == "2.x"
+    return PYTHON if is_here else python_with_sdk()
 
 
 @pytest.fixture(scope="session")
-def both_ask() -> Iterator[LocalKumo]:
+def sdk_version(sdk_python: str) -> Version:
+    return version_of("kumoai", sdk_python)
+
+
+@pytest.fixture(scope="session")
+def served(generation: str) -> Literal["2", "3"]:
+    """The generation that the stand-in speaks."""
+    return "3" if generation == "3.0" else "2"
+
+
+@pytest.fixture(scope="session")
+def both_ask(served: Literal["2", "3"]) -> Iterator[LocalKumo]:
     """The server that both ask; jobs are done at once, for the SDK looks every ten seconds."""
-    with LocalKumo(files_per_output=2) as kumo:
+    with LocalKumo(files_per_output=2, api=served) as kumo:
         yield kumo
 
 
 @pytest.fixture(scope="session")
-def sdk(both_ask: LocalKumo) -> Iterator[Sdk]:
+def sdk(both_ask: LocalKumo, sdk_python: str) -> Iterator[Sdk]:
     """The SDK, connected."""
-    with Sdk() as sdk:
+    with Sdk(sdk_python) as sdk:
         sdk("connect", both_ask.url, both_ask.api_key)
         yield sdk
 
@@ -101,7 +141,9 @@ def job_id(ours: KumoClient) -> str:
 @pytest.fixture(scope="session")
 def export_id(ours: KumoClient, job_id: str) -> str:
     """An export that is done."""
-    id = BatchPredictionJobResult(job_id, ours).export("predictions", S3Connector("s3://b/out"))
+    id = BatchPredictionJobResult(job_id, ours).export(
+        "predictions", S3Connector("s3://bucket/out")
+    )
     return ArtifactExportJob(id, ours).result(poll_interval=0.05)
 
 
@@ -133,7 +175,7 @@ ANSWERS: dict[str, Any] = {
 
 
 @pytest.fixture
-def same(both_ask: LocalKumo, sdk_version: tuple[int, ...]) -> Same:
+def same(both_ask: LocalKumo, sdk_version: Version) -> Same:
     """Lets both ask for the same and holds their requests against each other.
 
     The SDK asks for more on its way, and goes on asking about its jobs in the background: what is

@@ -11,16 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from packaging.version import Version
+
 PYTHON = os.environ.get("KUMO_SDK_PYTHON", sys.executable)
 """The Python whose SDK is asked: this one's, or that of another environment (`make compat`)."""
 
 
 @cache
-def version_of(package: str) -> tuple[int, ...]:
+def version_of(package: str, python: str = PYTHON) -> Version:
     """The version of a package in the environment of the SDK."""
     code = f"from importlib.metadata import version; print(version({package!r}))"
-    said = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
-    return tuple(int(part) for part in said.stdout.strip().split(".")[:3])
+    said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return Version(said.stdout.strip())
 
 
 class SdkError(Exception):
@@ -30,11 +32,11 @@ class SdkError(Exception):
 class Sdk:
     """The SDK in a process of its own; see `sdk_side` for what can be called."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = PYTHON) -> None:
         side = Path(__file__).with_name("sdk_side.py")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KUMO_")}
         self._process = subprocess.Popen(
-            [PYTHON, "-W", "ignore", str(side)],
+            [python, "-W", "ignore", str(side)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -21,6 +21,8 @@ from kumoapi import jobs as models
 from kumoapi.json_serde import from_json, to_json_dict
 from kumoapi.model_plan import PredictionTableGenerationPlan
 
+IS_3 = int(kumoai.__version__.partition(".")[0]) >= 3
+
 try:
     from kumoai.artifact_export import config as output_configs
 except ImportError:  # where SDK 1.2 has it
@@ -36,7 +38,9 @@ def connect(url: str, api_key: str, **scope: str) -> None:
 
 
 class _Graph:
-    """All that a launch asks of a graph is the id of a snapshot."""
+    """All that a launch asks of a graph is the id of a snapshot, and 3.0 its project."""
+
+    kumo_project_id = "default"
 
     def __init__(self, snapshot_id: str | None) -> None:
         self._id = snapshot_id
@@ -47,6 +51,10 @@ class _Graph:
 
 
 def _connector(kind: str, where: str) -> Any:
+    if IS_3:
+        if kind in ("S3Connector", "GCSConnector", "ADLSConnector"):
+            return getattr(kumoai, kind)(name=f"root {where}", root_dir=where)
+        return getattr(kumoai, kind).get_by_name(where)
     if kind in ("S3Connector", "GCSConnector"):
         return getattr(kumoai, kind)(root_dir=where)
     details = {
@@ -71,6 +79,7 @@ def _output_config(output: dict[str, Any]) -> Any:
         kind = {
             "SnowflakeConnector": "SnowflakeConnectorConfig",
             "BigQueryConnector": "BigQueryOutputConfig",
+            "DatabricksConnector": "DatabricksOutputConfig",
         }[output["connector"][0]]
         config = getattr(output_configs, kind)(write_mode=models.WriteMode(output["write_mode"]))
         options["connector_specific_config"] = config

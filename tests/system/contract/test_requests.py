@@ -35,6 +35,7 @@ EXPORT = "/artifact/{}"
 SOON = {"poll_interval": 0.05}
 
 
+@pytest.mark.not_in_3("another call; see tests/api/test_generations.py")
 def test_the_check_of_the_key(ours: KumoClient, both_ask: LocalKumo) -> None:
     """The SDK checks it when it connects, which it does once for a process."""
     both_ask.clear_requests()
@@ -83,7 +84,7 @@ def test_a_launch(
         lambda: _launch(ours, prediction),
         answered=True,
     )
-    assert asked.ours.json["outputs"] == []
+    assert [output["storage_type"] for output in asked.ours.json["outputs"]] in ([], ["LOCAL"])
 
 
 def _launch(
@@ -96,6 +97,7 @@ def _launch(
     return job_id
 
 
+@pytest.mark.not_in_3("a table by its path alone")
 def test_a_launch_for_ones_own_table(same: Same, sdk: Sdk, ours: KumoClient) -> None:
     path = "s3://bucket/entities"
     same(
@@ -114,6 +116,7 @@ def test_a_launch_for_ones_own_table(same: Same, sdk: Sdk, ours: KumoClient) -> 
     )
 
 
+@pytest.mark.not_in_3("a table by its path alone")
 @pytest.mark.parametrize(
     "path",
     [
@@ -164,29 +167,29 @@ def test_a_launch_for_a_point_in_time(
         lambda: _launch(ours, BatchPrediction(training_job_id=PURCHASE), time),
         answered=True,
     )
-    assert asked.ours.json["pred_table_job_id"] is None
+    assert "pred_table_job_id" not in asked.ours.json
 
 
 # Outputs
 
 
 CONNECTORS: dict[str, Any] = {
-    "s3": (S3Connector("s3://b/out"), "CHURN"),
-    "s3, root": (S3Connector("s3://b"), "CHURN"),
-    "s3, slash": (S3Connector("s3://b/out/"), "CHURN"),
-    "s3, slashes": (S3Connector("s3://b/out//"), "CHURN"),
-    "s3, folder in the name": (S3Connector("s3://b/out"), "a/CHURN"),
-    "s3, part": (S3Connector("s3://b/out"), "CHURN/{PARTITION}"),
-    "s3, part in the root": (S3Connector("s3://b/{PARTITION}/"), "CHURN"),
+    "s3": (S3Connector("s3://bucket/out"), "CHURN"),
+    "s3, root": (S3Connector("s3://bucket"), "CHURN"),
+    "s3, slash": (S3Connector("s3://bucket/out/"), "CHURN"),
+    "s3, slashes": (S3Connector("s3://bucket/out//"), "CHURN"),
+    "s3, folder in the name": (S3Connector("s3://bucket/out"), "a/CHURN"),
+    "s3, part": (S3Connector("s3://bucket/out"), "CHURN/{PARTITION}"),
+    "s3, part in the root": (S3Connector("s3://bucket/{PARTITION}/"), "CHURN"),
     "gcs": pytest.param(
-        (GCSConnector("gs://b/out"), "CHURN"), marks=pytest.mark.younger("GCSConnector")
+        (GCSConnector("gs://bucket/out"), "CHURN"), marks=pytest.mark.younger("GCSConnector")
     ),
     "gcs, slash": pytest.param(
-        (GCSConnector("gs://b/out/"), "CHURN"), marks=pytest.mark.younger("GCSConnector")
+        (GCSConnector("gs://bucket/out/"), "CHURN"), marks=pytest.mark.younger("GCSConnector")
     ),
-    "snowflake": (SnowflakeConnector("wh"), "CHURN"),
-    "bigquery": (BigQueryConnector("bq"), "CHURN"),
-    "databricks": (DatabricksConnector("db"), ("analytics", "churn")),
+    "snowflake": (SnowflakeConnector("warehouse"), "CHURN"),
+    "bigquery": (BigQueryConnector("analytics"), "CHURN"),
+    "databricks": (DatabricksConnector("lakehouse"), ("analytics", "churn")),
 }
 
 
@@ -230,8 +233,10 @@ def test_an_export(
 @pytest.mark.parametrize(
     "connector",
     [
-        pytest.param(SnowflakeConnector("wh"), marks=pytest.mark.younger("Snowflake write mode")),
-        BigQueryConnector("bq"),
+        pytest.param(
+            SnowflakeConnector("warehouse"), marks=pytest.mark.younger("Snowflake write mode")
+        ),
+        BigQueryConnector("analytics"),
     ],
     ids=["snowflake", "bigquery"],
 )
@@ -558,6 +563,7 @@ def with_groups() -> Iterator[LocalKumo]:
 
 
 @pytest.mark.younger("groups")
+@pytest.mark.not_in_3("projects instead of groups; see tests/api/test_generations.py")
 def test_groups_and_projects_are_named_in_every_call(with_groups: LocalKumo) -> None:
     where = {"group": "Analytics", "project": "project-churn"}
     with Sdk() as sdk:

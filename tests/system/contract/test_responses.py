@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
+from packaging.version import Version
 
 from dagster_kumo.local import LocalKumo
 from tests.support import PURCHASE
+from tests.system.contract.conftest import IN_3
 from tests.system.contract.differences import COMPLETE_SINCE
-from tests.system.contract.sdk import Sdk, version_of
+from tests.system.contract.sdk import Sdk
 
 QUERY = "pquery-cdnow-purchase"
 S3 = {
@@ -34,10 +37,11 @@ class Api:
     The newest models know every field that the stand-in gives; older ones ignore the younger ones.
     """
 
-    def __init__(self, kumo: LocalKumo, sdk: Sdk) -> None:
+    def __init__(self, kumo: LocalKumo, sdk: Sdk, sdk_version: Version) -> None:
         self.kumo = kumo
         self._sdk = sdk
-        self._knows_all = version_of("kumoai") >= COMPLETE_SINCE
+        self._is_3 = sdk_version >= IN_3
+        self._knows_all = sdk_version >= COMPLETE_SINCE
 
     def __call__(self, model: str, method: str, path: str, body: Any = None, **query: str) -> Any:
         """The answer as it came; the model has read it."""
@@ -57,6 +61,18 @@ class Api:
             if isinstance(value, dict) and self._knows_all:
                 assert not {k for k in value if value[k] is not None and read.get(k) is None}
         return answer
+
+    def to_s3(self) -> dict[str, Any]:
+        """An output that goes to S3, where 3.0 needs a connector."""
+        if not self._is_3:
+            return S3
+        there = requests.get(
+            f"{self.kumo.url}/v1/projects/default/connectors",
+            headers={"X-API-Key": self.kumo.api_key},
+            timeout=30,
+        ).json()
+        ids = [c["id"] for c in there if c["config"].get("target") == {"mode": "any_uri"}]
+        return {**S3, "connector_id": ids[0]}
 
     def launch(self, **fields: Any) -> str:
         body = {"job_tags": {"a": "b"}, "model_training_job_id": PURCHASE, "predict_options": {}}
@@ -95,16 +111,18 @@ class Api:
 
 
 @pytest.fixture
-def api(both_ask: LocalKumo, sdk: Sdk) -> Iterator[Api]:
-    yield Api(both_ask, sdk)
+def api(both_ask: LocalKumo, sdk: Sdk, sdk_version: Version) -> Iterator[Api]:
+    yield Api(both_ask, sdk, sdk_version)
     both_ask.faults.clear()
 
 
 @pytest.fixture(params=[(60.0, 0.0), (0.0, 60.0)], ids=["queued", "running"])
-def busy_api(request: pytest.FixtureRequest, sdk: Sdk) -> Iterator[Api]:
+def busy_api(
+    request: pytest.FixtureRequest, sdk: Sdk, sdk_version: Version, served: Any
+) -> Iterator[Api]:
     queue, run = request.param
-    with LocalKumo(queue_seconds=queue, run_seconds=run) as kumo:
-        yield Api(kumo, sdk)
+    with LocalKumo(queue_seconds=queue, run_seconds=run, api=served) as kumo:
+        yield Api(kumo, sdk, sdk_version)
 
 
 JOB = "jobs.BatchPredictionJobResource"
@@ -113,7 +131,7 @@ TRAINING = "jobs.TrainingJobResource"
 
 
 def test_a_prediction_job_that_is_done(api: Api) -> None:
-    job = f"/prediction_jobs/{api.launch(outputs=[S3])}"
+    job = f"/prediction_jobs/{api.launch(outputs=[api.to_s3()])}"
     api.wait(job, "DONE")
     assert api(JOB, "GET", job)["result"]
     assert api(f"list[{JOB}]", "GET", "/prediction_jobs", a="b", limit="3")
@@ -172,7 +190,12 @@ def test_prediction_tables(api: Api, busy_api: Api) -> None:
         (api, 10**17, "FAILED"),
         (busy_api, "inferred", "CANCELLED"),
     ):
-        body = {"job_tags": {}, "pquery_id": QUERY, "plan": {"anchor_time": anchor}}
+        body = {
+            "job_tags": {},
+            "pquery_id": QUERY,
+            "plan": {"anchor_time": anchor},
+            "graph_snapshot_id": None,
+        }
         table = f"/genpredtable_jobs/{asked('dict', 'POST', '/genpredtable_jobs', body)['id']}"
         asked(TABLE, "GET", table)
         if status == "CANCELLED":
@@ -195,9 +218,9 @@ def test_exports(api: Api) -> None:
     assert api("common.JobStatus", "POST", f"{export}/cancel") == "DONE"
 
 
-def test_an_export_under_way(sdk: Sdk) -> None:
-    with LocalKumo(run_seconds=0.5) as kumo:
-        api = Api(kumo, sdk)
+def test_an_export_under_way(sdk: Sdk, sdk_version: Version, served: Any) -> None:
+    with LocalKumo(run_seconds=0.5, api=served) as kumo:
+        api = Api(kumo, sdk, sdk_version)
         job_id = api.launch()
         api.wait(f"/prediction_jobs/{job_id}", "DONE")
         export = f"/artifact/{_export(api, job_id)}"
@@ -207,7 +230,11 @@ def test_an_export_under_way(sdk: Sdk) -> None:
 
 
 def _export(api: Api, job_id: str) -> str:
-    body = {"job_id": job_id, "prediction_output": S3}
+    body = {
+        "request_id": str(uuid.uuid4()),
+        "job_id": job_id,
+        "prediction_output": api.to_s3(),
+    }
     return api("jobs.ArtifactExportResponse", "POST", "/artifact", body)["job_id"]
 
 

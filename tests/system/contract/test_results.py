@@ -212,6 +212,7 @@ def test_tags_and_plan_of_a_table_job_are_the_same(
     assert (job.config.pquery_id, job.config.plan) == (config["pquery_id"], config["plan"])
 
 
+@pytest.mark.not_in_3("a table by its path alone")
 def test_a_path_is_a_table_without_an_anchor_time(sdk: Sdk, ours: KumoClient) -> None:
     path = "s3://bucket/entities"
     table = PredictionTable(client=ours, table_data_path=path)
@@ -219,6 +220,7 @@ def test_a_path_is_a_table_without_an_anchor_time(sdk: Sdk, ours: KumoClient) ->
     assert table.anchor_time is sdk("table", "anchor_time", table_data_path=path) is None
 
 
+@pytest.mark.not_in_3("a table by its path alone")
 def test_a_table_is_given_in_one_way(sdk: Sdk) -> None:
     with pytest.raises(SdkError, match="ValueError"):
         sdk("table", "data_urls")
