@@ -260,7 +260,7 @@ class KumoClient(Connection):
     def get_prediction_table_urls(self, job_id: str) -> list[str]:
         """The urls of a prediction table's files; presigned on SaaS."""
         path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/table_data"
-        answer = self._get(path, {"presigned": "True"})
+        answer = self._get(path, self.generation.table_query)
         return parse_answer(list[str], answer, source=f"The files of prediction table {job_id}")
 
     def update_prediction_table_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:

@@ -9,7 +9,6 @@
 | the order of `outputs` | both | the SDK takes the output types as a set |
 | the fields of `YOUNGER`, with the value that stands for none | the project | an SDK older than 2.22 lacks some of them; a server that does not know a field ignores it |
 | a tag whose value is None, in an update | both | the SDK writes `None` there and `none` in `delete_tags`; the API names `none`, which the project sends for both |
-| `presigned=True` for the files of a prediction table | the project, and the SDK 2.x | it is gone from 3.0, where a server ignores it |
 | the calls that check the key | both | see `test_the_check_of_the_key` and `tests/api/test_generations.py` |
 """
 

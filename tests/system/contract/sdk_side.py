@@ -53,7 +53,7 @@ class _Graph:
 def _connector(kind: str, where: str) -> Any:
     if IS_3:
         if kind in ("S3Connector", "GCSConnector", "ADLSConnector"):
-            return getattr(kumoai, kind)(name=f"root {where}", root_dir=where)
+            return getattr(kumoai, kind)(name=f"root {where.rstrip('/')}", root_dir=where)
         return getattr(kumoai, kind).get_by_name(where)
     if kind in ("S3Connector", "GCSConnector"):
         return getattr(kumoai, kind)(root_dir=where)

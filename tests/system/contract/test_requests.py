@@ -177,7 +177,10 @@ CONNECTORS: dict[str, Any] = {
     "s3": (S3Connector("s3://bucket/out"), "CHURN"),
     "s3, root": (S3Connector("s3://bucket"), "CHURN"),
     "s3, slash": (S3Connector("s3://bucket/out/"), "CHURN"),
-    "s3, slashes": (S3Connector("s3://bucket/out//"), "CHURN"),
+    "s3, slashes": pytest.param(
+        (S3Connector("s3://bucket/out//"), "CHURN"),
+        marks=pytest.mark.not_in_3("a root that ends in two slashes"),
+    ),
     "s3, folder in the name": (S3Connector("s3://bucket/out"), "a/CHURN"),
     "s3, part": (S3Connector("s3://bucket/out"), "CHURN/{PARTITION}"),
     "s3, part in the root": (S3Connector("s3://bucket/{PARTITION}/"), "CHURN"),

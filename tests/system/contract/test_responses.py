@@ -112,6 +112,7 @@ class Api:
 
 @pytest.fixture
 def api(both_ask: LocalKumo, sdk: Sdk, sdk_version: Version) -> Iterator[Api]:
+    both_ask.faults.clear()
     yield Api(both_ask, sdk, sdk_version)
     both_ask.faults.clear()
 

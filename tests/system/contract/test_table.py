@@ -28,6 +28,7 @@ def rows(of: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
+@pytest.mark.not_in_3("docs/sdk.md lists the members of 2.x")
 @pytest.mark.younger("some of the members")
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_member_has_a_row(sdk: Sdk, name: str) -> None:
