@@ -33,9 +33,10 @@ TEST_TOOLS = (
     "s3fs",
     "polars",
 )
-OLDEST_SDK = "1.2.4"  # the oldest with the same API
+# The oldest with the API of 2.x, and the newest pre-release of the other generation.
+SDKS = {"sdk": ("kumoai==1.2.4",), "sdk-pre": ("kumoai>=3.0.0b3", "kumo-api>=3.0.0b3")}
 LEFT_OUT = {
-    "tests/system/contract": "needs the SDK: held against the newest by `make test`, the oldest by the row `sdk`",
+    "tests/system/contract": "needs the SDK: held against the newest by `make test`, others by the rows `sdk` and `sdk-pre`",
     "tests/local/test_local_sdk.py": "needs the SDK: runs in `make test`",
     "tests/api/test_connectors.py": "needs the SDK: runs in `make test`",
     "tests/execution/test_prediction_tables.py": "needs the SDK's models: runs in `make test`",
@@ -105,11 +106,12 @@ def install(row: Row, python: str) -> None:
     uv(*into, *TEST_TOOLS, *row.only)
 
 
-def install_sdk(environment: Path) -> Path:
-    print(f"\nsdk: installing the Kumo SDK {OLDEST_SDK} into {environment.name}", flush=True)
+def install_sdk(name: str, environment: Path) -> Path:
+    print(f"\n{name}: installing {SDKS[name][0]} into {environment.name}", flush=True)
     python = environment / "bin" / "python"
     uv("venv", "--quiet", "--clear", "--python", sys.executable, str(environment))
-    uv("pip", "install", "--quiet", "--python", str(python), f"kumoai=={OLDEST_SDK}", "pyarrow")
+    into = ("pip", "install", "--quiet", "--python", str(python), "--prerelease", "allow")
+    uv(*into, *SDKS[name], "pyarrow")
     return python
 
 
@@ -159,7 +161,7 @@ def main() -> None:
     pythons = interpreters()
     matrix = rows(list(pythons))
     parser = argparse.ArgumentParser(description=__doc__)
-    names = [*(row.name for row in matrix), "sdk"]
+    names = [*(row.name for row in matrix), *SDKS]
     parser.add_argument(
         "rows", nargs="*", metavar="row", help=f"of {', '.join(names)}; all by default"
     )
@@ -186,17 +188,17 @@ def main() -> None:
             table.append(
                 (row.name, found["python"], *(found.get(name, "") for name in SHOWN), outcome)
             )
-    if "sdk" in chosen:
-        environment = ROOT / ".venv-compat-sdk"
-        sdk_python = install_sdk(environment)
-        found = {**versions(sys.executable), "kumoai": OLDEST_SDK}
+    for name in (name for name in SDKS if name in chosen):
+        environment = ROOT / f".venv-compat-{name}"
+        sdk_python = install_sdk(name, environment)
+        found = {**versions(sys.executable), "kumoai": versions(sdk_python)["kumoai"]}
         outcome = run_tests(
             sys.executable,
             environment / "report.xml",
             "tests/system/contract",
             KUMO_SDK_PYTHON=str(sdk_python),
         )
-        table.append(("sdk", found["python"], *(found.get(name, "") for name in SHOWN), outcome))
+        table.append((name, found["python"], *(found.get(n, "") for n in SHOWN), outcome))
 
     print()
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
@@ -204,7 +206,7 @@ def main() -> None:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         )
-    print("\nLeft out of all rows but `sdk`:")
+    print("\nLeft out of all rows but `sdk` and `sdk-pre`:")
     for path, why in LEFT_OUT.items():
         print(f"  {path}: {why}.")
     if not all(line[-1].startswith("ok") for line in table[1:]):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,12 @@ def serving_lock(folder: Path) -> BaseFileLock:
 
 
 def find_or_start(
-    data: str | os.PathLike[str], *, queue_seconds: float, run_seconds: float, idle_timeout: float
+    data: str | os.PathLike[str],
+    *,
+    queue_seconds: float,
+    run_seconds: float,
+    idle_timeout: float,
+    api: str,
 ) -> SharedKumo:
     """The stand-in that serves a data folder. Starts one if there is none."""
     folder = Path(data).expanduser().resolve()
@@ -69,6 +75,7 @@ def find_or_start(
             "--queue-seconds": queue_seconds,
             "--run-seconds": run_seconds,
             "--idle-timeout": idle_timeout,
+            "--api": api,
         }
         return _start(folder, options)
 
@@ -94,7 +101,7 @@ def find(folder: Path) -> SharedKumo | None:
     return SharedKumo(server["url"], API_KEY, folder, about["pid"])
 
 
-def _start(folder: Path, options: dict[str, float]) -> SharedKumo:
+def _start(folder: Path, options: Mapping[str, float | str]) -> SharedKumo:
     log = folder / "server.log"
     command = [sys.executable, "-m", "dagster_kumo.cli", "local", "--data", str(folder)]
     command += ["--port", "0"]

@@ -113,6 +113,7 @@ class LocalKumo:
         queue_seconds: float = 2.0,
         run_seconds: float = 6.0,
         idle_timeout: float = 1800.0,
+        api: Literal["2", "3"] = "2",
     ) -> SharedKumo:
         """The stand-in of a data folder, shared by any number of processes.
 
@@ -127,7 +128,11 @@ class LocalKumo:
             ```
         """
         return find_or_start(
-            data, queue_seconds=queue_seconds, run_seconds=run_seconds, idle_timeout=idle_timeout
+            data,
+            queue_seconds=queue_seconds,
+            run_seconds=run_seconds,
+            idle_timeout=idle_timeout,
+            api=api,
         )
 
     def start(self) -> LocalKumo:

@@ -60,10 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     lines: list[str] = []
     kept: list[pytest.Item] = []
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        is_3 = callspec is not None and callspec.params.get("generation") == "3.0"
-        is_3 = is_3 or (callspec is None and generations() == ["3.0"])
-        marker = item.get_closest_marker("not_in_3") if is_3 else None
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        asked = [parameters["generation"]] if "generation" in parameters else generations()
+        marker = item.get_closest_marker("not_in_3") if asked == ["3.0"] else None
         marker = marker or (item.get_closest_marker("younger") if is_oldest else None)
         if marker is None:
             kept.append(item)

@@ -16,6 +16,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "from-the-sdk.md"
 
 
 @pytest.mark.younger("exports of a result")
+@pytest.mark.not_in_3("the script is one of SDK 2.x")
 def test_the_script_of_the_guide_makes_its_call_list(kumo: LocalKumo, tmp_path: Path) -> None:
     (script,) = re.findall(
         r"^```python\n(# The official SDK.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE
