@@ -260,7 +260,7 @@ class KumoClient(Connection):
     def get_prediction_table_urls(self, job_id: str) -> list[str]:
         """The urls of a prediction table's files; presigned on SaaS."""
         path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/table_data"
-        answer = self._get(path, self.generation.table_query)
+        answer = self._get(path, self.generation.files_query)
         return parse_answer(list[str], answer, source=f"The files of prediction table {job_id}")
 
     def update_prediction_table_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
@@ -298,8 +298,7 @@ class KumoClient(Connection):
     def get_holdout_url(self, job_id: str) -> str:
         """Where the holdout data of a training job is: a presigned url on SaaS."""
         url = f"{self.url}/v1/training_jobs/{_id(job_id, 'training job')}/holdout"
-        params = {"presigned": "true", **self._group_and_project()}
-        # Not JSON; but quotes around it do no harm.
+        params = {**self.generation.files_query, **self.generation.scope()}
         return str(self._api.call("GET", url, params=params, as_text=True)).strip().strip('"')
 
     def get_predictive_query(self, pquery_id: str) -> PredictiveQuery:

@@ -54,8 +54,8 @@ class Generation(ABC):
     """Whether the server tells a repeated request for an export by its `request_id`."""
     names_table_for_time: bool
     """Whether a job may name the table that was made for its time in the place of the time."""
-    table_query: Mapping[str, str]
-    """How the files of a prediction table are asked for."""
+    files_query: Mapping[str, str]
+    """How the files of a prediction table, and the holdout data, are asked for."""
 
     def __init__(self, get: Get) -> None:
         self._get = get
@@ -125,7 +125,7 @@ class Generation2(Generation):
     version = "2.x"
     knows_repeated_exports = False
     names_table_for_time = False
-    table_query: Mapping[str, str] = {"presigned": "True"}
+    files_query: Mapping[str, str] = {"presigned": "True"}
 
     def __init__(self, get: Get, group: str | None, project: str | None) -> None:
         super().__init__(get)
@@ -191,7 +191,7 @@ class Generation3(Generation):
     version = "3.0"
     knows_repeated_exports = True
     names_table_for_time = True
-    table_query: Mapping[str, str] = {}
+    files_query: Mapping[str, str] = {}
 
     def __init__(self, get: Get, project: NamedProject) -> None:
         super().__init__(get)
