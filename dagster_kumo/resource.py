@@ -102,7 +102,10 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         default=None,
         repr=False,
         json_schema_extra=_SECRET,
-        description="`<customer_id>:<secret>`. Falls back to the environment variable KUMO_API_KEY.",
+        description=(
+            "`<customer_id>:<secret>`. Falls back to the environment variable KUMO_API_KEY. With url and "
+            "neither of the two, no key is sent: a self-hosted deployment may ask for none."
+        ),
     )
     url: str | None = Field(
         default=None,
@@ -124,7 +127,10 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     )
     project: str | None = Field(
         default=None,
-        description="The project to work in, by name or id, if the deployment has groups.",
+        description=(
+            "The project to work in, by name or id, if the deployment has groups. On SDK 3.0 also by slug, "
+            "and the default project if left out."
+        ),
     )
     request_timeout: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=60.0,

@@ -299,6 +299,7 @@ class KumoClient(Connection):
         """Where the holdout data of a training job is: a presigned url on SaaS."""
         url = f"{self.url}/v1/training_jobs/{_id(job_id, 'training job')}/holdout"
         params = {**self.generation.files_query, **self.generation.scope()}
+        # Not JSON; but quotes around it do no harm.
         return str(self._api.call("GET", url, params=params, as_text=True)).strip().strip('"')
 
     def get_predictive_query(self, pquery_id: str) -> PredictiveQuery:

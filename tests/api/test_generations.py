@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+import requests
 
 from dagster_kumo import (
     ADLSConnector,
@@ -24,9 +27,11 @@ from dagster_kumo import (
     KumoConnectionError,
     KumoError,
     KumoJobFailedError,
+    KumoResource,
     S3Connector,
     SnowflakeConnector,
 )
+from dagster_kumo.api.connectors import kept_by_kumo, prediction_output
 from dagster_kumo.local import LocalKumo
 from dagster_kumo.local.http.wire import RecordedRequest
 from tests.api.scripted_server import Answer, ScriptedServer
@@ -229,8 +234,6 @@ def test_a_launch_names_what_it_wants_and_nothing_else(
 
 
 def test_embeddings_alone_have_no_summary_and_are_read_all_the_same(client3: KumoClient) -> None:
-    from dagster_kumo.api.connectors import kept_by_kumo
-
     prediction = BatchPrediction(training_job_id=PURCHASE, outputs=["embeddings"])
     request = prediction.request(training_job_id=PURCHASE, outputs=["embeddings"])
     request = request.model_copy(update={"outputs": [kept_by_kumo("embeddings")]})
@@ -477,3 +480,70 @@ def test_a_key_that_is_refused_after_it_was_accepted_has_been_rotated(
     with pytest.raises(KumoAuthenticationError, match="rotated or revoked since") as caught:
         client.list_prediction_jobs()
     assert server.api_key not in str(caught.value)
+
+
+def test_the_key_is_read_anew_for_each_run(
+    kumo: LocalKumo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = KumoResource(url=kumo.url)
+    keys = [kumo.api_key, "another:key"]
+
+    @dg.asset
+    def ask(kumo: KumoResource) -> None:
+        kumo.get_client().list_prediction_jobs()
+
+    ended = []
+    for key in keys:
+        monkeypatch.setenv("KUMO_API_KEY", key)
+        kumo.clear_requests()
+        run = dg.materialize([ask], resources={"kumo": resource}, raise_on_error=False)
+        ended.append(run.success)
+        assert {request.headers["x-api-key"] for request in kumo.requests} == {key}
+    assert ended == [True, False]
+
+
+# The stand-in ##############################################################################
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/prediction_jobs", {"pred_table_path": None}, "pred_table_path"),
+        ("/prediction_jobs", {"data_backend_session_id": None}, "data_backend_session_id"),
+        ("/artifact", {"job_id": "bp-1"}, "request_id"),
+        ("/artifact", {"request_id": "A" * 32, "job_id": "bp-1"}, "request_id"),
+        ("/genpredtable_jobs", {"data_backend_session_id": None}, "graph_snapshot_id"),
+        ("/training_jobs", {"enable_baselines": False}, "enable_baselines"),
+    ],
+)
+def test_the_stand_in_refuses_what_the_models_of_3_0_do_not_take(
+    kumo3: LocalKumo, path: str, body: dict[str, Any], field: str
+) -> None:
+    launch = {"job_tags": {}, "model_training_job_id": PURCHASE, "predict_options": {}}
+    sent = {**(launch if path == "/prediction_jobs" else {}), **body}
+    answer = requests.post(
+        f"{kumo3.url}/v1{path}", json=sent, headers={"X-API-Key": kumo3.api_key}, timeout=30
+    )
+    assert answer.status_code == 422
+    assert field in answer.text
+
+
+def test_a_request_id_stands_for_one_payload(
+    result3: BatchPredictionJobResult, client3: KumoClient
+) -> None:
+    request_id = str(uuid.uuid4())
+    output = prediction_output("predictions", SnowflakeConnector("warehouse"), "ONE")
+    first = client3.create_export(result3.id, output, request_id=request_id)
+    assert client3.create_export(result3.id, output, request_id=request_id) == first
+    other = prediction_output("predictions", SnowflakeConnector("warehouse"), "OTHER")
+    with pytest.raises(KumoAPIError, match="409"):
+        client3.create_export(result3.id, other, request_id=request_id)
+
+
+def test_connectors_last_as_long_as_the_data_folder(tmp_path: Path) -> None:
+    target = {"mode": "rooted", "bucket": "lasting"}
+    with LocalKumo(tmp_path, api="3") as kumo:
+        made = make_connector(KumoClient(kumo.url, kumo.api_key), "lasting", target)
+    with LocalKumo(tmp_path, api="3") as kumo:
+        again = make_connector(KumoClient(kumo.url, kumo.api_key), " Lasting", target)
+        assert again == made

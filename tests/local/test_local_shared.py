@@ -162,3 +162,14 @@ def test_the_command_line_says_what_is_missing(monkeypatch):
     assert result.exit_code == 1
     assert "duckdb" in result.output
     assert "pip install 'dagster-kumo[local]'" in result.output
+
+
+def test_a_shared_one_speaks_the_generation_that_is_asked_for(tmp_path):
+    shared = LocalKumo.shared(tmp_path, queue_seconds=0, run_seconds=0, idle_timeout=30, api="3")
+    try:
+        answer = requests.get(
+            f"{shared.url}/v1/projects/default", headers={"X-API-Key": shared.api_key}, timeout=10
+        )
+        assert answer.json()["slug"] == "default"
+    finally:
+        shared.stop()

@@ -138,3 +138,10 @@ def test_a_failure_is_told_in_two_lines(tmp_path: Path) -> None:
     assert "begin with a new data folder" in told
     assert "Traceback" not in run.stdout
     assert (tmp_path / "data" / "demo.log").exists()
+
+
+def test_it_runs_on_the_newer_generation_of_the_api(tmp_path: Path) -> None:
+    with LocalKumo(tmp_path / "data" / "kumo", api="3") as kumo:
+        run = run_demo(tmp_path, "--days", "1", environment={})
+        assert run.returncode == 0, run.stdout
+        assert [export["status"] for export in kumo.exports] == ["DONE"]
