@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError
+from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError
 from dagster_kumo.api.records import BatchPredictionJobResource, OutputType
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.tags import LAUNCH_KEY_TAG, RUN_ID_TAG
@@ -41,7 +41,12 @@ def check_entities(
     Raises:
         KumoDataError: the job took them from another table.
     """
-    asked = client.generation.own_table(prediction.prediction_table_path)
+    try:
+        asked = client.generation.own_table(prediction.prediction_table_path)
+    except KumoAPIError:
+        raise
+    except KumoError as error:
+        raise KumoDataError(f"its table cannot be compared: {error}") from None
     used = {
         name: value
         for name in ("pred_table_path", "pred_table_source")

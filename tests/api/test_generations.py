@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import requests
 
@@ -30,6 +33,8 @@ from dagster_kumo import (
     KumoResource,
     S3Connector,
     SnowflakeConnector,
+    build_kumo_assets_definitions,
+    build_kumo_sensor,
 )
 from dagster_kumo.api.connectors import kept_by_kumo, prediction_output
 from dagster_kumo.local import LocalKumo
@@ -257,6 +262,54 @@ def test_an_own_table_that_3_0_cannot_read_is_refused_before_the_launch(
     with pytest.raises(KumoError, match=said):
         launch(client3, prediction_table_path=path)
     assert not sent(kumo3, "/prediction_jobs")
+
+
+def own_table_of(kumo: LocalKumo, bucket: str) -> str:
+    """A prediction table of one's own for three customers, where the stand-in looks for it."""
+    path = kumo.data / "exports" / "s3" / bucket / "entities" / "part.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"ENTITY": [1, 2, 3]}), path)
+    return f"s3://{bucket}/entities"
+
+
+def test_an_own_table_is_read_through_a_connector_and_shown_by_the_job(
+    kumo3: LocalKumo, client3: KumoClient
+) -> None:
+    path = own_table_of(kumo3, "own-tables")
+    make_connector(client3, "tables", {"mode": "rooted", "bucket": "own-tables"})
+    job = launch(client3, prediction_table_path=path)
+    assert job.result(poll_interval=0.05).summary().num_entities_predicted == 3
+    (request,) = sent(kumo3, "/prediction_jobs")
+    source = request.json["pred_table_source"]
+    assert source["source"] == {"mode": "relative", "path": "entities"}
+    assert job.get().config.pred_table_source == source
+
+
+@pytest.mark.parametrize(
+    ("path", "is_recorded"),
+    [("s3://own-jobs/entities", True), ("s3://elsewhere/x", False), ("dbfs:/Volumes/c/x", False)],
+)
+def test_the_sensor_records_a_job_for_the_own_table_that_it_is_asked_about(
+    kumo3: LocalKumo, client3: KumoClient, path: str, is_recorded: bool
+) -> None:
+    used = own_table_of(kumo3, "own-jobs")
+    assets = build_kumo_assets_definitions(
+        name="mine",
+        prediction=BatchPrediction(training_job_id=PURCHASE, prediction_table_path=path),
+    )
+    sensor = build_kumo_sensor([assets.predictions], lookback=timedelta(0))
+    resource = KumoResource(url=kumo3.url, api_key=kumo3.api_key)
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick(cursor: str | None) -> Any:
+            context = dg.build_sensor_context(
+                instance=instance, cursor=cursor, resources={"kumo": resource}
+            )
+            return sensor.evaluate_tick(context)
+
+        cursor = tick(None).cursor
+        launch(client3, prediction_table_path=used).result(poll_interval=0.05)
+        assert len(tick(cursor).asset_events) == int(is_recorded)
 
 
 # Exports ###################################################################################
