@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import dagster as dg
 from pydantic import BeforeValidator, Field, PrivateAttr
@@ -16,6 +15,7 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
 from dagster_kumo.execution.export_run import ExportRun
+from dagster_kumo.execution.masked_secrets import MASK, from_environment, unmasked
 from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
 from dagster_kumo.execution.selection import RunDefinition, check_has_run
@@ -35,23 +35,6 @@ def _check_verify_ssl(value: Any) -> Any:
     if isinstance(value, bool | str) or (isinstance(value, Mapping) and list(value) == ["env"]):
         return value
     raise ValueError(f"verify_ssl is True, False or the path of a bundle of CAs, not {value!r}.")
-
-
-def _from_environment(value: bool | str | Mapping[str, str]) -> bool | str:
-    """What a field stands for whose variable Dagster does not read, for it has no type."""
-    name = value.env_var_name if isinstance(value, dg.EnvVar) else None
-    if isinstance(value, Mapping):
-        name = value["env"]
-    if name is None:
-        assert isinstance(value, bool | str)
-        return value
-    found = os.environ.get(name)
-    if found is None:
-        raise ValueError(
-            f"verify_ssl names the environment variable {name}, which is not set.\n"
-            "Set it where the run's process starts."
-        )
-    return found
 
 
 class SnowflakeCredentials(dg.Config):
@@ -86,6 +69,20 @@ class SnowflakeCredentials(dg.Config):
     )
 
 
+def _check_snowflake(value: Any) -> Any:
+    if value is None or value == MASK or isinstance(value, SnowflakeCredentials):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"snowflake is SnowflakeCredentials, not {type(value).__name__}.")
+    given = cast(Mapping[str, Any], value)
+    return SnowflakeCredentials(
+        **{
+            name: dg.EnvVar(one["env"]) if isinstance(one, Mapping) else one
+            for name, one in given.items()
+        }
+    )
+
+
 class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTypeArgument] - the argument is the class itself
     """The connection to one Kumo deployment.
 
@@ -114,7 +111,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         ),
     )
     # Secret as a whole: of what is nested, Dagster's UI would show the fields that are secret.
-    snowflake: SnowflakeCredentials | None = Field(
+    # Any, for the launchpad puts a text in the place of what is secret.
+    snowflake: Annotated[Any, BeforeValidator(_check_snowflake)] = Field(
         default=None,
         json_schema_extra=_SECRET,
         description=(
@@ -205,17 +203,23 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         if self._client is None:
             self._client = KumoClient(
                 self.url,
-                self.api_key,
-                snowflake=self.snowflake.model_dump() if self.snowflake else None,
+                unmasked(self, "api_key"),
+                snowflake=self._snowflake(),
                 group=self.group,
                 project=self.project,
                 request_timeout=self.request_timeout,
                 request_max_retries=self.request_max_retries,
                 max_requests_per_second=self.max_requests_per_second,
                 launch_settling_time=self.launch_settling_time,
-                verify_ssl=_from_environment(self.verify_ssl),
+                verify_ssl=from_environment("verify_ssl", self.verify_ssl),
             )
         return self._client
+
+    def _snowflake(self) -> dict[str, Any] | None:
+        credentials = unmasked(self, "snowflake")
+        if isinstance(credentials, SnowflakeCredentials):
+            credentials = credentials.model_dump()
+        return from_environment("snowflake", credentials)
 
     def batch_prediction_job(self, job_id: str) -> BatchPredictionJob:
         """A prediction job, by its id."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-import dagster as dg
-
+from dagster_kumo.execution.masked_secrets import from_environment
 from dagster_kumo.predictions.store.storage_errors import http_status, reason
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def store_root(base_path: str, storage_options: Mapping[str, Any]) -> UPath:
     from dagster_kumo.predictions.files import is_local
 
     _check_form(base_path)
-    options = _resolved(storage_options)
+    options = from_environment("storage_options", storage_options)
     scheme, separator, rest = base_path.partition("://")
     if separator:  # as on a disk, slashes that follow each other are one
         rest = re.sub("/+", "/", rest)
@@ -81,7 +79,9 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
             ) from None
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
         if http_status(error) in (None, 401, 403):  # another answer may be of the moment
-            raise ValueError(_explained(base_path, _resolved(storage_options), error)) from None
+            raise ValueError(
+                _explained(base_path, from_environment("storage_options", storage_options), error)
+            ) from None
 
 
 def _check_form(base_path: str) -> None:
@@ -115,24 +115,6 @@ def _check_form(base_path: str) -> None:
             f"{rest if scheme in _DISK else rest.lstrip('/')}"
             f"{', or the path without the scheme' if scheme in _DISK else ''}."
         )
-
-
-def _resolved(option: Any) -> Any:
-    """An option with the value of each `EnvVar` in it, which Dagster resolves in fields only."""
-    if isinstance(option, dg.EnvVar):
-        option = {"env": option.env_var_name}
-    if not isinstance(option, Mapping):
-        return option
-    options = cast(Mapping[str, Any], option)
-    if set(options) != {"env"}:
-        return {name: _resolved(value) for name, value in options.items()}
-    value = os.getenv(str(options["env"]))
-    if value is None:
-        raise ValueError(
-            f"storage_options name the environment variable {options['env']}, which is not set.\n"
-            "Set it where the run's process starts."
-        )
-    return value
 
 
 def _explained(base_path: str, options: Mapping[str, Any], error: Exception) -> str:

@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
+from dagster_kumo.execution.masked_secrets import MASK, unmasked
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, store_each
 from dagster_kumo.io_manager.base_path import check_usable, store_root
 from dagster_kumo.io_manager.contexts import (
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
 DEFAULT_IO_MANAGER_KEY = "kumo_io_manager"
 
 
+def _check_storage_options(value: Any) -> Any:
+    if isinstance(value, Mapping) or value == MASK:
+        return value  # pyright: ignore[reportUnknownVariableType] - the options are fsspec's
+    raise ValueError(f"storage_options is a dictionary by option, not {value!r}.")
+
+
 class KumoIOManager(dg.ConfigurableIOManager):
     """Stores predictions and embeddings as the Parquet files that Kumo wrote, partition by partition.
 
@@ -72,8 +79,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
     base_path: str = Field(
         description="The folder to store in: a path, or any url that fsspec knows (s3://, gs://, abfss://)."
     )
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict,
+    # Any, for the launchpad puts a text in the place of what is secret.
+    storage_options: Annotated[Any, BeforeValidator(_check_storage_options)] = Field(
+        default={},
         repr=False,
         json_schema_extra={"dagster__is_secret": True},
         description=(
@@ -122,7 +130,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
             ValueError: nothing can be stored at `base_path` with these `storage_options`.
         """
         try:
-            check_usable(self.root(), self.base_path, self.storage_options)
+            check_usable(self.root(), self.base_path, self._storage_options())
         except ValueError as error:
             raise ValueError(f"{error}\nNo prediction job was launched.") from None
 
@@ -296,7 +304,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     def root(self) -> "UPath":
         """The folder of the whole store."""
-        return store_root(self.base_path, self.storage_options)
+        return store_root(self.base_path, self._storage_options())
+
+    def _storage_options(self) -> Mapping[str, Any]:
+        return unmasked(self, "storage_options") or {}
 
     def partition_store(
         self, asset_key: dg.AssetKey, partition_key: str | None

@@ -125,6 +125,39 @@ def test_a_partition_materialized_from_the_dialog_goes_green(
     picture(page, "partition")
 
 
+def launch_from_launchpad(dagit: Dagit, page: Page, day: str) -> str:
+    """Choose the partition in an open launchpad, and launch what it fills in: the run's id."""
+    expect(page.get_by_text("No errors")).to_be_visible()  # it is loaded
+    page.get_by_placeholder("Partition").fill(day)
+    page.get_by_text(day, exact=True).last.click()
+    expect(page.get_by_text("No errors")).to_be_visible()
+    expect(page.get_by_text("'********'").first).to_be_visible()
+    launch = page.get_by_role("button", name=re.compile("(Launch Run|Materialize)$")).last
+    expect(launch).to_be_enabled()
+    launch.click()
+    query = """query($day: String!) { runsOrError(filter: {tags: [
+        {key: "dagster/partition", value: $day}]}) { ... on Runs { results { runId } } } }"""
+    (run,) = wait_for(lambda: dagit.ask(query, day=day)["runsOrError"]["results"])
+    return run["runId"]
+
+
+def test_the_launchpad_of_an_asset_and_of_a_job(dagit: Dagit, browser_page: Page) -> None:
+    page = browser_page
+    page.goto(f"{dagit.url}/assets/{PREDICTIONS}?view=overview")
+    button(page, "Materialize…").wait_for()
+    page.locator("button:right-of(:text('Materialize…'))").first.click()
+    page.get_by_text("Open launchpad").click()
+    run_id = launch_from_launchpad(dagit, page, day(22))
+    assert dagit.wait_for_run(run_id) == "SUCCESS"
+    assert dagit.run_of(PREDICTIONS, day(22)) == run_id
+
+    page.goto(f"{dagit.url}{AUTOMATIONS}/jobs/daily_call_list/playground")
+    picture(page, "launchpad")
+    run_id = launch_from_launchpad(dagit, page, day(23))
+    assert dagit.wait_for_run(run_id) == "SUCCESS"
+    assert dagit.run_of(EXPORT, day(23)) == run_id
+
+
 def test_a_week_backfilled_from_the_dialog(dagit: Dagit, browser_page: Page) -> None:
     page = browser_page
     choose_partitions(dagit, page, f"[{day(9)}...{day(3)}]")
