@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,8 +142,14 @@ class KumoIOManager(dg.ConfigurableIOManager):
         if obj is None:
             raise TypeError(nothing_returned(context))
         if isinstance(obj, PartitionOutputs):
-            store_each(context, obj, partial(self._store_partition, context))
+            obj.store(
+                context,
+                lambda asset_key, key, output: self._store_partition(
+                    context, partial(self.partition_store, asset_key), key, output
+                ),
+            )
             return
+        store_of = partial(self._store, context)
         keys = partition_keys(context)
         by_partition = isinstance(obj, Mapping) and keys != [None]
         if by_partition and (len(obj) != len(keys) or not all(key in obj for key in keys)):
@@ -154,22 +160,26 @@ class KumoIOManager(dg.ConfigurableIOManager):
             )
         if len(keys) == 1:
             value = obj[keys[0]] if by_partition else obj
-            context.add_output_metadata(self._store_partition(context, keys[0], value))
+            context.add_output_metadata(self._store_partition(context, store_of, keys[0], value))
             return
         if not by_partition:
             raise KumoDataError(
                 f"{name_of(context)} is made for {len(keys)} partitions in one run, so its value must be a "
                 "dictionary by partition key. Return one, or give the asset BackfillPolicy.multi_run()."
             )
-        store_each(context, obj, partial(self._store_partition, context))
+        store_each(context, obj, partial(self._store_partition, context, store_of))
 
     def _store_partition(
-        self, context: dg.OutputContext, key: str | None, obj: Any
+        self,
+        context: dg.OutputContext,
+        store_of: Callable[[str | None], "PartitionStore"],
+        key: str | None,
+        obj: Any,
     ) -> dict[str, Any]:
         from dagster_kumo.predictions.store.tables import as_predictions
         from dagster_kumo.predictions.store.transfer import transfer
 
-        store = self._store(context, key)
+        store = store_of(key)
         if isinstance(obj, FinishedOutput):
             output, transferred = obj.output, obj.transferred
             with store.shared_version(obj.plan.version) as version:
@@ -197,7 +207,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
             partition_key=key,
             provenance=output.provenance,
             preview_rows=self.preview_rows,
-            store_of=partial(self._store, context),
+            store_of=store_of,
         )
 
     @property

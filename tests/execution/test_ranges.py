@@ -254,8 +254,31 @@ def test_a_partition_without_embeddings_leaves_those_of_the_others(
     _, message = error_of(run)
     stored = delivered(instance, run, EMBEDDINGS)
     (bad_day,) = set(RANGE) - set(stored)
-    assert f"{bad_day}: Kumo has no files of the embeddings" in message
+    assert f"{bad_day}, purchase/embeddings: Kumo has no files of the embeddings" in message
     assert set(delivered(instance, run)) == set(RANGE)
+
+
+@pytest.mark.parametrize("how", ["its job fails", "its predictions cannot be listed"])
+def test_what_fails_one_output_of_a_partition_leaves_both_outputs_of_the_others(
+    how: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    job_fails = how == "its job fails"
+    if job_fails:
+        kumo.faults.fail_job("The graph is stale.", after=1)
+    else:
+        kumo.faults.answer(404, body={"detail": "No such output."}, path=LISTED, after=1)
+
+    both = assets(outputs=("predictions", "embeddings"))
+    run = materialize([both], kumo, instance, tmp_path, max_concurrent_jobs=1)
+
+    _, message = error_of(run)
+    (bad_day,) = set(RANGE) - set(delivered(instance, run))
+    with_embeddings = delivered(instance, run, EMBEDDINGS)
+    assert set(with_embeddings) == set(RANGE) - ({bad_day} if job_fails else set())
+    assert "1 of 5 partitions failed" in message
+    assert (f"{bad_day}: " if job_fails else f"{bad_day}, purchase/predictions: ") in message
+    for partition in with_embeddings:
+        assert (tmp_path / "purchase/embeddings" / partition / "manifest.json").exists()
 
 
 def test_what_would_fail_every_partition_is_not_tried_with_all_of_them(
