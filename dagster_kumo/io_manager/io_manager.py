@@ -184,8 +184,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
             output, transferred = obj.output, obj.transferred
             with store.shared_version(obj.plan.version) as version:
                 stored = self._validate_and_commit(context, version, output, transferred)
+        elif before := self._stored_before(context, store, output := as_predictions(obj)):
+            stored, transferred = before
         else:
-            output = as_predictions(obj)
             with store.new_version() as version:
                 transferred = transfer(
                     output.files,
@@ -209,6 +210,33 @@ class KumoIOManager(dg.ConfigurableIOManager):
             preview_rows=self.preview_rows,
             store_of=store_of,
         )
+
+    def _stored_before(
+        self, context: dg.OutputContext, store: "PartitionStore", output: Predictions
+    ) -> tuple[Predictions, "Transferred"] | None:
+        """What an earlier attempt stored of the same job: it is read again, and not fetched again."""
+        from dagster_kumo.predictions.store.transfer import read_stored
+
+        manifest = store.manifest() if output.job_id is not None else None
+        if manifest is None or manifest.owner != store.owner:
+            return None
+        if (manifest.job_id, manifest.output_type) != (output.job_id, output.output_type):
+            return None
+        stored = store.predictions(manifest)
+        try:
+            transferred = read_stored(stored.files, summarise=self.summarised)
+            if transferred.files != manifest.files:
+                raise KumoDataError(
+                    f"The files in {store.directory} are not those of its manifest."
+                )
+        except (KumoDataError, OSError) as error:
+            context.log.warning(f"What is stored of job {output.job_id} is fetched again: {error}")
+            return None
+        validate(
+            output, transferred, row_count_check=self.row_count_check, warn=context.log.warning
+        )
+        context.log.info(f"An earlier attempt has stored the files of job {output.job_id}.")
+        return stored, transferred
 
     @property
     def summarised(self) -> bool | list[str]:

@@ -4,6 +4,7 @@ job is done, and one that fails neither loses nor repeats the others."""
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ from tests.support import (
     error_of,
     metadata_of,
     purchase_assets,
+    wait_until,
 )
 
 RANGE = [day(n) for n in (10, 9, 8, 7, 6)]
@@ -163,6 +165,50 @@ def test_a_retry_of_a_range_launches_only_what_failed(
     done = {j["tags"]["dagster.partition"]: j["job_id"] for j in jobs if j["result"]}
     assert len(jobs) == len(RANGE) + 1
     assert delivered(instance, run) == done
+
+
+def test_a_retry_delivers_what_is_stored_of_its_launch_without_fetching_it_again(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job(after=1)
+    policy = dg.RetryPolicy(max_retries=1)
+    both = assets(outputs=("predictions", "embeddings"), retry_policy=policy)
+
+    run = materialize([both], kumo, instance, tmp_path)
+
+    assert run.success
+    fetched = [r.path for r in kumo.requests if r.path.startswith("/files/") and r.method == "GET"]
+    assert len(fetched) == len(set(fetched)) > 0
+    for key in (PREDICTIONS, EMBEDDINGS):
+        for partition in RANGE:
+            metadata = metadata_of(run, key, partition)
+            assert metadata["dagster/row_count"] == 23_570
+            assert "dagster-kumo/statistics" in metadata
+
+
+def test_what_is_stored_and_damaged_is_fetched_again(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job(after=1)
+    policy = dg.RetryPolicy(max_retries=1, delay=2)
+
+    def damage() -> None:
+        stored = tmp_path / "purchase/predictions"
+        wait_until(lambda: len([*stored.glob("*/manifest.json")]) == len(RANGE) - 1)
+        for file in stored.rglob("*.parquet"):
+            file.write_bytes(file.read_bytes()[:1000])
+
+    damaging = Thread(target=damage)
+    damaging.start()
+    run = materialize([assets(retry_policy=policy)], kumo, instance, tmp_path)
+    damaging.join()
+
+    assert run.success
+    for partition in RANGE:
+        assert metadata_of(run, PREDICTIONS, partition)["dagster/row_count"] == 23_570
+    store = KumoIOManager(base_path=str(tmp_path))
+    for partition in RANGE:
+        assert store.partition_store(PREDICTIONS, partition).read().to_arrow().num_rows == 23_570
 
 
 def test_a_partition_that_cannot_be_stored_does_not_hold_up_the_others(
