@@ -53,6 +53,7 @@ class ExportRun:
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Export the partitions of the run, and yield the result when everything is written."""
         context = self._context
+        self._jobs.raise_if_terminated()
         with self._jobs.cancel_jobs_on_termination():
             if len(self._targets) == 1:
                 (partition_key,) = self._targets

@@ -81,6 +81,7 @@ class PredictionRun:
         A prediction table counts as made as soon as it is: predicting from it may take long.
         """
         definition = self._definition
+        self._jobs.raise_if_terminated()
         with self._jobs.cancel_jobs_on_termination():
             if definition.table is not None and definition.makes_table:
                 try:
@@ -132,8 +133,9 @@ class PredictionRun:
                 )
         else:
             all_done = self._at_once(keys, self._finished_job)
-            for output_type, asset_key in outputs:
-                value = PartitionOutputs(all_done, partial(describe, output_type), self._jobs)
+            described = {key: partial(describe, output_type) for output_type, key in outputs}
+            value = PartitionOutputs(all_done, described, self._jobs)
+            for asset_key in described:
                 yield dg.MaterializeResult(asset_key=asset_key, value=value)
 
     def _at_once(self, keys: Sequence[str], make: Callable[[str], T]) -> PartitionJobs[T]:

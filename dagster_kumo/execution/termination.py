@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +13,13 @@ import dagster as dg
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import JobStatusReport
 from dagster_kumo.execution.launch.base import Launch
-from dagster_kumo.execution.launch.identity import is_over_its_time, status_of_run
+from dagster_kumo.execution.launch.identity import RUNS_LOCK
 from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
 
 OnLook = Callable[[JobStatusReport], None]
+_TERMINATED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 class RunJobs:
@@ -38,6 +40,24 @@ class RunJobs:
         self._brief = brief
         self._waited_for: list[Launch] = []
         self._ended = threading.Event()
+
+    def raise_if_terminated(self) -> None:
+        """End the run if its termination came before the asset's body began.
+
+        Dagster can lose the interrupt of a run that starts, or of a step that waits for its pool.
+
+        Raises:
+            DagsterExecutionInterruptedError: the run is being terminated.
+        """
+        if not self._terminations():
+            return
+        if self._status() in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELED):
+            # The run was canceled by force, perhaps while it started. Dagster would take the interrupt
+            # for a failure, and retry the run.
+            self._context.instance.report_run_canceling(self._context.run)
+        raise dg.DagsterExecutionInterruptedError(
+            "The run is being terminated: no Kumo job is launched."
+        )
 
     @contextmanager
     def cancel_jobs_on_termination(self) -> Generator[None, None, None]:
@@ -85,9 +105,9 @@ class RunJobs:
     @contextmanager
     def track(self, launch: Launch) -> Generator[None, None, None]:
         """Let a job count as one that is waited for while the block runs."""
-        self._raise_if_ended()
         self._waited_for.append(launch)
         try:
+            self._raise_if_ended()  # after the append: a run that ends now finds the launch, or is found here
             yield
         except Exception:
             self._waited_for.remove(launch)
@@ -113,22 +133,39 @@ class RunJobs:
             return
         self._ended.set()
         launches = list(self._waited_for)
-        for launch in launches:
+        cancels: Future[bool] = Future()
+
+        def end(launch: Launch) -> None:
             launch.stop()
-        if launches and not self._cancels():
-            why = "has passed its time limit" if is_over_its_time(self._context) else "ends"
-            self._context.log.info(
-                f"The run {why}, but {_named(launches)} goes on: a retry of this run attaches to it."
+            if cancels.result():
+                self._cancel(launch)
+
+        # All at once: whoever ends the process grants it some seconds. Daemons, so that they do not
+        # outlive a second signal.
+        threads = [threading.Thread(target=end, args=[one], daemon=True) for one in launches]
+        for thread in threads:
+            thread.start()
+        cancels.set_result(self._cancels())
+        if launches:
+            self._log_end(launches, cancels=cancels.result())
+        for thread in threads:
+            thread.join()
+
+    def _log_end(self, launches: list[Launch], *, cancels: bool) -> None:
+        if cancels:
+            line = f"The run is being terminated: cancelling {_named(launches)}."
+        else:
+            why = "has passed its time limit" if self._is_over_its_time() else "ends"
+            line = f"The run {why}, but {_named(launches)} goes on: a retry of this run attaches to it."
+        self._context.log.info(line)
+
+    def _cancel(self, launch: Launch) -> None:
+        try:
+            launch.cancel()
+        except KumoError as error:
+            self._context.log.warning(
+                f"The {launch.kind} could not be cancelled and may still run: {error}"
             )
-            return
-        for launch in launches:
-            self._context.log.info(f"The run is being terminated: cancelling the {launch.kind}.")
-            try:
-                launch.cancel()
-            except KumoError as error:
-                self._context.log.warning(
-                    f"The {launch.kind} could not be cancelled and may still run: {error}"
-                )
 
     def _cancels(self) -> bool:
         """Whether jobs end with the run: with a user's terminate, and not with an eviction.
@@ -137,9 +174,26 @@ class RunJobs:
         """
         if self._settings.cancel_on_termination != "user":
             return self._settings.cancel_on_termination == "always"
-        terminated = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
-        status = status_of_run(self._context)
-        return status in terminated and not is_over_its_time(self._context)
+        return self._status() in _TERMINATED and not self._is_over_its_time()
+
+    def _is_over_its_time(self) -> bool:
+        """Whether Dagster's monitoring ends the run, since it has taken longer than `dagster/max_runtime`.
+
+        Nothing but the words of the event tells it from a user's terminate.
+        """
+        return any("maximum runtime" in entry.message for entry in self._terminations())
+
+    def _status(self) -> dg.DagsterRunStatus | None:
+        """The status of the run as it is recorded now; None when its record is gone."""
+        with RUNS_LOCK:
+            run = self._context.instance.get_run_by_id(self._context.run.run_id)
+        return run.status if run is not None else None
+
+    def _terminations(self) -> Sequence[dg.EventLogEntry]:
+        """What says that the run is to end, or has been marked as ended by force."""
+        wanted = {dg.DagsterEventType.PIPELINE_CANCELING, dg.DagsterEventType.PIPELINE_CANCELED}
+        with RUNS_LOCK:
+            return self._context.instance.all_logs(self._context.run.run_id, of_type=wanted)
 
 
 def _named(launches: list[Launch]) -> str:

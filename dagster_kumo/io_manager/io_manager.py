@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,8 +150,14 @@ class KumoIOManager(dg.ConfigurableIOManager):
         if obj is None:
             raise TypeError(nothing_returned(context))
         if isinstance(obj, PartitionOutputs):
-            store_each(context, obj, partial(self._store_partition, context))
+            obj.store(
+                context,
+                lambda asset_key, key, output: self._store_partition(
+                    context, partial(self.partition_store, asset_key), key, output
+                ),
+            )
             return
+        store_of = partial(self._store, context)
         keys = partition_keys(context)
         by_partition = isinstance(obj, Mapping) and keys != [None]
         if by_partition and (len(obj) != len(keys) or not all(key in obj for key in keys)):
@@ -162,28 +168,33 @@ class KumoIOManager(dg.ConfigurableIOManager):
             )
         if len(keys) == 1:
             value = obj[keys[0]] if by_partition else obj
-            context.add_output_metadata(self._store_partition(context, keys[0], value))
+            context.add_output_metadata(self._store_partition(context, store_of, keys[0], value))
             return
         if not by_partition:
             raise KumoDataError(
                 f"{name_of(context)} is made for {len(keys)} partitions in one run, so its value must be a "
                 "dictionary by partition key. Return one, or give the asset BackfillPolicy.multi_run()."
             )
-        store_each(context, obj, partial(self._store_partition, context))
+        store_each(context, obj, partial(self._store_partition, context, store_of))
 
     def _store_partition(
-        self, context: dg.OutputContext, key: str | None, obj: Any
+        self,
+        context: dg.OutputContext,
+        store_of: Callable[[str | None], "PartitionStore"],
+        key: str | None,
+        obj: Any,
     ) -> dict[str, Any]:
         from dagster_kumo.predictions.store.tables import as_predictions
         from dagster_kumo.predictions.store.transfer import transfer
 
-        store = self._store(context, key)
+        store = store_of(key)
         if isinstance(obj, FinishedOutput):
             output, transferred = obj.output, obj.transferred
             with store.shared_version(obj.plan.version) as version:
                 stored = self._validate_and_commit(context, version, output, transferred)
+        elif before := self._stored_before(context, store, output := as_predictions(obj)):
+            stored, transferred = before
         else:
-            output = as_predictions(obj)
             with store.new_version() as version:
                 transferred = transfer(
                     output.files,
@@ -205,8 +216,35 @@ class KumoIOManager(dg.ConfigurableIOManager):
             partition_key=key,
             provenance=output.provenance,
             preview_rows=self.preview_rows,
-            store_of=partial(self._store, context),
+            store_of=store_of,
         )
+
+    def _stored_before(
+        self, context: dg.OutputContext, store: "PartitionStore", output: Predictions
+    ) -> tuple[Predictions, "Transferred"] | None:
+        """What an earlier attempt stored of the same job: it is read again, and not fetched again."""
+        from dagster_kumo.predictions.store.transfer import read_stored
+
+        manifest = store.manifest() if output.job_id is not None else None
+        if manifest is None or manifest.owner != store.owner:
+            return None
+        if (manifest.job_id, manifest.output_type) != (output.job_id, output.output_type):
+            return None
+        stored = store.predictions(manifest)
+        try:
+            transferred = read_stored(stored.files, summarise=self.summarised)
+            if transferred.files != manifest.files:
+                raise KumoDataError(
+                    f"The files in {store.directory} are not those of its manifest."
+                )
+        except (KumoDataError, OSError) as error:
+            context.log.warning(f"What is stored of job {output.job_id} is fetched again: {error}")
+            return None
+        validate(
+            output, transferred, row_count_check=self.row_count_check, warn=context.log.warning
+        )
+        context.log.info(f"An earlier attempt has stored the files of job {output.job_id}.")
+        return stored, transferred
 
     @property
     def summarised(self) -> bool | list[str]:

@@ -4,6 +4,7 @@ job is done, and one that fails neither loses nor repeats the others."""
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ from tests.support import (
     error_of,
     metadata_of,
     purchase_assets,
+    wait_until,
 )
 
 RANGE = [day(n) for n in (10, 9, 8, 7, 6)]
@@ -165,6 +167,50 @@ def test_a_retry_of_a_range_launches_only_what_failed(
     assert delivered(instance, run) == done
 
 
+def test_a_retry_delivers_what_is_stored_of_its_launch_without_fetching_it_again(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job(after=1)
+    policy = dg.RetryPolicy(max_retries=1)
+    both = assets(outputs=("predictions", "embeddings"), retry_policy=policy)
+
+    run = materialize([both], kumo, instance, tmp_path)
+
+    assert run.success
+    fetched = [r.path for r in kumo.requests if r.path.startswith("/files/") and r.method == "GET"]
+    assert len(fetched) == len(set(fetched)) > 0
+    for key in (PREDICTIONS, EMBEDDINGS):
+        for partition in RANGE:
+            metadata = metadata_of(run, key, partition)
+            assert metadata["dagster/row_count"] == 23_570
+            assert "dagster-kumo/statistics" in metadata
+
+
+def test_what_is_stored_and_damaged_is_fetched_again(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job(after=1)
+    policy = dg.RetryPolicy(max_retries=1, delay=2)
+
+    def damage() -> None:
+        stored = tmp_path / "purchase/predictions"
+        wait_until(lambda: len([*stored.glob("*/manifest.json")]) == len(RANGE) - 1)
+        for file in stored.rglob("*.parquet"):
+            file.write_bytes(file.read_bytes()[:1000])
+
+    damaging = Thread(target=damage)
+    damaging.start()
+    run = materialize([assets(retry_policy=policy)], kumo, instance, tmp_path)
+    damaging.join()
+
+    assert run.success
+    for partition in RANGE:
+        assert metadata_of(run, PREDICTIONS, partition)["dagster/row_count"] == 23_570
+    store = KumoIOManager(base_path=str(tmp_path))
+    for partition in RANGE:
+        assert store.partition_store(PREDICTIONS, partition).read().to_arrow().num_rows == 23_570
+
+
 def test_a_partition_that_cannot_be_stored_does_not_hold_up_the_others(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -254,8 +300,31 @@ def test_a_partition_without_embeddings_leaves_those_of_the_others(
     _, message = error_of(run)
     stored = delivered(instance, run, EMBEDDINGS)
     (bad_day,) = set(RANGE) - set(stored)
-    assert f"{bad_day}: Kumo has no files of the embeddings" in message
+    assert f"{bad_day}, purchase/embeddings: Kumo has no files of the embeddings" in message
     assert set(delivered(instance, run)) == set(RANGE)
+
+
+@pytest.mark.parametrize("how", ["its job fails", "its predictions cannot be listed"])
+def test_what_fails_one_output_of_a_partition_leaves_both_outputs_of_the_others(
+    how: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    job_fails = how == "its job fails"
+    if job_fails:
+        kumo.faults.fail_job("The graph is stale.", after=1)
+    else:
+        kumo.faults.answer(404, body={"detail": "No such output."}, path=LISTED, after=1)
+
+    both = assets(outputs=("predictions", "embeddings"))
+    run = materialize([both], kumo, instance, tmp_path, max_concurrent_jobs=1)
+
+    _, message = error_of(run)
+    (bad_day,) = set(RANGE) - set(delivered(instance, run))
+    with_embeddings = delivered(instance, run, EMBEDDINGS)
+    assert set(with_embeddings) == set(RANGE) - ({bad_day} if job_fails else set())
+    assert "1 of 5 partitions failed" in message
+    assert (f"{bad_day}: " if job_fails else f"{bad_day}, purchase/predictions: ") in message
+    for partition in with_embeddings:
+        assert (tmp_path / "purchase/embeddings" / partition / "manifest.json").exists()
 
 
 def test_what_would_fail_every_partition_is_not_tried_with_all_of_them(

@@ -71,22 +71,3 @@ def is_first_attempt(context: dg.AssetExecutionContext) -> bool:
     """Whether no attempt of the same launch can have come before this one."""
     is_again = context.run.parent_run_id is not None or PARENT_BACKFILL_TAG in context.run.tags
     return not is_again and context.op_execution_context.retry_number == 0
-
-
-def status_of_run(context: dg.AssetExecutionContext) -> dg.DagsterRunStatus | None:
-    """The status of the run as it is recorded now; None when its record is gone."""
-    with RUNS_LOCK:
-        run = context.instance.get_run_by_id(context.run.run_id)
-    return run.status if run is not None else None
-
-
-def is_over_its_time(context: dg.AssetExecutionContext) -> bool:
-    """Whether Dagster's monitoring ends the run, since it has taken longer than `dagster/max_runtime`.
-
-    Only the text of the event distinguishes this from a user's terminate.
-    """
-    with RUNS_LOCK:
-        canceling = context.instance.all_logs(
-            context.run.run_id, of_type=dg.DagsterEventType.PIPELINE_CANCELING
-        )
-    return any("maximum runtime" in entry.message for entry in canceling)

@@ -6,7 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
+
+import dagster as dg
 
 from dagster_kumo.api.errors import (
     KumoAuthenticationError,
@@ -20,7 +22,24 @@ T = TypeVar("T")
 # These would fail every other partition as well, so no more are begun. A refused launch is not among
 # them: the server may refuse one day only, for instance a day that is beyond its data.
 _FAILS_ALL = (KumoAuthenticationError, KumoConnectionError, KumoModelError)
-PARTITIONS_NAMED = 10
+FAILURES_NAMED = 10
+
+
+class PartitionFailure(NamedTuple):
+    """What failed of a run over several partitions."""
+
+    partition_key: str
+    error: Exception
+    asset_key: dg.AssetKey | None = None
+    """The output that failed; None when all outputs of the partition did."""
+
+    def __str__(self) -> str:
+        where = (
+            f"{self.partition_key}, {self.asset_key.to_user_string()}"
+            if self.asset_key
+            else self.partition_key
+        )
+        return f"{where}: {str(self.error) or type(self.error).__name__}"
 
 
 class KumoPartitionsError(KumoError):
@@ -32,18 +51,18 @@ class KumoPartitionsError(KumoError):
     """
 
     def __init__(
-        self, failed: Mapping[str, Exception], *, of: int, not_begun: Sequence[str] = ()
+        self, failures: Sequence[PartitionFailure], *, of: int, not_begun: Sequence[str] = ()
     ) -> None:
-        self.failed = failed
+        self.failed: Mapping[str, Exception] = {f.partition_key: f.error for f in failures}
         self.not_begun = not_begun
-        reasons = [f"{k}: {str(e) or type(e).__name__}" for k, e in sorted(failed.items())]
-        if len(reasons) > PARTITIONS_NAMED:
-            more = len(reasons) - PARTITIONS_NAMED
-            reasons = [*reasons[:PARTITIONS_NAMED], f"and {more} more."]
+        reasons = sorted(map(str, failures))
+        if len(reasons) > FAILURES_NAMED:
+            more = len(reasons) - FAILURES_NAMED
+            reasons = [*reasons[:FAILURES_NAMED], f"and {more} more."]
         if not_begun:
             reasons.append(f"{len(not_begun)} were not begun, from {not_begun[0]} on.")
         super().__init__(
-            f"{len(failed)} of {of} partitions failed. What is done is kept: re-execute the run from "
+            f"{len(self.failed)} of {of} partitions failed. What is done is kept: re-execute the run from "
             "failure for the rest.\n" + "\n".join(reasons)
         )
 

@@ -1,8 +1,8 @@
-"""What a run over several partitions makes of each: stored and recorded as soon as its job is done.
+"""What a run over several partitions makes of each: stored as soon as its job is done.
 
-Dagster hands an I/O manager all partitions of such a run at once, and records their materializations
-when the step has succeeded. Here the value holds jobs that may still be running. If one partition
-fails, the others are still stored, and their materializations are recorded although the step fails.
+Dagster hands an I/O manager all partitions of an output at once, and records their materializations
+when all are stored. Here the value holds jobs that may still be running. What of a partition fails is
+named in the error of the step; the rest is still stored, and recorded although the step fails.
 """
 
 from __future__ import annotations
@@ -14,69 +14,78 @@ from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
-from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
+from dagster_kumo.execution.partitions.concurrent_jobs import (
+    KumoPartitionsError,
+    PartitionFailure,
+    PartitionJobs,
+)
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.predictions.predictions import Predictions
 
 Metadata = dict[str, Any]
 T = TypeVar("T")
-Store = Callable[[str, Any], Metadata]
+Context = dg.OutputContext | dg.AssetExecutionContext
+Store = Callable[[dg.AssetKey, str, Any], Metadata]
+"""Stores what is given of a partition of an asset, and returns the metadata of it."""
 
 
 class PartitionOutputs(Generic[T]):
-    """One output of each partition of a run, for the I/O manager to store.
+    """The outputs of all partitions of a run, for the I/O manager to store.
+
+    It is the value of each output. With the first one, all outputs of a partition are stored as soon as
+    the partition's job is done.
 
     Args:
         jobs: the jobs of the partitions, some of which may still be running.
-        output_of: makes of a finished job the output of a partition, and the metadata of its job.
+        assets: of each output, in the order in which the run yields them, what makes of a finished job
+            the output of a partition and the metadata of its job.
         run_jobs: what cancels the jobs if the run is terminated while an output is stored.
     """
 
     def __init__(
         self,
         jobs: PartitionJobs[T],
-        output_of: Callable[[str, T], tuple[Predictions, Metadata]],
+        assets: Mapping[dg.AssetKey, Callable[[str, T], tuple[Predictions, Metadata]]],
         run_jobs: RunJobs,
     ) -> None:
         self._jobs = jobs
-        self._output_of = output_of
+        self._assets = assets
         self._run_jobs = run_jobs
+        self._results: _Results | None = None
 
-    def store(self, context: dg.OutputContext, store: Store) -> dict[str, Metadata]:
-        """Store each partition as soon as its job is done: the metadata of each.
+    def store(self, context: dg.OutputContext, store: Store) -> None:
+        """Store all outputs, unless that is done, and give those of the context their metadata.
 
         Raises:
             KumoPartitionsError: some partitions failed; the others are materialized.
         """
 
-        def store_output(key: str, result: T) -> Metadata:
-            output, job_metadata = self._output_of(key, result)
-            return {**job_metadata, **store(key, output)}
+        def store_output(asset_key: dg.AssetKey, key: str, done: T) -> Metadata:
+            output, job_metadata = self._assets[asset_key](key, done)
+            return {**job_metadata, **store(asset_key, key, output)}
 
-        with self._run_jobs.cancel_jobs_on_termination():
-            return _make_each(context, context.asset_key, _results(self._jobs), store_output)
+        if self._results is None:
+            self._results = _Results(self._assets)
+            with self._run_jobs.cancel_jobs_on_termination():
+                self._results.make(context, _results_of(self._jobs), store_output)
+        _add_metadata(context.asset_key, self._results.take(context, context.asset_key))
 
 
 def store_each(
-    context: dg.OutputContext, values: Mapping[str, Any] | PartitionOutputs[Any], store: Store
+    context: dg.OutputContext, values: Mapping[str, Any], store: Callable[[str, Any], Metadata]
 ) -> None:
     """Store each partition of an output, and give it the metadata that `store` returns.
 
     Raises:
         KumoPartitionsError: some partitions failed; the others are materialized.
     """
-    if isinstance(values, PartitionOutputs):
-        stored = values.store(context, store)
-    else:
-        given = [(key, partial(values.__getitem__, key)) for key in values]
-        stored = _make_each(context, context.asset_key, given, store)
-    try:
-        asset: Any = dg.AssetExecutionContext.get()
-    except dg.DagsterInvariantViolationError:  # outside of a run, in a test
-        return
-    if isinstance(asset, dg.AssetExecutionContext):  # in a graph it is an op's, which has no room
-        for key, metadata in stored.items():
-            asset.add_asset_metadata(metadata, context.asset_key, key)
+    results = _Results([context.asset_key])
+    results.make(
+        context,
+        ((key, partial(values.__getitem__, key)) for key in values),
+        lambda _, key, value: store(key, value),
+    )
+    _add_metadata(context.asset_key, results.take(context, context.asset_key))
 
 
 def materialize_each(
@@ -87,44 +96,88 @@ def materialize_each(
     Raises:
         KumoPartitionsError: some partitions failed; the others are materialized.
     """
-    made = _make_each(context, asset_key, _results(jobs), lambda _, metadata: metadata)
-    for key, metadata in made.items():
-        context.add_asset_metadata(metadata, asset_key, key)
+    results = _Results([asset_key])
+    results.make(context, _results_of(jobs), lambda _, __, metadata: metadata)
+    _add_metadata(asset_key, results.take(context, asset_key))
     return dg.MaterializeResult(asset_key=asset_key)
 
 
-def _results(jobs: PartitionJobs[T]) -> Iterator[tuple[str, Callable[[], T]]]:
+def _results_of(jobs: PartitionJobs[T]) -> Iterator[tuple[str, Callable[[], T]]]:
     return ((key, future.result) for key, future in jobs.completed())
 
 
-def _make_each(
-    context: dg.OutputContext | dg.AssetExecutionContext,
-    asset_key: dg.AssetKey,
-    results: Iterable[tuple[str, Callable[[], T]]],
-    make: Callable[[str, T], Metadata],
-) -> dict[str, Metadata]:
-    """Make each partition of what `results` has for it, and go on when one fails.
-
-    Raises:
-        KumoPartitionsError: some partitions failed; the others are materialized.
-    """
-    made: dict[str, Metadata] = {}
-    failed: dict[str, Exception] = {}
-    not_begun: list[str] = []
+def _add_metadata(asset_key: dg.AssetKey, made: Mapping[str, Metadata]) -> None:
+    """Give the materializations that Dagster will record their metadata."""
     try:
-        for key, result in results:
-            try:
-                made[key] = make(key, result())
-            except CancelledError:
-                not_begun.append(key)
-            except Exception as error:  # noqa: BLE001 - raised below, with the others
-                failed[key] = error
-        if failed:
-            of = len(made) + len(failed) + len(not_begun)
-            raise KumoPartitionsError(failed, of=of, not_begun=sorted(not_begun))
-    except BaseException:  # also a termination: what is made stays
+        asset: Any = dg.AssetExecutionContext.get()
+    except dg.DagsterInvariantViolationError:  # outside of a run, in a test
+        return
+    if isinstance(asset, dg.AssetExecutionContext):  # in a graph it is an op's, which has no room
         for key, metadata in made.items():
-            # What Dagster would have recorded, had the step succeeded.
-            context.log_event(dg.AssetMaterialization(asset_key, partition=key, metadata=metadata))
-        raise
-    return made
+            asset.add_asset_metadata(metadata, asset_key, key)
+
+
+class _Results:
+    """What is made of the partitions of some assets, and what failed."""
+
+    def __init__(self, asset_keys: Iterable[dg.AssetKey]) -> None:
+        self._made: dict[dg.AssetKey, dict[str, Metadata]] = {key: {} for key in asset_keys}
+        self._failed: list[PartitionFailure] = []
+        self._not_begun: list[str] = []
+        self._partitions = 0
+
+    def make(
+        self,
+        context: Context,
+        results: Iterable[tuple[str, Callable[[], T]]],
+        make: Callable[[dg.AssetKey, str, T], Metadata],
+    ) -> None:
+        """Make each asset of each partition, of the partition's result, and go on when one fails."""
+        try:
+            for key, result in results:
+                self._partitions += 1
+                self._make_partition(key, result, make)
+        except BaseException:  # a termination: what is made stays
+            self._record(context)
+            raise
+
+    def take(self, context: Context, asset_key: dg.AssetKey) -> Mapping[str, Metadata]:
+        """What is made of an asset, which Dagster records when the caller returns.
+
+        Raises:
+            KumoPartitionsError: some of it failed; what is made of this asset, and of those that have
+                not been taken, is materialized.
+        """
+        failed = [one for one in self._failed if one.asset_key in (None, asset_key)]
+        if failed:
+            self._record(context)
+            raise KumoPartitionsError(
+                self._failed, of=self._partitions, not_begun=sorted(self._not_begun)
+            )
+        return self._made.pop(asset_key)
+
+    def _make_partition(
+        self, key: str, result: Callable[[], T], make: Callable[[dg.AssetKey, str, T], Metadata]
+    ) -> None:
+        try:
+            value = result()
+        except CancelledError:
+            self._not_begun.append(key)
+            return
+        except Exception as error:  # noqa: BLE001 - raised by `take`, with the others
+            self._failed.append(PartitionFailure(key, error))
+            return
+        for asset_key, made in self._made.items():
+            try:
+                made[key] = make(asset_key, key, value)
+            except Exception as error:  # noqa: BLE001 - as above
+                named = asset_key if len(self._made) > 1 else None
+                self._failed.append(PartitionFailure(key, error, named))
+
+    def _record(self, context: Context) -> None:
+        """Record what Dagster would have recorded, had the step succeeded."""
+        for asset_key, made in self._made.items():
+            for key, metadata in made.items():
+                context.log_event(
+                    dg.AssetMaterialization(asset_key, partition=key, metadata=metadata)
+                )

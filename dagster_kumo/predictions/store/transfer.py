@@ -9,6 +9,7 @@ and the disk by the files in progress.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -133,6 +134,25 @@ def transfer_file(
     return FileTransfer(version, threading.Event(), summarise, 1, streams=streams).run(file, index)
 
 
+def read_stored(
+    files: Sequence[PartitionFile], *, summarise: bool | Collection[str] = True
+) -> Transferred:
+    """The result of an earlier transfer, from the files that it has stored.
+
+    Raises:
+        KumoDataError: a file is not there any more, or is damaged.
+    """
+    started = time.monotonic()
+    reader = FileReader(threading.Event(), summarise)
+    read: list[TransferredFile] = []
+    for file in files:
+        with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as scratch:
+            path = file.fetch_to(Path(scratch) / file.name)
+            read.append(reader.read(path, file.name, file.path))
+    names = [file.path for file in files]
+    return merge_files(read, names=names, seconds=time.monotonic() - started)
+
+
 def merge_files(
     files: Sequence[TransferredFile], *, names: Sequence[str], seconds: float
 ) -> Transferred:
@@ -153,7 +173,50 @@ def merge_files(
     )
 
 
-class FileTransfer:
+class FileReader:
+    """Checks and summarises files."""
+
+    def __init__(self, stop: threading.Event, summarise: bool | Collection[str]) -> None:
+        self._stop = stop
+        self._summarise = summarise
+        # More threads than cores would not compute faster, and each holds batches in memory.
+        self._reading = threading.Semaphore(os.cpu_count() or 1)
+
+    def read(self, path: Path, name: str, source: str) -> TransferredFile:
+        """Check and summarise a file on a local disk; `source` is its name for messages.
+
+        Raises:
+            KumoDataError: it is not Parquet, is damaged, or has two columns of the same name.
+        """
+        anchors: TimeRange | None = None
+        with self._reading, open_parquet(path, name=source) as parquet:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            check_names(schema, source)
+            columns = self._columns(schema)
+            summary = OutputSummary(schema, columns) if self._summarise else None
+            read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
+            for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=read):
+                self.check_not_stopped(source)
+                anchors = merge_ranges(anchors, anchor_range(batch))
+                if summary is not None:
+                    summary.update(batch)
+        if summary is not None:
+            summary.compact()
+        entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=path.stat().st_size)
+        return TransferredFile(entry, schema, anchors, summary)
+
+    def _columns(self, schema: pa.Schema) -> list[str] | None:
+        """The columns that are summarised; None: all."""
+        if isinstance(self._summarise, bool):
+            return None if self._summarise else []
+        return [name for name in schema.names if name in self._summarise]
+
+    def check_not_stopped(self, name: str) -> None:
+        if self._stop.is_set():
+            raise KumoDataError(f"The transfer of {name} was stopped.")
+
+
+class FileTransfer(FileReader):
     """The steps of one file: fetch, check, summarise, put."""
 
     def __init__(
@@ -165,12 +228,9 @@ class FileTransfer:
         *,
         streams: int,
     ) -> None:
+        super().__init__(stop, summarise)
         self._version = version
-        self._stop = stop
-        self._summarise = summarise
         self._fetching = threading.Semaphore(max_parallel)
-        # More threads than cores would not compute faster, and each one holds batches in memory.
-        self._reading = threading.Semaphore(os.cpu_count() or 1)
         self._streams = streams
 
     def run(self, file: PartitionFile, index: int) -> TransferredFile:
@@ -178,58 +238,25 @@ class FileTransfer:
         scratch = self._version.scratch / f"{name}.partial"
         self._fetch(file, scratch)
         try:
-            one = self._read(scratch, name, file.name)
+            one = self.read(scratch, name, file.name)
         except KumoDataError:
             if self._stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
                 raise
             # If the file was damaged during the transfer, a second one helps.
             self._fetch(file, scratch)
-            one = self._read(scratch, name, file.name)
-        self._check_not_stopped(file.name)
+            one = self.read(scratch, name, file.name)
+        self.check_not_stopped(file.name)
         self._version.put(scratch, name)
         return one
 
     def _fetch(self, file: PartitionFile, to: Path) -> None:
         with self._fetching:
-            self._check_not_stopped(file.name)
+            self.check_not_stopped(file.name)
             try:
                 with self._version.scratch_errors():
                     file.save(to, streams=self._streams, stopped=self._stop.is_set)
             except StreamError as error:
                 raise error.cause from None
-
-    def _read(self, scratch: Path, name: str, source: str) -> TransferredFile:
-        """Check and summarise a fetched file; `source` is its name for messages.
-
-        Raises:
-            KumoDataError: it is not Parquet, is damaged, or has two columns of the same name.
-        """
-        anchors: TimeRange | None = None
-        with self._reading, open_parquet(scratch, name=source) as parquet:
-            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-            check_names(schema, source)
-            columns = self._columns(schema)
-            summary = OutputSummary(schema, columns) if self._summarise else None
-            read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
-            for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=read):
-                self._check_not_stopped(source)
-                anchors = merge_ranges(anchors, anchor_range(batch))
-                if summary is not None:
-                    summary.update(batch)
-        if summary is not None:
-            summary.compact()
-        entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=scratch.stat().st_size)
-        return TransferredFile(entry, schema, anchors, summary)
-
-    def _columns(self, schema: pa.Schema) -> list[str] | None:
-        """The columns to summarise; None for all."""
-        if isinstance(self._summarise, bool):
-            return None if self._summarise else []
-        return [name for name in schema.names if name in self._summarise]
-
-    def _check_not_stopped(self, name: str) -> None:
-        if self._stop.is_set():
-            raise KumoDataError(f"The transfer of {name} was stopped.")
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:

@@ -87,6 +87,25 @@ def test_a_job_ends_with_its_run_when_a_user_ends_that(
     assert len(noted) == 1  # there is something to attach to
 
 
+@pytest.mark.parametrize("job", sorted(POST))
+def test_all_jobs_are_cancelled_at_once(job: str, slow_world: World) -> None:
+    """Each cancel waits for its answer; whoever ends the process grants it some seconds for all."""
+    world = slow_world
+    days = last_days(4)
+    world.note_predictions(world.kumo.jobs[0]["job_id"], *days)
+    looks = [world.gate.hold(*LOOK, about=day) for day in days]
+    cancelling = world.gate.hold("POST", "/cancel$", way="there")
+    run = world.start(job, partitions=days)
+    for look in looks:
+        look.wait()
+    run.terminate()
+
+    cancelling.wait(times=len(days))
+    world.gate.release_all()
+    assert run.end() == CANCELED
+    assert statuses(world) == ["CANCELLED"] * len(days)
+
+
 @pytest.mark.parametrize(
     "moment", [("GET", "/get_prediction_df_urls$"), ("GET", "^/files/.*00002")]
 )
