@@ -137,7 +137,7 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
         twice = [name for name, times in Counter(map(str, columns)).items() if times > 1]
         if twice:
             raise KumoDataError(
-                f"Several {what} of the frame are called {', '.join(twice)}. Rename or drop one of each name."
+                f"The frame has duplicate {what}: {', '.join(twice)}. Rename or drop one of each name."
             )
     for level, name in reversed(list(enumerate(frame.index.names))):
         values = frame.index.get_level_values(level)
