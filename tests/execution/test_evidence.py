@@ -16,7 +16,15 @@ from dagster_kumo import (
     build_kumo_export_asset,
 )
 from dagster_kumo.local import LocalKumo
-from tests.support import EMBEDDINGS, PREDICTIONS, PURCHASE, day, error_of, purchase_assets
+from tests.support import (
+    EMBEDDINGS,
+    PREDICTIONS,
+    PURCHASE,
+    day,
+    error_of,
+    purchase_assets,
+    resources,
+)
 
 POST_JOB = {"method": "POST", "path": "/prediction_jobs$"}
 POST_TABLE = {"method": "POST", "path": "/genpredtable_jobs$"}
@@ -343,3 +351,31 @@ def test_a_run_over_many_partitions_has_few_tags_and_each_job_is_noted_at_its_as
         assert noted is not None
         assert noted.metadata["dagster-kumo/job_id"].value == job_id
         assert noted.metadata["dagster-kumo/run"].value == run.run_id
+
+
+def test_a_note_asks_for_nothing_downstream(
+    kumo: LocalKumo, materialize: Materialize, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.answer(404, path="^/files/.*part-00000", times=3)
+    assets = purchase_assets()
+
+    @dg.asset(
+        deps=[PREDICTIONS],
+        partitions_def=assets.partitions_def,
+        automation_condition=dg.AutomationCondition.any_deps_updated(),
+    )
+    def downstream() -> None: ...
+
+    defs = dg.Definitions([assets, downstream], resources=resources(kumo, tmp_path))
+    # Past the first look, at which everything is new.
+    cursor = dg.evaluate_automation_conditions(defs, instance).cursor
+    assert not materialize(assets, partition_key=day(20)).success
+
+    noted = dg.AssetRecordsFilter(PREDICTIONS, asset_partitions=[day(20)])
+    assert len(instance.fetch_observations(noted, limit=10).records) == 1
+    asked = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+    assert asked.total_requested == 0
+
+    assert materialize(assets, partition_key=day(20)).success
+    asked = dg.evaluate_automation_conditions(defs, instance, cursor=asked.cursor)
+    assert asked.total_requested == 1
