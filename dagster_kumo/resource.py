@@ -110,7 +110,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "The API's address. Falls back to KUMO_API_ENDPOINT, then to the customer in the key."
         ),
     )
-    # Secret as a whole: of what is nested, Dagster's UI would show the fields that are secret.
+    # Secret as a whole: the Dagster UI would show secret fields of a nested value.
     # Any, for the launchpad puts a text in the place of what is secret.
     snowflake: Annotated[Any, BeforeValidator(_check_snowflake)] = Field(
         default=None,

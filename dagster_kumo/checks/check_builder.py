@@ -72,7 +72,7 @@ def build_kumo_prediction_checks(
             0 to 1.
         max_psi_warn: from which population stability index on drift is a warning.
         max_psi_error: from which index on it is an error.
-        reference: the partition to compare with, by default the one before. Without partitions and
+        reference: the partition to compare with, by default the previous one. Without partitions and
             without a reference there is no check `drift`.
         holdout_drift: check drift also against the holdout data of the model that made the output, with
             the same limits. Each model is compared with its own, so a new model is no drift. Reads that

@@ -82,7 +82,7 @@ class EntitiesMatchSummary(PredictionCheck):
                 "known.\nCheck what kumo.predict(context) makes, or leave out entities_match_summary."
             )
         found = output.manifest.num_rows
-        # Usually an entity has one row. Only where it may have several, the rows are read.
+        # Usually an entity has one row. Rows are read only if it may have several.
         if found != expected or CLASS in output.rows.schema.names:
             found = distinct_rows(output.rows, [ENTITY]).distinct
         metadata = {"entities": found, "expected_entities": expected}

@@ -82,7 +82,7 @@ def chart_of(
 
     Args:
         summary: of the output.
-        threshold: from which probability on the answer is yes, where that is known.
+        threshold: the probability from which the answer is yes, if it is known.
         entities: for how many its job predicted, where that is known.
     """
     classes = _class_bars(summary, entities)
@@ -106,7 +106,7 @@ def distribution_as_text(chart: Chart) -> str:
         drawn = "" if bar.stands_for_others else drawn
         line = f"{bar.label:<{width}} {drawn:<{BAR}} {_percent(bar.share):>7}"
         block.append(line + (f" {_percent(bar.best):>7}" if bar.best is not None else ""))
-    # A paragraph each: Dagit cuts off a line that is longer than its cell.
+    # One paragraph each: the Dagster UI cuts off lines that are longer than the cell.
     text = "\n\n".join(chart.lines)
     return text + ("\n\n```\n{}\n```".format("\n".join(block)) if block else "")
 
@@ -292,7 +292,7 @@ def _draw(chart: Chart) -> bytes:
     figure = Figure(figsize=(7.2, height), dpi=100)
     canvas = FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
-    # Places are given: to have them computed would draw everything twice.
+    # Positions are given: computing them would draw everything twice.
     if chart.is_of_classes:
         axes = figure.add_axes((0.26, 0.04, 0.62, 1 - 0.55 / height))
         _draw_classes(axes, chart.bars)
@@ -371,7 +371,7 @@ def _draw_classes(axes: Axes, bars: list[Bar]) -> None:
 
 
 def _label(name: str, at_most: int) -> str:
-    """A class in a few characters of one line, without what Markdown would take for its own."""
+    """A class in a few characters on one line, without Markdown's special characters."""
     text = " ".join(name.replace("`", "'").replace("[", "(").replace("]", ")").split())
     return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
 

@@ -169,7 +169,7 @@ class PolarsLazyFrame(InputType):
         lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
         if stored.columns is None:
             return lazy
-        # By position: polars takes names such as "*" and "^x.*$" for patterns.
+        # By position, because polars takes names such as "*" and "^x.*$" for patterns.
         return lazy.select(pl.nth(*map(_names_in_files(stored).index, stored.columns)))
 
 

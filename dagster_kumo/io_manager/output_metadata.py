@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 300
 """How many columns the schema, the statistics and the preview show."""
 MAX_PLOTTED_COLUMNS = 50
-"""How many columns have numbers of their own, which Dagit plots."""
+"""How many columns have entries with single numbers, which the Dagster UI plots."""
 MAX_PLOTTED_CLASSES = 20
 MAX_TEXT = 200
 """How many characters of a text are shown."""
@@ -127,7 +127,7 @@ class _About:
 
 
 def _column_schema(schema: pa.Schema, summary: OutputSummary | None = None) -> dg.TableSchema:
-    """The columns with their types, and what Kumo's own columns mean."""
+    """The columns with their types, and the meaning of Kumo's columns."""
     known = summary.columns if summary is not None else {}
     return dg.TableSchema(
         columns=[

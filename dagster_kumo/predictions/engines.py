@@ -21,7 +21,7 @@ _HADOOP_SCHEMES = {"": "file", "local": "file", "s3": "s3a", "gcs": "gs"}
 
 
 def to_dask(stored: Predictions) -> Any:
-    """Stored files as a `dask.dataframe.DataFrame`; workers take the store's options along."""
+    """Stored files as a `dask.dataframe.DataFrame`. Workers get the store's options."""
     import dask.config  # pyright: ignore[reportMissingImports] - as below
     import dask.dataframe as dd  # pyright: ignore[reportMissingImports] - an extra that nothing else needs
 
@@ -30,7 +30,7 @@ def to_dask(stored: Predictions) -> Any:
     file_system: Any = _stored_files(stored)[0][0].upath.fs
     if not stored.files_agree:
         read = partial(_read_file, file_system=file_system, schema=schema)
-        with dask.config.set({"dataframe.convert-string": False}):  # lists would become texts too
+        with dask.config.set({"dataframe.convert-string": False}):  # it changes lists too
             return dd.from_map(read, paths, meta=_as_dask_does(schema.empty_table()))
     return dd.read_parquet(
         [glob.escape(path) for path in paths],
@@ -41,7 +41,7 @@ def to_dask(stored: Predictions) -> Any:
 
 
 def to_spark(stored: Predictions) -> Any:
-    """Stored files as a DataFrame of the active Spark session, or of one that is made.
+    """Stored files as a DataFrame of the active Spark session, or of a new one.
 
     Spark does not support nanoseconds. It refuses files with them, unless a setting makes it read them as
     integers. That setting is set in the session if it is needed, and the integers are converted to times,

@@ -94,7 +94,7 @@ class StoredFile:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on a disk of this machine."""
+        """Whether the file is on a disk of this machine."""
         return is_local(self.upath)
 
     def fetch_to(

@@ -1,8 +1,8 @@
 """One schema for files that have different ones.
 
-It has the columns of all files. A file that lacks one has nulls there. Types are widened as Arrow does it
-(`promote_options="permissive"`), but never so that a value would change: text does not become a number,
-a time without a zone none with one, a date no time, and a decimal no floating-point number. A file without
+It has the columns of all files. If a file lacks a column, its values are null. Types are widened as by Arrow
+(`promote_options="permissive"`), but only if no value changes. These are not combined: text and numbers, times
+with and without a zone, dates and times, decimals and floating-point numbers. A file without
 rows has no say in the types.
 """
 
@@ -43,7 +43,7 @@ def unify(schemas: Sequence[pa.Schema], names: Sequence[str], rows: Sequence[int
                 unified = unified.append(field)
     if unified is first:
         return unified
-    # A column that one file lacks has nulls, whatever the others say.
+    # A column that one file lacks can be null, whatever the other files declare.
     filled = [schemas[index] for index in with_rows]
     fields = [
         field if all(field.name in schema.names for schema in filled) else field.with_nullable(True)

@@ -20,10 +20,9 @@ _LOCKED_SECONDS = 2.0
 def delivered_before(context: dg.AssetExecutionContext) -> float:
     """The unix time before which a delivery belongs to an earlier launch.
 
-    To materialize again on purpose is to predict again: a job that was delivered before the run was
-    created is not used again. A run that carries on what an earlier run left unfinished is not on
-    purpose, and neither is another attempt in the same run. They use what their own attempts
-    delivered, also when a left-over process of an earlier attempt still works beside them.
+    Materializing again on purpose predicts again: a job that was delivered before the run was created is not used
+    again. A run that continues an unfinished run is not on purpose, and neither is another attempt in the same run.
+    They use what their own attempts delivered, also if a process of an earlier attempt still works beside them.
     """
     instance = context.instance
     step_key = str(context.op_execution_context.node_handle)

@@ -11,7 +11,7 @@ from dagster_kumo.predictions.statistics.quantiles import Bins, FloatArray
 from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
 
 BINS = 10
-LEAST_SHARE = 1e-4  # of a bin that is empty: its share stands in a logarithm
+LEAST_SHARE = 1e-4  # of an empty bin, because the logarithm of its share is taken
 BEST_CLASS = "best_class"
 """What is compared beside the column CLASS: the entities that each class is the best for."""
 

@@ -145,7 +145,7 @@ class Distribution:
             self._append(Bins.from_values(values))
 
     def merge(self, other: Distribution) -> None:
-        """Take in what another has seen."""
+        """Add the values of another sketch."""
         for part in other._parts:
             self._append(part)
 

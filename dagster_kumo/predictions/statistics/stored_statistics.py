@@ -153,7 +153,7 @@ class StoredStatistics(BaseModel):
         *,
         entities: int | None = None,
     ) -> StoredStatistics:
-        """What is to be kept of an output.
+        """The statistics to store for an output.
 
         Args:
             summary: of the output.

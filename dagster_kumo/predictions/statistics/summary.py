@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
 QUANTILES = (0.05, 0.5, 0.95)
-MAX_VALUES = 1_000  # distinct values that are counted; beyond it a column has "many"
+MAX_VALUES = 1_000  # distinct values that are counted; a column with more has "many"
 
 
 @dataclass
@@ -86,7 +86,7 @@ class ColumnSummary:
         self._extend(extremes_of(column))
         self._count_values(column)
         if self.distribution is not None or pa.types.is_boolean(column.type):
-            numbers = column.cast(pa.float64(), safe=False)  # large integers lose their last digits
+            numbers = column.cast(pa.float64(), safe=False)  # large integers lose some digits
             self._combine(len(column), pc.mean(numbers).as_py())
             if self.distribution is not None:
                 self.distribution.add(_as_numpy(numbers))

@@ -210,13 +210,13 @@ class PartitionStore:
             )
 
     def _version_names(self) -> dict[str, datetime]:
-        """The versions that are there, by when they were begun; other files are none of ours."""
+        """The existing versions, by the time they were started. Other files are ignored."""
         names = self.storage.file_sizes(self.directory) or {}
         return {name: began for name in names if (began := _began(name)) is not None}
 
 
 class NewVersion:
-    """A version that is being written: files are put into it, then it is committed."""
+    """A version that is being written. Put files into it, then commit it."""
 
     def __init__(self, store: PartitionStore, name: str) -> None:
         self._store = store
@@ -225,10 +225,10 @@ class NewVersion:
         self._folder = store.directory / name
         self._state: Literal["open", "committing", "committed"] = "open"
         self.scratch = self._storage.make_scratch(name)
-        """A folder on a local disk, for files on their way into the version."""
+        """A folder on a local disk, for files that will be moved into the version."""
 
     def scratch_errors(self) -> AbstractContextManager[None]:
-        """Explains the errors of writing to `scratch`."""
+        """Explain errors while writing to `scratch`."""
         return self._storage.scratch_errors()
 
     def put(self, local: Path, name: str) -> None:
@@ -267,8 +267,8 @@ class NewVersion:
         return store.predictions(manifest)
 
     def _check_files(self, files: Sequence[StoredFileEntry]) -> None:
-        """Compare the folder with what the manifest will say: another writer, or a person, may have
-        taken a writer that was at work for days for a dead one."""
+        """Compare the folder with the new manifest: another writer, or a person, may have taken a writer that has
+        worked for days for a dead one."""
         sizes = self._storage.file_sizes(self._folder) if files else {}
         for file in files if sizes is not None else ():
             size = (sizes or {}).get(file.name)

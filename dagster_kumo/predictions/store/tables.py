@@ -83,7 +83,7 @@ def as_predictions(obj: Any) -> Predictions:
     speaks Arrow's stream protocol, such as a relation of DuckDB.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: the value is none of these.
         KumoDataError: its columns have names or values that no Parquet file can have.
     """
     if isinstance(obj, Predictions):
@@ -160,5 +160,5 @@ def _from_polars(frame: Any) -> pa.Table:
         frame = frame.collect()
     if pl.Object in frame.schema.values():  # polars would store where in memory the objects lie
         raise pa.ArrowTypeError("a column has Python objects")
-    # The oldest layout: its newer one has string views, which not every pyarrow can write.
+    # The oldest layout: the newer one has string views, which not every pyarrow can write.
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -179,7 +179,7 @@ class FileReader:
     def __init__(self, stop: threading.Event, summarise: bool | Collection[str]) -> None:
         self._stop = stop
         self._summarise = summarise
-        # More threads than cores would not compute faster, and each holds batches in memory.
+        # More threads than cores would not compute faster, and each one holds batches in memory.
         self._reading = threading.Semaphore(os.cpu_count() or 1)
 
     def read(self, path: Path, name: str, source: str) -> TransferredFile:
@@ -206,7 +206,7 @@ class FileReader:
         return TransferredFile(entry, schema, anchors, summary)
 
     def _columns(self, schema: pa.Schema) -> list[str] | None:
-        """The columns that are summarised; None: all."""
+        """The columns to summarise; None for all."""
         if isinstance(self._summarise, bool):
             return None if self._summarise else []
         return [name for name in schema.names if name in self._summarise]
