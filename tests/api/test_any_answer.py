@@ -109,6 +109,7 @@ CALLS: dict[str, tuple[Call, Any]] = {
     "table jobs": (lambda c: c.list_prediction_table_jobs(), [TABLE_JOB]),
     "anchor time": (lambda c: c.get_prediction_table_anchor_time("1"), NOW),
     "table urls": (lambda c: c.get_prediction_table_urls("1"), [URL]),
+    "holdout": (lambda c: c.get_holdout_url("1"), URL),
     "tag table": (
         lambda c: c.update_prediction_table_job_tags("1", {"a": "b"}),
         {"resource_updated": True},

@@ -260,7 +260,7 @@ def test_secrets_stay_references_until_a_run_begins(monkeypatch: pytest.MonkeyPa
         assert kumo.url == "https://kumo.example/api"
         assert kumo.api_key == "test_key-sesame"
         assert kumo.snowflake is not None
-        assert kumo.snowflake.password == "test_password-sesame"
+        assert kumo.snowflake.password == dg.EnvVar("TEST_PASSWORD")  # read when it logs in
         manager = (defs.resources or {})["purchase_kumo_io_manager"]
         assert isinstance(manager, KumoIOManager)
         assert manager.storage_options["client"]["secret"] == dg.EnvVar("TEST_OPTION")
