@@ -63,7 +63,9 @@ def test_an_answer_that_never_gets_beyond_its_head_counts_as_lost():
 def test_a_server_that_thinks_long_before_a_short_answer_is_waited_for():
     def say(connection, asked):
         if b"/authentication" in asked:
-            connection.sendall(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+            connection.sendall(
+                b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+            )
         elif b"/config" in asked:
             connection.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")
         else:
