@@ -15,7 +15,7 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
 from dagster_kumo.execution.export_run import ExportRun
-from dagster_kumo.execution.masked_secrets import MASK, from_environment, unmasked
+from dagster_kumo.execution.masked_secrets import MASK, SECRET, from_environment, unmasked
 from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
 from dagster_kumo.execution.selection import RunDefinition, check_has_run
@@ -26,8 +26,6 @@ from dagster_kumo.jobs.trained_model import trained_model
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
 
 DEFAULT_RESOURCE_KEY = "kumo"
-
-_SECRET: dict[str, Any] = {"dagster__is_secret": True}
 
 
 def _check_verify_ssl(value: Any) -> Any:
@@ -47,17 +45,17 @@ class SnowflakeCredentials(dg.Config):
         description="The user. Its default role must be allowed to use Kumo's service."
     )
     account: str = Field(description="The account's identifier, for example `myorg-account123`.")
-    password: str | None = Field(default=None, repr=False, json_schema_extra=_SECRET)
+    password: str | None = Field(default=None, repr=False, json_schema_extra=SECRET)
     private_key: str | None = Field(
         default=None,
         repr=False,
-        json_schema_extra=_SECRET,
+        json_schema_extra=SECRET,
         description="The key for key-pair authentication, as PEM text.",
     )
     private_key_passphrase: str | None = Field(
         default=None,
         repr=False,
-        json_schema_extra=_SECRET,
+        json_schema_extra=SECRET,
         description="The passphrase, if the key is encrypted.",
     )
     host: str | None = Field(
@@ -98,7 +96,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     api_key: str | None = Field(
         default=None,
         repr=False,
-        json_schema_extra=_SECRET,
+        json_schema_extra=SECRET,
         description=(
             "`<customer_id>:<secret>`. Falls back to the environment variable KUMO_API_KEY. With url and "
             "neither of the two, no key is sent: a self-hosted deployment may ask for none."
@@ -114,7 +112,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     # Any, for the launchpad puts a text in the place of what is secret.
     snowflake: Annotated[Any, BeforeValidator(_check_snowflake)] = Field(
         default=None,
-        json_schema_extra=_SECRET,
+        json_schema_extra=SECRET,
         description=(
             "Instead of an API key, for a deployment in Snowpark Container Services. Needs url."
         ),

@@ -283,23 +283,27 @@ def _find_project(get: Get, group: str | None, project: str | None) -> NamedProj
         list[NamedProject], get("/v1/projects", params), source=source
     )
     if project is not None:
-        found = [one for one in there if one.id == project]
-        found = found or [
-            one for one in there if project == one.slug or same_name(project, one.display_name)
-        ]
-    else:
-        found = [one for one in there if one.id == DEFAULT_PROJECT] or there
-    if len(found) == 1 and (project or group):
-        return found[0]
-    if found and project is not None:
-        ids = ", ".join(one.id for one in found)
-        raise ValueError(f"Several projects are called {project!r}. Name one by its id: {ids}.")
-    if project is not None:
-        raise ValueError(f"There is no project {project!r}; there are: {_names(there) or 'none'}.")
+        return _named_project(project, there)
+    meant = [one for one in there if one.id == DEFAULT_PROJECT] or there
+    if group is not None and len(meant) == 1:
+        return meant[0]
     raise ValueError(
         f"Which project is meant is not clear; there are: {_names(there) or 'none'}. "
         "Name one with project=."
     )
+
+
+def _named_project(name: str, there: Sequence[NamedProject]) -> NamedProject:
+    """The project with this id, or else with this slug or display name."""
+    found = [one for one in there if one.id == name] or [
+        one for one in there if name == one.slug or same_name(name, one.display_name)
+    ]
+    if not found:
+        raise ValueError(f"There is no project {name!r}; there are: {_names(there) or 'none'}.")
+    if len(found) > 1:
+        ids = ", ".join(one.id for one in found)
+        raise ValueError(f"Several projects are called {name!r}. Name one by its id: {ids}.")
+    return found[0]
 
 
 def _groups(get: Get) -> list[Group]:

@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from dagster_kumo.components.sections import Section
+from dagster_kumo.execution.masked_secrets import SECRET
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.resource import KumoResource
 
@@ -52,8 +53,7 @@ def _settings(
 
 
 def _is_secret(of: type[BaseModel], name: str) -> bool:
-    extra = of.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("dagster__is_secret"))
+    return of.model_fields[name].json_schema_extra == SECRET
 
 
 def _secret(context: dg.ResolutionContext, value: Any, name: str) -> Any:

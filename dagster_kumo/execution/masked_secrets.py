@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import dagster as dg
 
+SECRET: dict[str, Any] = {"dagster__is_secret": True}
+"""Marks a setting as secret, as the `json_schema_extra` of its field."""
 MASK = "********"
 """What Dagster shows in the place of a setting that is marked as secret."""
 

@@ -69,7 +69,7 @@ def model_metadata(
     """
     entries: dict[str, Any] = {}
     if query is not None:
-        text = _BEFORE_CLAUSE.sub("\n", query.query_string)  # Dagit cuts off a long line
+        text = _BEFORE_CLAUSE.sub("\n", query.query_string)  # the Dagster UI cuts off a long line
         entries["query"] = dg.MetadataValue.md(f"```sql\n{text}\n```")
     for metric in job.result.eval_metrics.test_metrics if job.result else ():
         value = finite(metric.value)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -18,7 +19,7 @@ from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
 
-OnLook = Callable[[JobStatusReport], None]
+OnStatus = Callable[[JobStatusReport], None]
 _TERMINATED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
@@ -87,7 +88,7 @@ class RunJobs:
                 self._context, f"{launch.kind.capitalize()} {job_id}", brief=self._brief
             )
 
-            def on_look(report: JobStatusReport) -> None:
+            def on_status(report: JobStatusReport) -> None:
                 launch.keep_note()
                 log(report)
 
@@ -95,7 +96,7 @@ class RunJobs:
             how: dict[str, Any] = {
                 "poll_interval": self._settings.poll_interval,
                 "timeout": self._settings.poll_timeout,
-                "on_status": self.interruptible(on_look),
+                "on_status": self.interruptible(on_status),
             }
             if isinstance(job, BatchPredictionJob):
                 how["on_progress"] = log.on_progress
@@ -114,14 +115,14 @@ class RunJobs:
             raise
         self._waited_for.remove(launch)
 
-    def interruptible(self, on_look: OnLook) -> OnLook:
-        """`on_look`, by which a thread that waits for a job learns that the run has ended."""
+    def interruptible(self, on_status: OnStatus) -> OnStatus:
+        """`on_status`, by which a thread that waits for a job learns that the run has ended."""
 
-        def look(report: JobStatusReport) -> None:
+        def raise_or_tell(report: JobStatusReport) -> None:
             self._raise_if_ended()
-            on_look(report)
+            on_status(report)
 
-        return look
+        return raise_or_tell
 
     def _raise_if_ended(self) -> None:
         # The termination itself reaches the main thread alone.
@@ -155,7 +156,7 @@ class RunJobs:
         if cancels:
             line = f"The run is being terminated: cancelling {_named(launches)}."
         else:
-            why = "has passed its time limit" if self._is_over_its_time() else "ends"
+            why = "has passed its time limit" if self._is_over_its_time else "ends"
             line = f"The run {why}, but {_named(launches)} goes on: a retry of this run attaches to it."
         self._context.log.info(line)
 
@@ -174,8 +175,9 @@ class RunJobs:
         """
         if self._settings.cancel_on_termination != "user":
             return self._settings.cancel_on_termination == "always"
-        return self._status() in _TERMINATED and not self._is_over_its_time()
+        return self._status() in _TERMINATED and not self._is_over_its_time
 
+    @cached_property
     def _is_over_its_time(self) -> bool:
         """Whether Dagster's monitoring ends the run, since it has taken longer than `dagster/max_runtime`.
 

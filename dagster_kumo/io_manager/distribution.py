@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.statistics.quantiles import Distribution
     from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
 
-MAX_CLASSES = 10  # that have a bar; the others share one
-MAX_BINS = 11
+MAX_CLASS_BARS = 10  # that have a bar; the others share one
+MAX_RANGES = 11
 BAR = 20  # characters of the longest bar in the text
 MAX_LABEL = 24
 # It is stored in the event log, and loaded with every page that shows it.
@@ -97,7 +97,7 @@ def chart_of(
 
 
 def distribution_as_text(chart: Chart) -> str:
-    """The distribution in Markdown, short enough for Dagit to show it in place."""
+    """The distribution in Markdown, short enough for the Dagster UI to show it in place."""
     width = max((len(bar.label) for bar in chart.bars), default=0)
     longest = max((bar.share for bar in chart.bars if not bar.stands_for_others), default=0) or 1
     block: list[str] = []
@@ -160,9 +160,9 @@ def _class_bars(summary: OutputSummary, entities: int | None) -> Chart | None:
 def _others(bars: list[Bar]) -> list[Bar]:
     """The first bars, and one for all others if the shares add up to one."""
     if sum(bar.share for bar in bars) > 1.001:
-        bars = bars[:MAX_CLASSES]
-    if len(bars) > MAX_CLASSES:
-        rest = bars[MAX_CLASSES - 1 :]
+        bars = bars[:MAX_CLASS_BARS]
+    if len(bars) > MAX_CLASS_BARS:
+        rest = bars[MAX_CLASS_BARS - 1 :]
         best = [bar.best for bar in rest if bar.best is not None]
         together = Bar(
             f"{len(rest):,} others",
@@ -170,7 +170,7 @@ def _others(bars: list[Bar]) -> list[Bar]:
             best=sum(best) if best else None,
             stands_for_others=True,
         )
-        bars = [*bars[: MAX_CLASSES - 1], together]
+        bars = [*bars[: MAX_CLASS_BARS - 1], together]
     for bar in bars:
         bar.label = _label(bar.label, MAX_LABEL)
     return bars
@@ -264,14 +264,14 @@ def _amount_edges(
         powers = range(math.floor(math.log10(start)), math.ceil(math.log10(high)) + 1)
         inner = [step * 10.0**power for power in powers for step in (1, 2, 5)]
         inner = [edge for edge in inner if start / 2 < edge < high and (edge > 1 or not whole)]
-        if len(inner) > MAX_BINS and inner[-MAX_BINS] > lower:
+        if len(inner) > MAX_RANGES and inner[-MAX_RANGES] > lower:
             inner = [edge for edge in inner if math.log10(edge).is_integer()]
-        inner = inner[-MAX_BINS:]
+        inner = inner[-MAX_RANGES:]
     else:
-        step = _round_up((end - start) / (MAX_BINS - 4)) if end > start else (high - low) / 4
+        step = _round_up((end - start) / (MAX_RANGES - 4)) if end > start else (high - low) / 4
         step = max(step, 1.0) if whole else step
         first = math.floor(start / step) + 1
-        inner = [step * (first + n) for n in range(MAX_BINS - 1)]
+        inner = [step * (first + n) for n in range(MAX_RANGES - 1)]
     return [low, *(edge for edge in inner if low < edge < high), high]
 
 

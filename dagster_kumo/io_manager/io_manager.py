@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
-from dagster_kumo.execution.masked_secrets import MASK, unmasked
+from dagster_kumo.execution.masked_secrets import MASK, SECRET, unmasked
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, store_each
 from dagster_kumo.io_manager.base_path import check_usable, store_root
 from dagster_kumo.io_manager.contexts import (
@@ -83,7 +83,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     storage_options: Annotated[Any, BeforeValidator(_check_storage_options)] = Field(
         default={},
         repr=False,
-        json_schema_extra={"dagster__is_secret": True},
+        json_schema_extra=SECRET,
         description=(
             "Options of the file system, as fsspec takes them: endpoint, credentials. Write "
             "secrets as EnvVar: Dagster stores values that are written in code with the "

@@ -165,7 +165,7 @@ def _scores_first(summary: OutputSummary) -> list[ColumnSummary]:
 
 
 def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
-    """Numbers that Dagit plots: what says most of the output, each an entry of its own."""
+    """Numbers that the Dagster UI plots: what says most of the output, each an entry of its own."""
     entries: dict[str, Any] = {}
     target = summary.columns.get("TARGET_PRED")
     if target is not None and target.values and summary.class_shares is None:
@@ -244,7 +244,7 @@ def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
 
 
 def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
-    """Words that Dagit shows in place, and the picture, which is one click away."""
+    """Words that the Dagster UI shows in place, and the picture, which is one click away."""
     from dagster_kumo.io_manager.distribution import (
         chart_of,
         distribution_as_picture,

@@ -1,12 +1,12 @@
 """The launchpad of Dagster's UI: what it fills in, and the run that its button launches."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import yaml
-from dagster_graphql.test.utils import execute_dagster_graphql
+
+from tests.system.web_ui import REPOSITORY, web_ui
 
 JOB = "predict"
 PREFILLED = """
@@ -49,24 +49,8 @@ def launch_from_launchpad(
 
 
 def _prefilled(instance: dg.DagsterInstance) -> str:
-    # Dagster has no public way to a workspace within the process; its own tests take this one.
-    from dagster._core.remote_origin import InProcessCodeLocationOrigin
-    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
-
-    target = LoadableTargetOrigin(
-        executable_path=sys.executable, module_name=__name__, attribute="defs"
-    )
-    origin = InProcessCodeLocationOrigin(target, location_name="here")
-    with WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget([origin])) as workspace:
-        selector = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "here",
-            "pipelineName": JOB,
-        }
-        page = execute_dagster_graphql(
-            workspace.create_request_context(), PREFILLED, {"selector": selector}
-        ).data["runConfigSchemaOrError"]
-    assert page["__typename"] == "RunConfigSchema", page
-    return page["rootDefaultYaml"]
+    with web_ui(instance, __name__) as ask:
+        page = ask(PREFILLED, selector={**REPOSITORY, "pipelineName": JOB})
+    schema = page["runConfigSchemaOrError"]
+    assert schema["__typename"] == "RunConfigSchema", schema
+    return schema["rootDefaultYaml"]

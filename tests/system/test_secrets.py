@@ -32,6 +32,7 @@ from tests.system.deployments.databricks_server import TOKEN, DatabricksServer
 from tests.system.deployments.kumo_server import DeployedKumo, _DeployedHandler
 from tests.system.deployments.snowflake_server import PASSWORD, STAGE, SnowflakeServer
 from tests.system.other_server import API_KEY, SIGNATURE, training_job
+from tests.system.web_ui import REPOSITORY, web_ui
 
 SIGNED = SIGNATURE.partition("=")[2]
 OPTION = "0ption-s3cret"
@@ -443,13 +444,6 @@ query ($runId: ID!) {
 def test_no_secret_is_in_what_the_ui_asks_for(
     server: EchoingKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    # Dagster has no public way to a workspace within the process; its own tests take this one.
-    from dagster._core.remote_origin import InProcessCodeLocationOrigin
-    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
-    from dagster_graphql.test.utils import execute_dagster_graphql
-
     runs = []
     for server.trouble in ("", "failed job"):
         run = dg.materialize(
@@ -460,21 +454,9 @@ def test_no_secret_is_in_what_the_ui_asks_for(
             raise_on_error=False,
         )
         runs.append(run.run_id)
-    origin = InProcessCodeLocationOrigin(
-        LoadableTargetOrigin(
-            executable_path=sys.executable, module_name=__name__, attribute="defs"
-        ),
-        location_name="here",
-    )
-    with WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget([origin])) as workspace:
-        context = workspace.create_request_context()
+    with web_ui(instance, __name__) as ask:
         for name in ("kumo", "kumo_io_manager"):
-            selector = {
-                "repositoryName": "__repository__",
-                "repositoryLocationName": "here",
-                "resourceName": name,
-            }
-            page = execute_dagster_graphql(context, RESOURCE_PAGE, {"selector": selector}).data
+            page = ask(RESOURCE_PAGE, selector={**REPOSITORY, "resourceName": name})
             details = page["topLevelResourceDetailsOrError"]
             assert details["name"] == name, page
             assert_no_secret(json.dumps(page), name)
@@ -482,7 +464,7 @@ def test_no_secret_is_in_what_the_ui_asks_for(
             hidden = ["api_key", "snowflake"] if name == "kumo" else ["storage_options"]
             assert all("****" in values[key] for key in hidden), values
         for run_id in runs:
-            page = execute_dagster_graphql(context, RUN_PAGE, {"runId": run_id}).data
+            page = ask(RUN_PAGE, runId=run_id)
             assert len(page["logsForRun"]["events"]) > 10
             assert_no_secret(json.dumps(page), run_id)
     shown = [*defs.resources.values()] if defs.resources else []

@@ -20,9 +20,9 @@ from dagster_kumo.predictions.statistics.class_shares import ClassShares
 from dagster_kumo.predictions.statistics.quantiles import Bins, values_of
 from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
 
-MAX_CLASSES = 100
+MAX_STORED_CLASSES = 100
 MAX_VALUES, MAX_SCORES = 2_000, 5_000  # that are kept one by one, of any column and of scores
-MAX_BINS = 3_600
+MAX_STORED_BINS = 3_600
 MAX_FINE = 3  # columns whose distribution is kept as that of scores is, where there are none
 MAX_COARSE = 30
 COARSE_BINS = 256
@@ -165,9 +165,9 @@ class StoredStatistics(BaseModel):
         numeric = 0
         for name, column in summary.columns.items():
             if name in scores[:1]:
-                limits = MAX_BINS, MAX_SCORES
+                limits = MAX_STORED_BINS, MAX_SCORES
             elif numeric < MAX_FINE and not scores:
-                limits = MAX_BINS, MAX_VALUES
+                limits = MAX_STORED_BINS, MAX_VALUES
             else:
                 limits = (COARSE_BINS, COARSE_BINS) if numeric < MAX_COARSE else (0, 0)
             columns[name] = StoredColumn.of(column, *limits)
@@ -179,5 +179,5 @@ class StoredStatistics(BaseModel):
 
 def _commonest(rows: Counter[Any]) -> tuple[dict[str, int], int]:
     """The commonest classes with their rows, and the rows of all others."""
-    commonest = {str(name): count for name, count in rows.most_common(MAX_CLASSES)}
+    commonest = {str(name): count for name, count in rows.most_common(MAX_STORED_CLASSES)}
     return commonest, rows.total() - sum(commonest.values())

@@ -54,10 +54,6 @@ class Manifest(BaseModel):
     def num_rows(self) -> int:
         return sum(file.num_rows for file in self.files)
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
-
     @classmethod
     def parse(cls, content: Any, path: str) -> Manifest:
         """Read a manifest; messages call it by its `path`.

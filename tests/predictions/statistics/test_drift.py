@@ -10,7 +10,10 @@ import pyarrow as pa
 import pytest
 
 from dagster_kumo.predictions.statistics.drift import compared_columns, drift, psi
-from dagster_kumo.predictions.statistics.stored_statistics import MAX_CLASSES, StoredStatistics
+from dagster_kumo.predictions.statistics.stored_statistics import (
+    MAX_STORED_CLASSES,
+    StoredStatistics,
+)
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 
 pytestmark = pytest.mark.fast
@@ -105,9 +108,9 @@ def test_classes_are_compared_one_by_one() -> None:
 def test_of_many_classes_the_common_ones_are_kept_and_the_others_together() -> None:
     many = [f"item {n}" for n in random.geometric(0.004, 50_000) % 900]
     statistics = kept(CLASS=many).columns["CLASS"]
-    assert len(statistics.classes or {}) == MAX_CLASSES
+    assert len(statistics.classes or {}) == MAX_STORED_CLASSES
     counts = Counter(many)
-    assert statistics.classes == dict(counts.most_common(MAX_CLASSES))
+    assert statistics.classes == dict(counts.most_common(MAX_STORED_CLASSES))
     assert statistics.other_classes == len(many) - sum(statistics.classes.values())
     assert moved(many, many, "CLASS") == 0
     # A common class that is gone counts, one that has only become less common does not seem gone.
