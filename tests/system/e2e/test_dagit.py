@@ -152,6 +152,7 @@ def test_the_launchpad_of_an_asset_and_of_a_job(dagit: Dagit, browser_page: Page
     assert dagit.run_of(PREDICTIONS, day(22)) == run_id
 
     page.goto(f"{dagit.url}{AUTOMATIONS}/jobs/daily_call_list/playground")
+    expect(page.get_by_text("No errors")).to_be_visible()
     picture(page, "launchpad")
     run_id = launch_from_launchpad(dagit, page, day(23))
     assert dagit.wait_for_run(run_id) == "SUCCESS"
