@@ -38,7 +38,7 @@ def stored_outputs(
     live = BatchPredictionJobResult(done_job_id, client).predictions()
     places = {
         "disk": UPath(tmp_path_factory.mktemp("store")),
-        "s3": UPath("s3://kumo/store", **s3_options),
+        "s3": UPath("s3://kumo/stored-outputs", **s3_options),
     }
     return {
         name: store_output(live, PartitionStore(place), live.provenance)[0]

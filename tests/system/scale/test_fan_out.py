@@ -124,8 +124,10 @@ def test_an_output_of_a_fan_out_is_materialized_apart_and_read_downstream(
 
 def test_a_fan_out_into_a_bucket_leaves_nothing_but_versions(kumo, instance, tmp_path, s3_options):
     store = {"storage_options": s3_options}
+    # A folder of its own: the bucket is shared by all tests of this process.
+    place = f"kumo/{tmp_path.name}"
     run = materialize(
-        purchase("many", fan_out=True), kumo, "s3://kumo/store", instance=instance, settings=store
+        purchase("many", fan_out=True), kumo, f"s3://{place}", instance=instance, settings=store
     )
     assert run.success
     assert materialize(purchase("one", fan_out=False), kumo, tmp_path, instance=instance).success
@@ -133,14 +135,14 @@ def test_a_fan_out_into_a_bucket_leaves_nothing_but_versions(kumo, instance, tmp
     found = s3fs.S3FileSystem(**s3_options, skip_instance_cache=True)
     bytes_ = {
         "/".join((path.split("/")[-4], path.split("/")[-1])): found.cat_file(path)
-        for path in found.find("kumo/store")
+        for path in found.find(place)
     }
     assert {
         name: hashlib.sha256(content).hexdigest()
         for name, content in bytes_.items()
         if name.endswith(".parquet")
     } == stored(tmp_path, "one")
-    assert {path.split("/")[2] for path in found.find("kumo/store")} == {"many"}
+    assert {path.split("/")[2] for path in found.find(place)} == {"many"}
 
 
 # Failures ###################################################################################
