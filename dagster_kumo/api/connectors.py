@@ -18,7 +18,8 @@ WriteMode = Literal["OVERWRITE", "APPEND"]
 MetadataField = Literal["ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"]
 TableName = str | tuple[str, str]
 
-_DATABRICKS_SEPARATOR = "__kumo__"
+SCHEMA_SEPARATOR = "__kumo__"
+"""Between the schema and the table, in the name of a table in Databricks."""
 # Characters that a name must not have, because they could end it in SQL. A table's name may contain a
 # partition's key, which may come from anywhere.
 _NOT_IN_TABLES = re.compile(r"""[\x00-\x1f\x7f;'"`\\]""")
@@ -76,7 +77,7 @@ class DatabricksConnector(_Warehouse):
 
     def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
         schema, table = _schema_and_table(table_name)
-        full = f"{schema}{_DATABRICKS_SEPARATOR}{table}_{output_type}"
+        full = f"{schema}{SCHEMA_SEPARATOR}{table}_{output_type}"
         return {"connector_id": self.name, "table_name": full}
 
     def display_name(self, table_name: TableName, output_type: OutputType) -> str:

@@ -89,6 +89,11 @@ class Generation(ABC):
     def output(self, output: Mapping[str, Any]) -> dict[str, Any]:
         """An output as it is asked for, in a launch or an export."""
 
+    def written_to(self, output: Mapping[str, Any]) -> str | None:
+        """The full name of what an output is written to, where the server knows more than the request."""
+        del output
+        return None
+
 
 def find_generation(get: Get, *, group: str | None, project: str | None) -> Generation:
     """The generation that the server speaks. Only an answer that says so counts.
@@ -248,12 +253,21 @@ class Generation3(Generation):
         asked = {name: value for name, value in output.items() if value is not None}
         if asked.get("storage_type", "LOCAL") == "LOCAL":
             return asked
-        path = asked.get("file_path")
-        connector = self._connector(asked["storage_type"], asked.get("connector_id"), url=path)
+        connector, url = self._destination(asked)
         asked["connector_id"] = connector.id
-        if path is not None:
-            asked["file_path"] = connector.place_of(_ENDING_BEFORE_TYPE.sub(r"_\2.\1", path))
+        if url is not None:
+            asked["file_path"] = connector.place_of(url)
         return asked
+
+    def written_to(self, output: Mapping[str, Any]) -> str | None:
+        connector, url = self._destination(output)
+        return connector.full_name(output["table_name"]) if url is None else url
+
+    def _destination(self, output: Mapping[str, Any]) -> tuple[ProjectConnector, str | None]:
+        """The connector that an output goes through, and the url of its file; None for a table."""
+        path = output.get("file_path")
+        url = None if path is None else _ENDING_BEFORE_TYPE.sub(r"_\2.\1", path)
+        return self._connector(output["storage_type"], output.get("connector_id"), url=url), url
 
     def _connector(
         self, storage: str, wanted: str | None = None, *, url: str | None

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
+from dagster_kumo.api.connectors import SCHEMA_SEPARATOR
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import Record
 
@@ -45,6 +46,12 @@ class _Target(Record):
 class _Config(Record):
     type: str = ""
     target: _Target = _Target()
+    # Where the tables of a warehouse are; a bucket has none of these.
+    database: str | None = None
+    catalog: str | None = None
+    project_id: str | None = None
+    schema_name: str | None = None
+    dataset_id: str | None = None
 
 
 class ProjectConnector(Record):
@@ -73,6 +80,16 @@ class ProjectConnector(Record):
     @property
     def described(self) -> str:
         return self.name if self.root is None else f"{self.name} ({self.root})"
+
+    def full_name(self, table_name: str) -> str:
+        """A table's name from the top of the warehouse: `database.schema.table`."""
+        config = self.config
+        top = config.database or config.catalog or config.project_id
+        schema = config.schema_name or config.dataset_id
+        name = table_name.replace(SCHEMA_SEPARATOR, ".", 1).split(".")
+        # A name that brings its own schema replaces the connector's.
+        above = [part for part in (top, schema) if part][: max(0, 3 - len(name))]
+        return ".".join([*above, *name])
 
     def reaches(self, url: str) -> bool:
         """Whether it reaches a file."""

@@ -90,11 +90,15 @@ class ExportRun:
         )
 
     def _full_name(self, partition_key: str | None) -> str:
-        """The target's name as the definition has it, where a translator may have completed it."""
+        """The target's name: as a translator has completed it, or else as the server tells it."""
         target = self._targets[partition_key]
         definition = self._context.assets_def.metadata_by_key[self._context.asset_key]
-        name = definition.get(target_entry(target), target.full_name)
-        return of_partition(str(name), partition_key)
+        defined = of_partition(
+            str(definition.get(target_entry(target), target.full_name)), partition_key
+        )
+        if defined != target.full_name:
+            return defined
+        return self._client.generation.written_to(target.request()) or defined
 
     def _prediction_job(self, partition_key: str | None) -> str:
         """The prediction job of the upstream asset's latest materialization."""

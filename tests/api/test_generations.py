@@ -40,7 +40,9 @@ from dagster_kumo.api.connectors import kept_by_kumo, prediction_output
 from dagster_kumo.local import LocalKumo
 from dagster_kumo.local.http.wire import RecordedRequest
 from tests.api.scripted_server import Answer, ScriptedServer
+from tests.components.sandbox import batch_prediction, project
 from tests.support import PURCHASE
+from tests.support import resources as support_resources
 
 KEY = "acme:s3cr3t"
 DEFAULT = {"id": "default", "slug": "default", "display_name": "Default", "group_id": "default"}
@@ -386,6 +388,38 @@ def test_the_connector_with_the_longest_root_is_taken_and_told_the_path_below_it
     assert (below["connector_id"], below["file_path"]) == (folder, "day/{PARTITION}_predictions")
     assert beside["file_path"] == "kumonaut/day/{PARTITION}_predictions"
     assert kumo3.exports[-2]["output"]["file_path"].startswith("s3://rooted/kumo/day/")
+
+
+def test_a_component_exports_on_3_0_and_names_what_is_written_in_full(
+    third: LocalKumo, tmp_path: Path
+) -> None:
+    yaml = """
+    pool: kumo
+    exports:
+      - {connector: {type: snowflake, name: warehouse}, table_name: CHURN}
+      - {connector: {type: bigquery, name: analytics}, table_name: churn}
+      - {connector: {type: databricks, name: lakehouse}, table_name: [ml, churn]}
+      - {connector: {type: s3, root_dir: "s3://company/kumo"}, table_name: churn.parquet}
+    checks: [{}]
+    """
+    prediction = f"{{training_job_id: {PURCHASE}}}"
+    mine = support_resources(third, tmp_path)
+    with project(batch_prediction(yaml, prediction=prediction), resources=mine) as (_, defs, _):
+        run = defs.resolve_implicit_global_asset_job_def().execute_in_process()
+    assert run.success
+    written = {
+        event.asset_key.path[-1]: value.value
+        for event in run.get_asset_materialization_events()
+        for name, value in event.materialization.metadata.items()
+        if name in ("dagster/table_name", "dagster/uri")
+    }
+    assert written == {
+        "predictions_in_snowflake": "STANDIN.PUBLIC.CHURN_predictions",
+        "predictions_in_bigquery": "stand-in-project.predictions.churn_predictions",
+        "predictions_in_databricks": "main.ml.churn_predictions",
+        "predictions_in_s3": "s3://company/kumo/churn_predictions.parquet",
+    }
+    assert all(check.passed for check in run.get_asset_check_evaluations())
 
 
 @pytest.mark.parametrize(
