@@ -18,9 +18,9 @@ _LOCKED_SECONDS = 2.0
 
 
 def delivered_before(context: dg.AssetExecutionContext) -> float:
-    """The unix time before which a delivery belongs to an earlier launch.
+    """The unix time before which a run was created whose deliveries belong to an earlier launch.
 
-    Materializing again on purpose predicts again: a job that was delivered before the run was created is not used
+    Materializing again on purpose predicts again: a job that an earlier run has delivered is not used
     again. A run that continues an unfinished run is not on purpose, and neither is another attempt in the same run.
     They use what their own attempts delivered, also if a process of an earlier attempt still works beside them.
     """
@@ -59,19 +59,34 @@ def materialized_job_ids(
         partition_key: its partition; None for an asset without partitions.
         entry: the entry of the metadata that names the job.
         limit: how many materializations to look at.
-        before: leaves out what was materialized at this unix time or later.
+        before: leaves out what was materialized by a run that was created at this unix time or later.
     """
     partitions = None if partition_key is None else [partition_key]
-    wanted = dg.AssetRecordsFilter(
-        asset_key=asset_key, asset_partitions=partitions, before_timestamp=before
-    )
+    wanted = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions)
+    records = read_events(lambda: instance.fetch_materializations(wanted, limit=limit))
+    if before is not None:
+        records = _of_earlier_runs(instance, records, before)
     job_ids: list[str] = []
-    for record in read_events(lambda: instance.fetch_materializations(wanted, limit=limit)):
+    for record in records:
         materialization = record.asset_materialization
         named = materialization.metadata.get(entry) if materialization else None
         if named is not None and isinstance(named.value, str):
             job_ids.append(named.value)
     return job_ids
+
+
+def _of_earlier_runs(
+    instance: dg.DagsterInstance, records: Sequence[dg.EventLogRecord], before: float
+) -> list[dg.EventLogRecord]:
+    # An event has the time of the machine that the run was on, whose clock may be wrong. Runs are created
+    # by Dagster's own services. What no run has materialized, or one that was deleted, has only the event.
+    run_ids = list({record.run_id for record in records})
+    created: dict[str, float] = {}
+    if run_ids:
+        with RUNS_LOCK:
+            runs = instance.get_run_records(dg.RunsFilter(run_ids=run_ids))
+        created = {run.dagster_run.run_id: run.create_timestamp.timestamp() for run in runs}
+    return [record for record in records if created.get(record.run_id, record.timestamp) < before]
 
 
 def read_events(fetch: Callable[[], dg.EventRecordsResult]) -> Sequence[dg.EventLogRecord]:
