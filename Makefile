@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-fast test-production test-scale compat e2e lint audit format docs package bench bench-short chaos clean
+.PHONY: help demo dagit test test-fast test-production test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,10 +61,12 @@ test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
 	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/system/scale
 
-test-production: $(VENV)/.dev ## run the tests with PostgreSQL, a daemon and a web server
+postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 		echo "Installing PostgreSQL ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
+test-production: $(VENV)/.dev postgresql ## run the tests with PostgreSQL, a daemon and a web server
 	@$(BIN)/python -m pytest -m production tests/system/production
 
 # ROWS="oldest newest" runs only those.
@@ -102,8 +104,9 @@ docs: $(VENV)/.docs ## build the documentation site into site/
 package: $(VENV)/.dev ## build wheel and sdist, and try each in an empty environment
 	@$(BIN)/python .ci/package.py
 
-chaos: $(VENV)/.dev ## run days of the example while calls break and processes are killed, about five minutes
-	@$(BIN)/python -m chaos
+# CHAOS_OPTIONS="--storage sqlite --minutes 2 --seed 31", for example.
+chaos: $(VENV)/.dev postgresql ## launch days and backfills while calls break and processes are killed, a quarter of an hour
+	@$(BIN)/python -m chaos $(CHAOS_OPTIONS)
 
 bench: $(VENV)/.dev ## measure against the official SDK
 	@$(BIN)/python -m benchmarks

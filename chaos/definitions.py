@@ -1,17 +1,22 @@
-"""The code location of a chaos run: the example project, an export that appends, and what asks for days.
+"""The code location of a chaos run: the example project, an export that appends, and assets for backfills.
 
-`KUMO_API_KEY` and `KUMO_API_ENDPOINT` lead to the proxy, `EXAMPLE_DATA` says where files are kept and
-`CHAOS_DAYS` which days are made.
+`KUMO_API_KEY` and `KUMO_API_ENDPOINT` lead to the proxy, `EXAMPLE_DATA` says where files are kept.
 """
-
-import os
-from collections.abc import Iterator
 
 import dagster as dg
 from example_project.partitions import daily
 
-from dagster_kumo import SnowflakeConnector, build_kumo_export_asset
+from chaos.clock import follow_clock
+from dagster_kumo import (
+    BatchPrediction,
+    KumoResource,
+    SnowflakeConnector,
+    build_kumo_export_asset,
+    kumo_assets,
+)
 from example_project import definitions as example
+
+follow_clock()
 
 PURCHASES = dg.AssetKey(["purchase", "predictions"])
 EMBEDDINGS = dg.AssetKey(["purchase", "embeddings"])
@@ -31,32 +36,61 @@ history = build_kumo_export_asset(
     partitions_def=daily,
 )
 
+
+def _for_backfills(name: str, policy: dg.BackfillPolicy) -> dg.AssetsDefinition:
+    @kumo_assets(
+        name=name,
+        prediction=BatchPrediction(
+            training_job_id="trainingjob-cdnow-purchase", outputs=("predictions", "embeddings")
+        ),
+        partitions_def=daily,
+        backfill_policy=policy,
+        pool="kumo",
+    )
+    def assets(context: dg.AssetExecutionContext, kumo: KumoResource):
+        yield from kumo.predict(context)
+
+    return assets
+
+
+# Backfills of one go on in a run for all days, of the other in a run for each.
+BACKFILLED = ("single_run", "many_runs")
+backfilled = [
+    _for_backfills("single_run", dg.BackfillPolicy.single_run()),
+    _for_backfills("many_runs", dg.BackfillPolicy.multi_run()),
+]
+
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-day = dg.define_asset_job(
-    "day",
-    config=QUIET,
-    selection=list(DAILY_ASSETS),
+EXECUTORS = {
+    "in_process": dg.in_process_executor,
     # A process for each step, to be killed.
-    executor_def=dg.multiprocess_executor.configured(
-        {"max_concurrent": 3, "start_method": {"forkserver": {}}}
+    "multiprocess": dg.multiprocess_executor.configured(
+        {
+            "max_concurrent": 3,
+            "start_method": {"forkserver": {"preload_modules": ["chaos.definitions"]}},
+        }
     ),
-)
+}
+jobs = [
+    dg.define_asset_job(
+        f"day_{name}", config=QUIET, selection=list(DAILY_ASSETS), executor_def=executor
+    )
+    for name, executor in EXECUTORS.items()
+]
 
 
-@dg.sensor(job=day, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
-def days_to_make() -> Iterator[dg.RunRequest]:
-    """Ask for each day once."""
-    for key in os.environ["CHAOS_DAYS"].split(","):
-        yield dg.RunRequest(run_key=key, partition_key=key)
+def _definitions() -> dg.Definitions:
+    """The example's, but for its jobs, which are of all assets that there are."""
+    given = example.defs()
+    return dg.Definitions(
+        assets=[*(given.assets or []), history, *backfilled],
+        asset_checks=given.asset_checks,
+        resources=given.resources,
+        executor=given.executor,
+        jobs=jobs,
+    )
 
 
 # The example's own `defs`, a function, must not be a name of this module: Dagster would take it for this
 # code location's.
-defs = dg.Definitions.merge(
-    example.defs(), dg.Definitions(assets=[history], jobs=[day], sensors=[days_to_make])
-)
-
-
-def day_job() -> dg.JobDefinition:
-    """The job as Dagster runs it, for `dg.reconstructable`."""
-    return defs.resolve_job_def("day")
+defs = _definitions()

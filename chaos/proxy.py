@@ -17,6 +17,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from chaos.conditions import Conditions
+
 # What may happen to a request, and how often of a thousand: to calls of the API, and to files.
 FAULTS = {
     "delay": (60, 60),
@@ -50,6 +52,7 @@ class ChaosProxy:
         expire_urls: makes all file urls handed out so far expire.
         kill: kills the process that has a connection from a port, after some seconds; what is killed
             is named by the last word of the fault. Returns whether there was one.
+        conditions: what changes all answers for a while.
     """
 
     def __init__(
@@ -59,17 +62,21 @@ class ChaosProxy:
         seed: int,
         expire_urls: Callable[[], None],
         kill: Callable[[int, str, float], bool],
+        conditions: Conditions,
     ) -> None:
         self._target = target
         self._random = random.Random(seed)
         self._expire_urls = expire_urls
         self._kill = kill
+        self._conditions = conditions
         self._calm = threading.Event()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="chaos-proxy")
         self.faults: Counter[str] = Counter()
         """How often each fault has struck."""
+        self.changed: Counter[str] = Counter()
+        """How many answers each condition has changed."""
         self.requests: Counter[str] = Counter()
         """How many requests came: API calls and files."""
         self.url = ""
@@ -136,6 +143,11 @@ class ChaosProxy:
                 self._struck(fault)
 
         status, headers, content = await self._passed_on(request, body)
+        shown = self._conditions.answer(request.method, request.path, status, content)
+        if shown is not None:
+            status, content, changed = shown
+            headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
+            self.changed.update(changed)
         if fault == "done, then 502/504":
             self._struck(fault)
             return web.json_response({"detail": "chaos"}, status=self._one_of(502, 504))

@@ -7,8 +7,6 @@ from typing import Any
 
 import duckdb
 
-PURCHASE_MODEL = "trainingjob-cdnow-purchase"
-SPEND_MODEL = "trainingjob-cdnow-spend"
 OVER = ("DONE", "FAILED", "CANCELLED")
 
 
@@ -37,12 +35,12 @@ class Server:
             if job["status"] not in OVER
         ]
 
-    def predictions(self, model: str, day: str) -> list[dict[str, Any]]:
-        """The prediction jobs of a model for a partition."""
+    def predictions(self, name: str, day: str) -> list[dict[str, Any]]:
+        """The prediction jobs of a model's assets for a partition, oldest first."""
         return [
             job
             for job in self.jobs("prediction_jobs")
-            if job["config"]["model_training_job_id"] == model
+            if job["tags"].get("dagster.asset", "").startswith(f"{name}/")
             and job["tags"].get("dagster.partition") == day
         ]
 
@@ -72,6 +70,18 @@ class Server:
                 for a, b in ((there, wanted), (wanted, there))
             )
         return more, less
+
+    def has_table(self, table: str) -> bool:
+        """Whether a table is in the warehouse."""
+        if not self.warehouse.exists():
+            return False
+        schema, name = table.split(".")
+        with duckdb.connect(str(self.warehouse), read_only=True) as warehouse:
+            found = warehouse.execute(
+                "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
+                [schema, name],
+            )
+            return bool(found.fetchall())
 
     def anchors(self, table: str) -> list[Any]:
         """The anchor times in a table of the warehouse."""

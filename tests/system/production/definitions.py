@@ -39,6 +39,7 @@ MODELS = {
     "one": predictions("one"),
     "many": predictions("many", single_run=True),
     "both": predictions("both", single_run=True, outputs=("predictions", "embeddings")),
+    "pair": predictions("pair", outputs=("predictions", "embeddings")),
     "tables": predictions("tables", prediction_table="generate"),
 }
 FOUR = [predictions(f"step_{number}") for number in range(4)]

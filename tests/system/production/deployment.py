@@ -112,6 +112,12 @@ class Deployment:
         entries = [e for run in self.attempts(run_id) for e in self.instance.all_logs(run.run_id)]
         return [entry.user_message for entry in entries if not entry.is_dagster_event]
 
+    def errors(self, run: dg.DagsterRun) -> list[str]:
+        """The errors of a run's steps, with their causes."""
+        failures = self.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        events = [entry.dagster_event for entry in failures]
+        return [event.step_failure_data.error.to_string() for event in events if event is not None]
+
 
 @contextmanager
 def deployment(kumo: LocalKumo, home: Path) -> Iterator[Deployment]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -28,7 +28,11 @@ run_coordinator:
   class: QueuedRunCoordinator
   config: {{dequeue_interval_seconds: 1}}
 run_monitoring:
-  {{enabled: true, poll_interval_seconds: {poll_seconds}, start_timeout_seconds: 300}}
+  enabled: true
+  poll_interval_seconds: {poll_seconds}
+  start_timeout_seconds: 300
+  # Else the slots of a pool that a killed process holds are never free again.
+  free_slots_after_run_end_seconds: 5
 run_retries: {{enabled: true, max_retries: {max_retries}}}
 compute_logs:
   {{module: dagster.core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}}
@@ -78,8 +82,8 @@ class Services:
         address = ("-h", "127.0.0.1", "-p")
         self._commands = {
             "code server": ("dagster", "api", "grpc", "-m", location, *address, str(port)),
-            "web server": ("dagster-webserver", *workspace, *address, str(web_port)),
-            "daemon": ("dagster-daemon", "run", *workspace),
+            "web server": ("dagster_webserver", *workspace, *address, str(web_port)),
+            "daemon": ("tests.system.production.daemon", "run", *workspace),
         }
         self._port = port
         self.instance = dg.DagsterInstance.from_config(str(home))
@@ -88,10 +92,10 @@ class Services:
     def __enter__(self) -> "Services":
         try:
             self.start("code server")
-            wait_until(lambda: _answers(self._port), seconds=START_SECONDS)
+            self._wait_for("code server", lambda: _answers(self._port))
             self.start("web server")
             self.start("daemon")
-            wait_until(self.web.is_up, seconds=START_SECONDS)
+            self._wait_for("web server", self.web.is_up)
         except BaseException:
             self._end()
             raise
@@ -107,10 +111,9 @@ class Services:
 
     def start(self, name: str) -> None:
         """Start the code server, the web server or the daemon."""
-        program, *arguments = self._commands[name]
         with (self._home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [Path(sys.executable).parent / program, *arguments],
+                [sys.executable, "-m", *self._commands[name]],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=log,
@@ -123,6 +126,11 @@ class Services:
         process = self._processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
+
+    def _wait_for(self, name: str, is_up: Callable[[], bool]) -> None:
+        process = self._processes[name]
+        wait_until(lambda: is_up() or process.poll() is not None, seconds=START_SECONDS)
+        assert process.poll() is None, (self._home / f"{name}.log").read_text()
 
     def _end(self) -> None:
         for name in list(self._processes):

@@ -1,0 +1,232 @@
+"""What people do while everything breaks: launch days and backfills, stop some, carry on others.
+
+No day of an asset is asked for twice: whatever becomes of it, it is one launch, and one job is paid.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import dagster as dg
+from example_project.partitions import daily
+
+from chaos.definitions import APPENDED, BACKFILLED, DAILY_ASSETS, EXECUTORS, QUIET, defs
+from chaos.runs import Runs, materialized
+from chaos.server import Server
+from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA, JOB_ID_METADATA
+from tests.system.production.services import Services
+
+# So many runs and backfills go on at a time, or wait.
+BUSY = 6
+BACKFILLED_DAYS = 3
+# Of the runs and backfills that are launched.
+TIME_LIMITED, LIMIT_SECONDS = 0.4, (15, 40)
+PAUSE_SECONDS = (8.0, 20.0)  # between two deeds
+
+Deed = Literal[
+    "terminated a run",
+    "cancelled a backfill",
+    "re-executed a backfill from failure",
+    "killed the daemon",
+]
+DEEDS: tuple[Deed, ...] = (
+    "terminated a run",
+    "cancelled a backfill",
+    "re-executed a backfill from failure",
+    "re-executed a backfill from failure",
+    "killed the daemon",
+)
+
+
+@dataclass
+class Launched:
+    """A run for a day, or a backfill of some, with all that carries it on.
+
+    Args:
+        name: "day", or whose backfill it is.
+        days: the partitions.
+        id: of the first run, or of the newest backfill.
+        stopped: whether somebody has terminated or cancelled it, and nobody has carried it on since.
+        ever_stopped: whether somebody has at all.
+    """
+
+    name: str
+    days: Sequence[str]
+    id: str
+    stopped: bool = False
+    ever_stopped: bool = False
+
+    @property
+    def assets(self) -> Sequence[dg.AssetKey]:
+        """What is to be made for each day."""
+        if self.name == "day":
+            return DAILY_ASSETS
+        return [dg.AssetKey([self.name, output]) for output in ("predictions", "embeddings")]
+
+    def stop(self) -> None:
+        """Note that somebody has stopped it."""
+        self.stopped = self.ever_stopped = True
+
+
+class People:
+    """Who launches, stops and carries on.
+
+    Args:
+        services: Dagster's.
+        server: the stand-in's data folder.
+        seed: decides what they do.
+    """
+
+    def __init__(self, services: Services, server: Server, seed: int) -> None:
+        self._services = services
+        self._web = services.web
+        self._instance = services.instance
+        self._server = server
+        self._random = random.Random(seed)
+        self._days = {name: _newest_first() for name in ("day", *BACKFILLED)}
+        self._next_deed = time.monotonic() + PAUSE_SECONDS[1]
+        self.runs = Runs(services.instance)
+        self.launched: list[Launched] = []
+        self.did: Counter[str] = Counter()
+
+    # In the storm ###########################################################################
+
+    def act(self) -> None:
+        """Launch more when there is little to do, and do something else now and then."""
+        runs = [run for run in self.runs.unfinished() if "dagster/backfill" not in run.tags]
+        if len(runs) + len(self.runs.backfills()) < BUSY:
+            self._launch()
+        if time.monotonic() > self._next_deed:
+            self._next_deed = time.monotonic() + self._random.uniform(*PAUSE_SECONDS)
+            self._do(self._random.choice(DEEDS))
+
+    def _launch(self) -> None:
+        tags = {}
+        if self._random.random() < TIME_LIMITED:
+            tags["dagster/max_runtime"] = str(self._random.randint(*LIMIT_SECONDS))
+            self.did["launched with a time limit"] += 1
+        name = self._random.choice(["day", "day", *BACKFILLED])
+        if name == "day":
+            (day,) = self._take(name, 1)
+            job = self._random.choice([f"day_{executor}" for executor in EXECUTORS])
+            id = self._web.launch(job, QUIET, {**tags, "dagster/partition": day})
+            self.launched.append(Launched(name, [day], id))
+        else:
+            days = self._take(name, BACKFILLED_DAYS)
+            backfill = Launched(name, days, "")
+            paths = [key.path for key in backfill.assets]
+            backfill.id = self._web.backfill(paths, days, tags)
+            self.launched.append(backfill)
+        self.did[f"launched a {'run for a day' if name == 'day' else f'backfill, {name}'}"] += 1
+
+    def _take(self, name: str, count: int) -> list[str]:
+        return sorted(next(self._days[name]) for _ in range(count))
+
+    def _do(self, deed: Deed) -> None:
+        if deed == "killed the daemon":
+            self._services.kill("daemon")
+            self._services.start("daemon")
+        elif deed == "terminated a run":
+            going_on = {run.run_id for run in self.runs.unfinished()}
+            found = [
+                (launched, run)
+                for launched in self.launched
+                if launched.name == "day"
+                for run in self.runs.attempts(launched.id)
+                if run.run_id in going_on and not run.is_finished
+            ]
+            if not found:
+                return
+            launched, run = self._random.choice(found)
+            launched.stop()
+            with suppress(AssertionError):  # it has just ended by itself
+                self._web.terminate(run.run_id)
+        else:
+            going_on = {backfill.backfill_id for backfill in self.runs.backfills()}
+            cancels = deed == "cancelled a backfill"
+            found = [
+                launched
+                for launched in self.launched
+                if launched.name != "day"
+                and (launched.id in going_on) == cancels
+                and (cancels or self._missing(launched))
+            ]
+            if not found:
+                return
+            launched = self._random.choice(found)
+            if cancels:
+                launched.stop()
+                self._web.cancel_backfill(launched.id)
+            else:
+                self._carry_on(launched)
+        self.did[deed] += 1
+
+    # Afterwards #############################################################################
+
+    def look_after_all(self) -> bool:
+        """Carry on what has failed and nobody has stopped; whether there was anything to do."""
+        did = False
+        for launched in self.launched:
+            missing = self._missing(launched)
+            if launched.stopped or not missing:
+                continue
+            did = True
+            if APPENDED in missing:
+                self._settle_appended(launched.days[0])
+            if missing != {APPENDED}:
+                self._carry_on(launched)
+                self.did["re-executed from failure when it was over"] += 1
+        return did
+
+    def _carry_on(self, launched: Launched) -> None:
+        launched.stopped = False
+        if launched.name != "day":
+            launched.id = self._web.re_execute_backfill(launched.id)
+        else:
+            self._web.re_execute(self.runs.attempts(launched.id)[-1].run_id)
+
+    def _missing(self, launched: Launched) -> set[dg.AssetKey]:
+        return {
+            key
+            for key in launched.assets
+            for day in launched.days
+            if not materialized(self._instance, key, day)
+        }
+
+    def _settle_appended(self, day: str) -> None:
+        """Look whether the rows are in the table, before anything is appended again."""
+        found = materialized(self._instance, dg.AssetKey(["purchase", "predictions"]), day)
+        if not found:
+            return
+        job_id = str(found[0].metadata[JOB_ID_METADATA].value)
+        exports = [e for e in self._server.exports(job_id, "APPEND") if e["status"] == "DONE"]
+        if exports:
+            self.did["saw that the appended rows were there"] += 1
+            self._instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    APPENDED,
+                    partition=day,
+                    metadata={
+                        JOB_ID_METADATA: job_id,
+                        EXPORT_JOB_ID_METADATA: exports[0]["id"],
+                    },
+                )
+            )
+            return
+        self.did["saw that no appended rows were there, exported"] += 1
+        job = defs.resolve_implicit_global_asset_job_def()
+        job.execute_in_process(
+            instance=self._instance,
+            run_config=QUIET,
+            asset_selection=[APPENDED],
+            partition_key=day,
+            raise_on_error=False,
+        )
+
+
+def _newest_first() -> Iterator[str]:
+    return iter(reversed(daily.get_partition_keys()))
