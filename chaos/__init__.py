@@ -1,5 +1,5 @@
-"""The example project's days under faults and killed processes, and whether each was paid for once.
+"""Days and backfills under faults and killed processes, and whether each launch was paid for once.
 
-`make chaos`. A real Dagster daemon runs the days on a stand-in for Kumo, behind a proxy that breaks
-calls and kills the processes that make them.
+`make chaos`. Dagster's services run them on a stand-in for Kumo, behind a proxy that breaks calls and
+kills the processes that make them, while people launch, stop and re-execute.
 """

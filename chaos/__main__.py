@@ -1,4 +1,4 @@
-"""Run the example's days under faults and kills, and tell whether each was paid for exactly once."""
+"""Launch days and backfills under faults and kills, and tell whether each was paid for exactly once."""
 
 import argparse
 import os
