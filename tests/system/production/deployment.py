@@ -61,6 +61,10 @@ class Deployment:
         """Launch a backfill of assets: its id."""
         return self.web.backfill(assets, partitions, tags)
 
+    def backfill_of_job(self, job: str, *partitions: str, tags: Mapping[str, str] = {}) -> str:
+        """Launch a backfill of a job: its id."""
+        return self.web.backfill_of_job(job, partitions, tags)
+
     def wait_for_backfill(self, backfill_id: str) -> BulkActionStatus:
         """Wait until a backfill has ended: how."""
 

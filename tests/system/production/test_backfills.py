@@ -1,11 +1,10 @@
 """Backfills, in a single run and in many: one paid job for each day, and what can be delivered is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 import pytest
 
-from dagster_kumo.local import LocalKumo
 from tests.support import day, wait_until
 from tests.system.production.deployment import Deployment
 
@@ -15,16 +14,6 @@ pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 ONE_OUTPUT = {"single run": "many", "many runs": "one"}
 TWO_OUTPUTS = {"single run": "both", "many runs": "pair"}
 NOT_RETRIED = {"dagster/max_retries": "0"}
-
-
-@pytest.fixture
-def quick(production: Deployment) -> Iterator[Deployment]:
-    """The deployment before a server that takes three seconds for a job."""
-    slow = production.gate.open_to
-    with LocalKumo(run_seconds=3, files_per_output=2) as kumo:
-        production.gate.open_to = kumo
-        yield production
-    production.gate.open_to = slow
 
 
 def days(first: int) -> Sequence[str]:
@@ -52,14 +41,18 @@ def delivered(production: Deployment, model: str, output: str, partitions: Seque
     return all(made.get(key) == done[key] for key in partitions)
 
 
-@pytest.mark.parametrize("how", ONE_OUTPUT)
+@pytest.mark.parametrize("how", [*ONE_OUTPUT, "a job"])
 def test_a_backfill_re_executed_from_failure_delivers_the_jobs_that_are_paid(
     how: str, quick: Deployment
 ) -> None:
-    model, partitions = ONE_OUTPUT[how], days(20)
+    model, partitions = ONE_OUTPUT.get(how, "tables"), days(20)
     faults = quick.gate.open_to.faults
+    faults.show_late(4, path="/prediction_jobs/")
     broken = faults.answer(410, path="^/files/", times=None)
-    backfill = quick.backfill([[model, "predictions"]], *partitions, tags=NOT_RETRIED)
+    if how == "a job":
+        backfill = quick.backfill_of_job(f"{model}_in_process", *partitions, tags=NOT_RETRIED)
+    else:
+        backfill = quick.backfill([[model, "predictions"]], *partitions, tags=NOT_RETRIED)
     quick.wait_for_backfill(backfill)
     assert jobs_of(quick, model, partitions) == {key: ["DONE"] for key in partitions}
     assert broken.hits
@@ -109,7 +102,7 @@ def test_a_backfill_that_is_cancelled_cancels_its_jobs_and_is_carried_on_when_as
 def test_a_daemon_that_is_killed_in_the_middle_of_a_backfill_costs_no_second_job(
     how: str, production: Deployment
 ) -> None:
-    model, partitions = ONE_OUTPUT[how], days(28)
+    model, partitions = ONE_OUTPUT[how], days(27)
     backfill = production.backfill([[model, "predictions"]], *partitions)
     # Killed as soon as it has submitted a run, and once more when there are jobs.
     for begun in (

@@ -93,6 +93,21 @@ class Webserver:
         }
         return self._backfill_id(self.ask(BACKFILL, params=params)["launchPartitionBackfill"])
 
+    def backfill_of_job(self, job: str, partitions: Sequence[str], tags: Mapping[str, str]) -> str:
+        """Launch a backfill of a job: its id."""
+        params = {
+            "selector": {
+                "partitionSetName": f"{self._job.format(job)}_partition_set",
+                "repositorySelector": {
+                    "repositoryName": "__repository__",
+                    "repositoryLocationName": self._location,
+                },
+            },
+            "partitionNames": list(partitions),
+            "tags": [{"key": k, "value": v} for k, v in tags.items()],
+        }
+        return self._backfill_id(self.ask(BACKFILL, params=params)["launchPartitionBackfill"])
+
     def re_execute_backfill(self, backfill_id: str) -> str:
         """Launch what a backfill has left undone: the id of the new backfill."""
         params = {"parentRunId": backfill_id, "strategy": "FROM_FAILURE"}
