@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A machine may have it set. Then every process would compile the tests and the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo dagit test test-fast test-production test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
