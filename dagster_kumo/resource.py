@@ -196,7 +196,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """The client for Kumo's API.
 
         Raises:
-            ValueError: there are neither an API key nor Snowflake credentials, or no address.
+            ValueError: There are neither an API key nor Snowflake credentials, or no address.
         """
         if self._client is None:
             self._client = KumoClient(
@@ -238,16 +238,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         `dagster-kumo/deliver_job` names a job that is done, it delivers that one instead.
 
         Args:
-            context: the context of the assets.
-            model: the asset that stands for the trained model, an external one: what is known of the
+            context: The context of the assets.
+            model: The asset that stands for the trained model, an external one: what is known of the
                 model is shown there.
 
         Raises:
-            KumoModelError: there is no trained model as asked for.
+            KumoModelError: There is no trained model as asked for.
             KumoValidationError: Kumo refused the launch.
-            KumoJobFailedError: the job ended FAILED or CANCELLED.
-            KumoDataError: the job or its table is for another time than the partition's.
-            KumoPartitionsError: any of these of some partitions, in a run over several.
+            KumoJobFailedError: The job ended FAILED or CANCELLED.
+            KumoDataError: The job or its table is for another time than the partition's.
+            KumoPartitionsError: Any of these of some partitions, in a run over several.
         """
         check_has_run(context)
         definition = RunDefinition(context)
@@ -272,19 +272,19 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """Export an output of the job behind an upstream asset, and yield the result.
 
         Args:
-            context: the context of the export asset; its partition is the one that is exported.
-            predictions: the asset whose latest materialization says which prediction job it was.
-            connector: where to.
-            table_name: the table or folder, to which `_<output_type>` is added. `{partition_key}` in
+            context: The context of the export asset; its partition is the one that is exported.
+            predictions: The asset whose latest materialization says which prediction job it was.
+            connector: Where to.
+            table_name: The table or folder, to which `_<output_type>` is added. `{partition_key}` in
                 it stands for the partition.
             output_type: `predictions` or `embeddings`.
             write_mode: `OVERWRITE` or `APPEND`, where the warehouse has the choice.
-            metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+            metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
 
         Raises:
-            KumoError: the upstream asset has not been materialized by a prediction job.
-            KumoJobFailedError: the export ended FAILED or CANCELLED.
-            KumoPartitionsError: that of some partitions, in a run over several.
+            KumoError: The upstream asset has not been materialized by a prediction job.
+            KumoJobFailedError: The export ended FAILED or CANCELLED.
+            KumoPartitionsError: That of some partitions, in a run over several.
         """
         check_has_run(context)
         target = ExportTarget(

@@ -21,7 +21,7 @@ def checked_key(key: str | None) -> str | None:
     """The key; None for a deployment that asks for none.
 
     Raises:
-        ValueError: it cannot be a key.
+        ValueError: It cannot be a key.
     """
     if not key or not key.strip():
         return None
@@ -38,7 +38,7 @@ def url_of_customer(key: str | None) -> str:
     """The address of the deployment of the customer that a key names.
 
     Raises:
-        ValueError: there is no key, or it names no customer.
+        ValueError: There is no key, or it names no customer.
     """
     if key is None:
         raise ValueError(
@@ -58,7 +58,7 @@ def checked_url(url: str | None) -> str:
     """The address without a slash or version at its end.
 
     Raises:
-        ValueError: there is none, or it cannot be one.
+        ValueError: There is none, or it cannot be one.
     """
     if not url:
         raise ValueError(

@@ -39,30 +39,30 @@ class KumoClient(Connection):
     """A connection to one Kumo deployment.
 
     Args:
-        url: the API's address, for example `https://<customer_id>.kumoai.cloud/api`. Falls back to
+        url: The API's address, for example `https://<customer_id>.kumoai.cloud/api`. Falls back to
             `KUMO_API_ENDPOINT`, then to the customer that the key names.
         api_key: `<customer_id>:<secret>`. Falls back to `KUMO_API_KEY`. Without either, and with a
             `url`, no key is sent: a deployment of one's own may ask for none.
-        snowflake: instead of a key, for a deployment in Snowpark Container Services: `user`,
+        snowflake: Instead of a key, for a deployment in Snowpark Container Services: `user`,
             `account`, and `password` or `private_key` (with `private_key_passphrase`), as the SDK's
             `snowflake_credentials`; and `host` where the account is reached by a private link.
-        group: the group to work in, by name or id, where the deployment has groups.
-        project: the project to work in, by name or id; on a deployment that speaks the API of SDK 3.0
+        group: The group to work in, by name or id, where the deployment has groups.
+        project: The project to work in, by name or id; on a deployment that speaks the API of SDK 3.0
             also by its slug, and the default project when none is named.
-        request_timeout: seconds after which a request counts as lost: without a byte, or almost
+        request_timeout: Seconds after which a request counts as lost: without a byte, or almost
             none, from the server, and also from the start of an answer to its end. The transfer of a
             file may take longer, as long as data keep coming.
-        request_max_retries: how often a request is repeated after 408, 429, 5xx or a broken
+        request_max_retries: How often a request is repeated after 408, 429, 5xx or a broken
             connection, with growing waits; the default keeps trying for about two minutes.
-        max_requests_per_second: how many calls to the API per second all processes of this user on
+        max_requests_per_second: How many calls to the API per second all processes of this user on
             this machine may make together. Downloads of files do not count.
-        launch_settling_time: seconds after its launch until a job is in all of the server's answers.
+        launch_settling_time: Seconds after its launch until a job is in all of the server's answers.
             Until then, a 404 for a job that this client launched is requested again, and a launch whose
             answer was lost is looked for before it is repeated.
         verify_ssl: False accepts any certificate; a path names a bundle of CAs to trust.
 
     Raises:
-        ValueError: the key or the address is missing or malformed, or the rate is not above zero.
+        ValueError: The key or the address is missing or malformed, or the rate is not above zero.
 
     Examples:
         >>> client = KumoClient(api_key="acme:...")  # doctest: +SKIP
@@ -84,7 +84,7 @@ class KumoClient(Connection):
         is repeated if the answer was lost and `find` returns None until the settling time is over.
 
         Raises:
-            KumoValidationError: the server refused it; `.errors` says why.
+            KumoValidationError: The server refused it; `.errors` says why.
         """
         answer = self._post(
             "/prediction_jobs",
@@ -168,10 +168,10 @@ class KumoClient(Connection):
         asked again when the answer is lost; any other is asked once.
 
         Args:
-            job_id: the prediction job.
-            output: the output, as `prediction_output` describes it.
-            request_id: a UUID that stands for this one export; by default a new one.
-            before_repeat: called before the request is sent again; what it raises keeps it from being sent.
+            job_id: The prediction job.
+            output: The output, as `prediction_output` describes it.
+            request_id: A UUID that stands for this one export; by default a new one.
+            before_repeat: Called before the request is sent again; what it raises keeps it from being sent.
         """
         body = {
             "request_id": request_id or str(uuid.uuid4()),

@@ -85,8 +85,8 @@ class Connection:
         """The same connection, for a caller that has little time and calls again soon, such as a sensor.
 
         Args:
-            timeout: seconds after which a request fails. It is not sent again.
-            before_request: called before each request. If it raises, the request is not sent.
+            timeout: Seconds after which a request fails. It is not sent again.
+            before_request: Called before each request. If it raises, the request is not sent.
         """
         limited = copy.copy(self)
         limited._api = self._api.with_limits(timeout=timeout, before_request=before_request)
@@ -97,8 +97,8 @@ class Connection:
         """The generation of the API that the server speaks; asked for once.
 
         Raises:
-            KumoAPIError: the key is not accepted, or the server cannot tell now.
-            ValueError: there is no such group or project.
+            KumoAPIError: The key is not accepted, or the server cannot tell now.
+            ValueError: There is no such group or project.
         """
         with self._asks_generation:
             if self._generation is None:
@@ -114,7 +114,7 @@ class Connection:
         """Ask the server whether it accepts the key.
 
         Raises:
-            KumoAuthenticationError: it does not.
+            KumoAuthenticationError: It does not.
         """
         self.generation.check()
 

@@ -175,7 +175,7 @@ def prediction_output(
     """One `PredictionOutputConfig` for an export or a launch, checked before anything is sent.
 
     Raises:
-        ValueError: the connector does not have one of the options, or a name is missing.
+        ValueError: The connector does not have one of the options, or a name is missing.
 
     >>> prediction_output("predictions", S3Connector("s3://bucket/out"), "churn")["file_path"]
     's3://bucket/out/churn_predictions'

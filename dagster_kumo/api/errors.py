@@ -68,8 +68,8 @@ class KumoAPIError(KumoError):
     """The server answered with an error status, or with something that is not Kumo's API.
 
     Attributes:
-        status_code: the HTTP status.
-        detail: what the server said about it.
+        status_code: The HTTP status.
+        detail: What the server said about it.
     """
 
     def __init__(self, message: str, *, status_code: int, detail: str) -> None:
@@ -101,7 +101,7 @@ class KumoValidationError(KumoAPIError):
     """The server refused the request.
 
     Attributes:
-        errors: the server's reasons, each with `.title` and `.message`.
+        errors: The server's reasons, each with `.title` and `.message`.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class KumoJobFailedError(KumoError):
     """A job ended FAILED or CANCELLED.
 
     Attributes:
-        job_id: the job.
-        status: its last status.
-        detail: the reason in the server's words; empty if it gave none.
+        job_id: The job.
+        status: Its last status.
+        detail: The reason in the server's words; empty if it gave none.
     """
 
     def __init__(self, message: str, *, job_id: str, status: str, detail: str = "") -> None:

@@ -45,7 +45,7 @@ class Generation(ABC):
     """How one generation of the API is asked.
 
     Args:
-        get: asks the server.
+        get: Asks the server.
     """
 
     version: str
@@ -99,8 +99,8 @@ def find_generation(get: Get, *, group: str | None, project: str | None) -> Gene
     """The generation that the server speaks. Only an answer that says so counts.
 
     Raises:
-        KumoAPIError: the key is not accepted, or the server cannot tell now.
-        ValueError: there is no such group or project.
+        KumoAPIError: The key is not accepted, or the server cannot tell now.
+        ValueError: There is no such group or project.
     """
     try:
         get("/v1/authentication", None)

@@ -99,7 +99,7 @@ class ProjectConnector(Record):
         """A file as it is named to this connector: below its root, or by its full url.
 
         Raises:
-            KumoError: it cannot be named.
+            KumoError: It cannot be named.
         """
         url = _canonical_scheme(url)
         start, _, path = url.partition("://")
@@ -126,13 +126,13 @@ def find_connector(
     """The connector that a request means.
 
     Args:
-        connectors: those of the project.
-        storage: what it leads to, such as `SNOWFLAKE`.
-        wanted: its name or id; None for the one with the longest root that covers `url`.
-        url: the file that it is to reach.
+        connectors: Those of the project.
+        storage: What it leads to, such as `SNOWFLAKE`.
+        wanted: Its name or id; None for the one with the longest root that covers `url`.
+        url: The file that it is to reach.
 
     Raises:
-        KumoError: there is none, or more than one.
+        KumoError: There is none, or more than one.
     """
     there = [one for one in connectors if one.storage == storage]
     if wanted is not None:

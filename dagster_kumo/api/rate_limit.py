@@ -22,8 +22,8 @@ class RateLimit:
     waiting, and the operating system releases it if a process dies.
 
     Args:
-        path: the file, without its ending.
-        per_second: how many calls are allowed per second.
+        path: The file, without its ending.
+        per_second: How many calls are allowed per second.
     """
 
     def __init__(self, path: Path, per_second: float) -> None:
@@ -60,8 +60,8 @@ def rate_limit(url: str, per_second: float) -> RateLimit:
     """The limit for a deployment: the same one for all clients of a process.
 
     Raises:
-        ValueError: the rate is not above zero.
-        PermissionError: the folder for it belongs to another user.
+        ValueError: The rate is not above zero.
+        PermissionError: The folder for it belongs to another user.
     """
     if not 0 < per_second < float("inf"):
         raise ValueError(f"max_requests_per_second must be above 0, and is {per_second}.")

@@ -40,7 +40,7 @@ def parse_answer(kind: Any, answer: object, *, source: str) -> Any:
     """Read a JSON answer as `kind` (a record, or a type made of records).
 
     Raises:
-        KumoAPIError: the answer has another shape; `source` says which call gave it.
+        KumoAPIError: The answer has another shape; `source` says which call gave it.
     """
     try:
         return TypeAdapter(kind).validate_python(answer)

@@ -97,7 +97,7 @@ class Retries:
         out all the same, and returns what the answer would have been, or None.
 
         Raises:
-            Failure: the last one, if there is no further attempt.
+            Failure: The last one, if there is no further attempt.
         """
         while True:
             try:

@@ -44,7 +44,7 @@ class SnowflakeAccount:
             its public name, as with a private link.
 
     Raises:
-        ValueError: the credentials are not one of these combinations. No login is tried yet.
+        ValueError: The credentials are not one of these combinations. No login is tried yet.
     """
 
     def __init__(self, credentials: Mapping[str, str | None]) -> None:
@@ -72,9 +72,9 @@ class SnowflakeAccount:
 
         Raises:
             KumoAuthenticationError: Snowflake refuses the user, the password or the key.
-            KumoConnectionError: the account does not answer.
-            KumoError: the extra `snowflake` is not installed.
-            ValueError: the private key cannot be read.
+            KumoConnectionError: The account does not answer.
+            KumoError: The extra `snowflake` is not installed.
+            ValueError: The private key cannot be read.
         """
         try:
             from snowflake import connector

@@ -138,8 +138,8 @@ class Transport:
         have been, or None.
 
         Raises:
-            KumoConnectionError: no answer.
-            KumoAPIError: an answer that is an error, or no JSON.
+            KumoConnectionError: No answer.
+            KumoAPIError: An answer that is an error, or no JSON.
         """
         retries = self.retries() if repeat or recover else Retries(RetryPolicy.up_to(0))
         try:
@@ -177,7 +177,7 @@ class Transport:
         """Send a request once: the JSON or the text that answers it.
 
         Raises:
-            Failure: the status may be another one next time.
+            Failure: The status may be another one next time.
         """
         if self._before_request is not None:
             self._before_request()

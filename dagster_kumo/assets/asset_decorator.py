@@ -33,18 +33,18 @@ def kumo_assets(
     there is also `<name>/prediction_table`, the table that Kumo generates first.
 
     Args:
-        name: the model's name; the prefix of the keys.
-        prediction: what to run.
-        partitions_def: the partitions of the assets, one job for each.
-        deps: the model's source tables, as the `deps` of any asset.
-        translator: changes the specs: keys, groups, owners, tags or deps.
-        io_manager_key: the key of the `KumoIOManager` that stores the outputs.
-        automation_condition: when Dagster materializes the outputs automatically.
-        required_resource_keys: the keys of resources that the function takes from its context.
-        options: see `AssetOptions`.
+        name: The model's name; the prefix of the keys.
+        prediction: What to run.
+        partitions_def: The partitions of the assets, one job for each.
+        deps: The model's source tables, as the `deps` of any asset.
+        translator: Changes the specs: keys, groups, owners, tags or deps.
+        io_manager_key: The key of the `KumoIOManager` that stores the outputs.
+        automation_condition: When Dagster materializes the outputs automatically.
+        required_resource_keys: The keys of resources that the function takes from its context.
+        options: See `AssetOptions`.
 
     Raises:
-        ValueError: an argument is invalid; the message says what to write instead.
+        ValueError: An argument is invalid; the message says what to write instead.
 
     Examples:
         >>> import dagster as dg

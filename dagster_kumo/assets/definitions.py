@@ -34,9 +34,9 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
     """All assets of one model. It is a list, which you can pass wherever Dagster takes assets.
 
     Attributes:
-        model: the trained model, an observable asset.
-        predictions: the definition of predictions, embeddings and prediction table, those that exist.
-        exports: one for each `KumoExport`.
+        model: The trained model, an observable asset.
+        predictions: The definition of predictions, embeddings and prediction table, those that exist.
+        exports: One for each `KumoExport`.
 
     Examples:
         >>> from dagster_kumo import BatchPrediction
@@ -83,23 +83,23 @@ def build_kumo_assets_definitions(
     - One asset for each export.
 
     Args:
-        name: the model's name; the prefix of the keys.
-        prediction: what to run.
-        exports: what Kumo writes to warehouses and buckets after the predictions.
-        partitions_def: the partitions of all assets but the model.
-        deps: the source tables that the model reads, as the `deps` of any asset.
-        translator: changes the specs.
-        resource_key: the key of the `KumoResource`.
-        io_manager_key: the key of the `KumoIOManager`.
-        automation_condition: when Dagster materializes predictions and embeddings automatically. It
+        name: The model's name; the prefix of the keys.
+        prediction: What to run.
+        exports: What Kumo writes to warehouses and buckets after the predictions.
+        partitions_def: The partitions of all assets but the model.
+        deps: The source tables that the model reads, as the `deps` of any asset.
+        translator: Changes the specs.
+        resource_key: The key of the `KumoResource`.
+        io_manager_key: The key of the `KumoIOManager`.
+        automation_condition: When Dagster materializes predictions and embeddings automatically. It
             ignores the model, which Kumo trains outside of Dagster. Each export has its own condition.
-        fan_out: whether each of Kumo's files has its own step, so that the executor spreads them over
+        fan_out: Whether each of Kumo's files has its own step, so that the executor spreads them over
             processes or machines. Each run is for one partition; `op_tags`, `retry_policy` and `pool`
             apply to each step.
-        options: see `AssetOptions`. `group_name` is the model's name by default.
+        options: See `AssetOptions`. `group_name` is the model's name by default.
 
     Raises:
-        ValueError: an argument is invalid; the message says what to write instead.
+        ValueError: An argument is invalid; the message says what to write instead.
 
     Examples:
         >>> import dagster as dg

@@ -33,12 +33,12 @@ class KumoExport(ExportTarget):
     `build_kumo_export_asset`.
 
     Args:
-        key: the key of the asset. Two exports to the same storage need different keys.
-        deps: further upstream assets.
-        automation_condition: when Dagster materializes the export automatically.
-        group_name: the group, by default the model's.
-        retry_policy: the retry policy, by default the model's.
-        pool: the pool, by default the model's. For example, one that limits writes to the warehouse.
+        key: The key of the asset. Two exports to the same storage need different keys.
+        deps: Further upstream assets.
+        automation_condition: When Dagster materializes the export automatically.
+        group_name: The group, by default the model's.
+        retry_policy: The retry policy, by default the model's.
+        pool: The pool, by default the model's. For example, one that limits writes to the warehouse.
 
     Examples:
         >>> from dagster_kumo import SnowflakeConnector
@@ -78,26 +78,26 @@ def build_kumo_export_asset(
     """Make an asset for the table or folder that Kumo exports an output to.
 
     Args:
-        name: the model's name; the default key is `<name>/<output_type>_in_<storage>`.
-        predictions: what `@kumo_assets` or `build_kumo_assets_definitions` made, or the key of an output,
+        name: The model's name; the default key is `<name>/<output_type>_in_<storage>`.
+        predictions: What `@kumo_assets` or `build_kumo_assets_definitions` made, or the key of an output,
             such as `"churn/predictions"`. The job behind its latest materialization is exported.
-        connector: where to, for example `SnowflakeConnector("warehouse")`.
-        table_name: the table or folder, to which `_<output_type>` is added; a pair
+        connector: Where to, for example `SnowflakeConnector("warehouse")`.
+        table_name: The table or folder, to which `_<output_type>` is added; a pair
             `(schema, table)` for Databricks. With `{partition_key}` in it, each partition has a table
             or folder of its own; without, what is exported last is what is there, unless it is appended.
         output_type: `predictions` or `embeddings`.
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
-        metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
-        key: the key of the asset. Two exports to the same storage need different keys.
-        partitions_def: by default that of `predictions`.
-        translator: changes the spec.
-        resource_key: the key of the `KumoResource`.
-        deps: further upstream assets.
-        automation_condition: when Dagster materializes the export automatically.
-        options: see `AssetOptions`.
+        metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+        key: The key of the asset. Two exports to the same storage need different keys.
+        partitions_def: By default that of `predictions`.
+        translator: Changes the spec.
+        resource_key: The key of the `KumoResource`.
+        deps: Further upstream assets.
+        automation_condition: When Dagster materializes the export automatically.
+        options: See `AssetOptions`.
 
     Raises:
-        ValueError: the connector does not take an option, or `predictions` has no such output.
+        ValueError: The connector does not take an option, or `predictions` has no such output.
 
     Examples:
         >>> from dagster_kumo import S3Connector

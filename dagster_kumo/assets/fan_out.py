@@ -52,18 +52,18 @@ def build_fanned_out_assets(
     """Make the assets of `specs` with a graph that has a step for each file.
 
     Args:
-        name: the model's name.
-        specs: the outputs, as in `@kumo_assets`.
-        prediction: what to run.
-        model: the asset of the trained model.
-        partitions_def: the partitions of the assets. Each run is for one.
-        resource_key: the key of the `KumoResource`.
-        io_manager_key: the key of the `KumoIOManager`.
-        op_options: the options of Dagster's `multi_asset`. The backfill policy applies to the graph, the
+        name: The model's name.
+        specs: The outputs, as in `@kumo_assets`.
+        prediction: What to run.
+        model: The asset of the trained model.
+        partitions_def: The partitions of the assets. Each run is for one.
+        resource_key: The key of the `KumoResource`.
+        io_manager_key: The key of the `KumoIOManager`.
+        op_options: The options of Dagster's `multi_asset`. The backfill policy applies to the graph, the
             others to each step.
 
     Raises:
-        ValueError: the prediction or the backfill policy cannot be combined with a fan-out.
+        ValueError: The prediction or the backfill policy cannot be combined with a fan-out.
     """
     options = dict(op_options)
     backfill_policy: dg.BackfillPolicy | None = options.pop("backfill_policy")

@@ -26,12 +26,19 @@ class AssetOptions(TypedDict, total=False):
     """
 
     group_name: str | None
+    """The group of the assets."""
     owners: Sequence[str]
+    """The owners of the assets, such as `"team:growth"` or an email address."""
     tags: Mapping[str, str] | None
+    """Tags of the assets."""
     op_tags: Mapping[str, Any] | None
+    """Tags of the op, which executors and run launchers read."""
     retry_policy: dg.RetryPolicy | None
+    """When a failed step is retried. A retry attaches to the job that is already paid for."""
     pool: str | None
+    """The pool that limits how many of these steps run at the same time."""
     backfill_policy: dg.BackfillPolicy | None
+    """How a backfill is split into runs: a run for each partition by default."""
 
 
 def prediction_specs(
@@ -48,7 +55,7 @@ def prediction_specs(
     """The specs of a prediction's outputs, after that of its table if it generates one.
 
     Raises:
-        ValueError: the definition is invalid.
+        ValueError: The definition is invalid.
     """
     check_name(name)
     check_anchor(prediction, partitions_def, name=name)
@@ -138,7 +145,7 @@ def check_name(name: str) -> None:
     """Refuse a name that cannot be the prefix of an asset key.
 
     Raises:
-        ValueError: it contains other characters than letters, digits and underscores.
+        ValueError: It contains other characters than letters, digits and underscores.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(

@@ -28,10 +28,10 @@ class KumoAssetProps:
     """What a translator knows about an asset.
 
     Attributes:
-        name: the name that the assets of one model share.
-        kind: what kind of asset it is.
-        prediction: what runs; None for an export.
-        target: of an export, what it writes and where to.
+        name: The name that the assets of one model share.
+        kind: What kind of asset it is.
+        prediction: What runs; None for an export.
+        target: Of an export, what it writes and where to.
     """
 
     name: str

@@ -57,43 +57,43 @@ def build_kumo_prediction_checks(
     first two read only the statistics beside the files, no rows.
 
     Args:
-        asset: what `@kumo_assets` or `build_kumo_assets_definitions` made, of which one output is
+        asset: What `@kumo_assets` or `build_kumo_assets_definitions` made, of which one output is
             checked; or the key of an asset, such as `"churn/predictions"`.
-        output_type: which output to check, `predictions` or `embeddings`. By default the predictions,
+        output_type: Which output to check, `predictions` or `embeddings`. By default the predictions,
             or the only output.
-        partitions_def: the asset's partitions. By default those of `asset`; if `asset` is a key, `drift`
+        partitions_def: The asset's partitions. By default those of `asset`; if `asset` is a key, `drift`
             needs them to find the partition before.
-        entities_match_summary: check that as many entities are stored as the job's summary says.
-        unique_entities: check that no two rows are for the same entity (and class, and anchor time), and
+        entities_match_summary: Check that as many entities are stored as the job's summary says.
+        unique_entities: Check that no two rows are for the same entity (and class, and anchor time), and
             that every row has an entity. Reads these columns of all rows, in bounded memory.
-        scores_in_range: the least and the greatest allowed value of True_PROB, False_PROB and SCORE,
+        scores_in_range: The least and the greatest allowed value of True_PROB, False_PROB and SCORE,
             or of `columns`.
-        max_null_fraction: the share of missing values that each column, or each of `columns`, may have,
+        max_null_fraction: The share of missing values that each column, or each of `columns`, may have,
             0 to 1.
-        max_psi_warn: from which population stability index on drift is a warning.
-        max_psi_error: from which index on it is an error.
-        reference: the partition to compare with, by default the previous one. Without partitions and
+        max_psi_warn: From which population stability index on drift is a warning.
+        max_psi_error: From which index on it is an error.
+        reference: The partition to compare with, by default the previous one. Without partitions and
             without a reference there is no check `drift`.
-        holdout_drift: check drift also against the holdout data of the model that made the output, with
+        holdout_drift: Check drift also against the holdout data of the model that made the output, with
             the same limits. Each model is compared with its own, so a new model is no drift. Reads that
             data from Kumo. Without scores in it, the check passes and says so.
-        max_anchor_age: how old the anchor time may be. A run for a past partition passes: the window of
+        max_anchor_age: How old the anchor time may be. A run for a past partition passes: the window of
             the partition after it has ended as well.
-        columns: the columns that `scores_in_range`, `null_fraction` and `drift` check, instead of their
+        columns: The columns that `scores_in_range`, `null_fraction` and `drift` check, instead of their
             defaults.
-        blocking: whether a check that fails with an error stops the same run from making what is
+        blocking: Whether a check that fails with an error stops the same run from making what is
             downstream.
-        name: the name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
+        name: The name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
             call for the same asset needs one.
-        io_manager_key: the key of the `KumoIOManager`.
-        resource_key: the key of the `KumoResource`, which `holdout_drift` needs.
-        automation_condition: when Dagster runs the checks automatically.
-        op_tags: as Dagster's `multi_asset_check` takes them.
-        retry_policy: the same.
-        pool: the same.
+        io_manager_key: The key of the `KumoIOManager`.
+        resource_key: The key of the `KumoResource`, which `holdout_drift` needs.
+        automation_condition: When Dagster runs the checks automatically.
+        op_tags: As Dagster's `multi_asset_check` takes them.
+        retry_policy: The same.
+        pool: The same.
 
     Raises:
-        ValueError: a limit is invalid, or there is no such output. The message says what to write.
+        ValueError: A limit is invalid, or there is no such output. The message says what to write.
 
     Examples:
         >>> import dagster as dg

@@ -58,8 +58,8 @@ class PredictionCheck(ABC):
         """Check one partition.
 
         Raises:
-            NothingToCheck: there is nothing that this check could check.
-            KumoDataError: a stored file is damaged.
+            NothingToCheck: There is nothing that this check could check.
+            KumoDataError: A stored file is damaged.
         """
 
     def partition_keys(self, outputs: StoredOutputs) -> Sequence[str | None]:
@@ -253,7 +253,7 @@ class Drift(PredictionCheck):
         """The columns to compare, all of which have statistics.
 
         Raises:
-            NothingToCheck: one of them has none.
+            NothingToCheck: One of them has none.
         """
         from dagster_kumo.predictions.statistics.drift import compared_columns
 
@@ -399,7 +399,7 @@ def _no_columns(
     """A check passes if the output has none of the columns that it checks.
 
     Raises:
-        NothingToCheck: the output has some of them, but no statistics of them.
+        NothingToCheck: The output has some of them, but no statistics of them.
     """
     output.columns([name for name in names if name in output.rows.schema.names])
     return Finding(True, f"{said} Name other columns by columns=.", metadata)

@@ -26,7 +26,7 @@ def holdout_statistics(
     what the file holds is not documented for each kind of question.)
 
     Raises:
-        KumoError: the data cannot be read.
+        KumoError: The data cannot be read.
     """
     try:
         data = holdout_data(client, training_job_id)

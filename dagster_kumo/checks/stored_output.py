@@ -39,7 +39,7 @@ class StoredOutput:
     """The current version of one asset partition.
 
     Raises:
-        NothingToCheck: nothing is stored.
+        NothingToCheck: Nothing is stored.
     """
 
     def __init__(self, store: PartitionStore, partition_key: str | None) -> None:
@@ -63,7 +63,7 @@ class StoredOutput:
         """The statistics beside the files.
 
         Raises:
-            NothingToCheck: there are none.
+            NothingToCheck: There are none.
         """
         from dagster_kumo.predictions.store.statistics_file import read_statistics
 
@@ -79,7 +79,7 @@ class StoredOutput:
         """The statistics of these columns.
 
         Raises:
-            NothingToCheck: one of them has none.
+            NothingToCheck: One of them has none.
         """
         known = self.statistics.columns
         missing = [name for name in names if name not in known]
@@ -104,7 +104,7 @@ class StoredOutputs:
     """The stored outputs that one run of the checks reads.
 
     Raises:
-        ValueError: the asset's I/O manager is not a `KumoIOManager`.
+        ValueError: The asset's I/O manager is not a `KumoIOManager`.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class StoredOutputs:
         """The stored output of a partition.
 
         Raises:
-            NothingToCheck: nothing is stored.
+            NothingToCheck: Nothing is stored.
         """
         if partition_key not in self._outputs:
             store = self._manager.partition_store(self._asset_key, partition_key)
@@ -172,7 +172,7 @@ class StoredOutputs:
         """The statistics of a model's holdout data, for an output to be compared with.
 
         Raises:
-            NothingToCheck: it cannot be read.
+            NothingToCheck: It cannot be read.
         """
         from dagster_kumo.checks.holdout import holdout_statistics
 

@@ -125,12 +125,12 @@ class ModelSection(dg.Resolvable):
         """All definitions of the model.
 
         Args:
-            name: the model's name.
-            kumo: the connection, if it is not one of the project's.
-            io_manager: the I/O manager, if it is not one of the project's.
+            name: The model's name.
+            kumo: The connection, if it is not one of the project's.
+            io_manager: The I/O manager, if it is not one of the project's.
 
         Raises:
-            ValueError: an attribute is invalid; the message says what to write instead.
+            ValueError: An attribute is invalid; the message says what to write instead.
         """
         translator = _Translator(self.translation)
         own_name = self._own_name(name, translator)

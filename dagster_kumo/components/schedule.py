@@ -49,7 +49,7 @@ class Schedule(dg.Model, dg.Resolvable):
         """The schedule `<name>_schedule`, and the job `<name>_job` that it runs.
 
         Raises:
-            ValueError: the options do not fit the partitions; the message says what to write.
+            ValueError: The options do not fit the partitions; the message says what to write.
         """
         job = dg.define_asset_job(f"{name}_job", selection=selection)
         about: dict[str, Any] = {

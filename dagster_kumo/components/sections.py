@@ -22,8 +22,8 @@ class InYaml:
     """What the YAML has for an argument that is no plain value.
 
     Attributes:
-        kind: the type in the YAML.
-        make: makes the argument. It returns anything else than a `kind` as it is: a template may have
+        kind: The type in the YAML.
+        make: Makes the argument. It returns anything else than a `kind` as it is: a template may have
             become the argument already.
     """
 
@@ -45,9 +45,9 @@ class Section(Generic[T]):
     The signature says what the section may hold, and the docstring describes it.
 
     Args:
-        of: the class or function.
-        omit: arguments that are not in the YAML.
-        yaml: the arguments that the YAML has in another form.
+        of: The class or function.
+        omit: Arguments that are not in the YAML.
+        yaml: The arguments that the YAML has in another form.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Section(Generic[T]):
         """The arguments that the YAML gives, with its templates rendered.
 
         Raises:
-            ValueError: one is of a wrong type, which a template may have become.
+            ValueError: One is of a wrong type, which a template may have become.
         """
         rendered: Mapping[str, Any] = context.resolve_value(given.model_dump(exclude_unset=True))
         arguments = {name: self._made(name, value) for name, value in rendered.items()}

@@ -25,13 +25,13 @@ class TrainedModel:
     """A predictive query with its newest trained model.
 
     Attributes:
-        name: the query's name in letters, digits and underscores, as asset names require.
-        training_job_id: the newest training job of the query that is DONE.
-        query_id: the query.
-        query_name: its name in Kumo.
-        query: its text.
-        tables: the tables that it reads.
-        tags: those of the training job.
+        name: The query's name in letters, digits and underscores, as asset names require.
+        training_job_id: The newest training job of the query that is DONE.
+        query_id: The query.
+        query_name: Its name in Kumo.
+        query: Its text.
+        tables: The tables that it reads.
+        tags: Those of the training job.
     """
 
     name: str
@@ -60,7 +60,7 @@ def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[T
     """The newest model of each selected query, sorted by name.
 
     Raises:
-        KumoModelError: there is none, or two queries share a name.
+        KumoModelError: There is none, or two queries share a name.
     """
     jobs = training_jobs_with_tags(client, selection.tags, status=DONE, limit=_MAX_TRAINING_JOBS)
     found: dict[str, TrainedModel] = {}

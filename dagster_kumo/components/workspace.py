@@ -120,7 +120,7 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
         """Find the trained models and store them.
 
         Raises:
-            KumoModelError: there is none, or two share a name.
+            KumoModelError: There is none, or two share a name.
         """
         kumo = (self.kumo or KumoResource()).process_config_and_initialize()
         models = find_trained_models(kumo.get_client(), self.models)

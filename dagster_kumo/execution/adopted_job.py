@@ -46,10 +46,10 @@ def adopted_job(
     """The job that the run must deliver; None for a run that launches its own.
 
     Raises:
-        ValueError: the run is for more than one job can have made.
-        KumoJobFailedError: the job is not DONE.
-        KumoModelError: it used another model than the assets'.
-        KumoDataError: it predicted for another time than the partition's, or for other entities.
+        ValueError: The run is for more than one job can have made.
+        KumoJobFailedError: The job is not DONE.
+        KumoModelError: It used another model than the assets'.
+        KumoDataError: It predicted for another time than the partition's, or for other entities.
     """
     job_id = context.run.tags.get(DELIVER_JOB_TAG)
     if job_id is None:

@@ -25,7 +25,7 @@ def check_launched_job(job_id: str, *, stated: datetime | None, asked: datetime 
     """Refuse a job that states another time. If it states none, its data must state it.
 
     Raises:
-        KumoDataError: it predicted for another time.
+        KumoDataError: It predicted for another time.
     """
     if asked is not None and stated is not None and not _is_same(stated, asked):
         raise KumoDataError(
@@ -38,7 +38,7 @@ def check_adopted_job(job_id: str, *, stated: datetime | None, asked: datetime |
     """Refuse a job from outside Dagster unless it states the partition's time.
 
     Raises:
-        KumoDataError: it predicted for another time, or does not say for which.
+        KumoDataError: It predicted for another time, or does not say for which.
     """
     if asked is not None and not _is_same(stated, asked):
         when = said_time(stated) if stated else "a time that is not known"
@@ -52,7 +52,7 @@ def check_table(job_id: str, *, stated: datetime | None, asked: datetime | None)
     """Refuse a prediction table that was made for another time, or for none.
 
     Raises:
-        KumoDataError: it was.
+        KumoDataError: It was.
     """
     if asked is None or _is_same(stated, asked):
         return
@@ -77,11 +77,11 @@ def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
     table must have stated the time.
 
     Args:
-        output: the output and what is expected of it.
-        found: the anchor times in its data; None when it has no such column.
+        output: The output and what is expected of it.
+        found: The anchor times in its data; None when it has no such column.
 
     Raises:
-        KumoDataError: the data is for another time, or for an unknown one.
+        KumoDataError: The data is for another time, or for an unknown one.
     """
     expected = output.expectation
     if expected is None or output.provenance is None:

@@ -24,13 +24,13 @@ class ExportRun:
     """What a run does for an export asset.
 
     Args:
-        context: the context of the export asset.
-        settings: the settings of the resource.
-        predictions: the asset whose latest materialization names the prediction job.
-        target: what is exported, and where to.
+        context: The context of the export asset.
+        settings: The settings of the resource.
+        predictions: The asset whose latest materialization names the prediction job.
+        target: What is exported, and where to.
 
     Raises:
-        ValueError: a partition cannot be part of the target's name.
+        ValueError: A partition cannot be part of the target's name.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ def unmasked(resource: dg.ConfigurableResource[Any] | dg.ConfigurableIOManager, 
     """The value of a secret setting of a resource, or where that is the mask, the one of the definitions.
 
     Raises:
-        ValueError: it is the mask, and there are no definitions to look into.
+        ValueError: It is the mask, and there are no definitions to look into.
     """
     value = getattr(resource, name)
     if value != MASK:
@@ -45,7 +45,7 @@ def from_environment(name: str, value: Any) -> Any:
     """A setting with the value of each `EnvVar` in it, as Dagster resolves whole fields.
 
     Raises:
-        ValueError: a variable is not set.
+        ValueError: A variable is not set.
     """
     if isinstance(value, dg.EnvVar):
         value = {"env": value.env_var_name}

@@ -21,7 +21,7 @@ def observed_model(
     """The metadata of the model that would predict now.
 
     Raises:
-        KumoModelError: there is no trained model as asked for.
+        KumoModelError: There is no trained model as asked for.
     """
     return dg.ObserveResult(metadata=_metadata(context, client, trained_model(client, prediction)))
 

@@ -48,11 +48,11 @@ class PredictionRun:
     """The run of the assets of one `BatchPrediction`: launches jobs, waits for them and yields results.
 
     Args:
-        context: the context of the assets.
-        settings: the connection, and how long to wait.
-        definition: what to make.
-        model: the trained model that predicts.
-        adopted: a job that is done already, to be delivered instead of launching one.
+        context: The context of the assets.
+        settings: The connection, and how long to wait.
+        definition: What to make.
+        model: The trained model that predicts.
+        adopted: A job that is done already, to be delivered instead of launching one.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def table_request(
     """The request to Kumo: the table of a model's query, for an anchor time.
 
     Raises:
-        KumoModelError: the training job does not name its query.
+        KumoModelError: The training job does not name its query.
     """
     if not model.config.pquery_id:
         raise KumoModelError(
@@ -62,7 +62,7 @@ def checked_table(client: KumoClient, job_id: str, anchor_time: datetime | None)
     """A table that is done, for the anchor time that was asked for.
 
     Raises:
-        KumoDataError: it stands for another time, or for none.
+        KumoDataError: It stands for another time, or for none.
     """
     found = PredictionTable(job_id, client).anchor_time
     check_table(job_id, stated=found, asked=anchor_time)
@@ -83,8 +83,8 @@ def materialized_table(
     As with any asset that a run leaves out, its dependents use its latest version.
 
     Raises:
-        KumoError: there is none, or Kumo does not have it any more.
-        KumoDataError: it stands for another time, or was made for another query.
+        KumoError: There is none, or Kumo does not have it any more.
+        KumoDataError: It stands for another time, or was made for another query.
     """
     where = f", partition {partition_key}," if partition_key else ""
     name = f"The prediction table {asset_key.to_user_string()}{where}"

@@ -36,7 +36,7 @@ def check_has_run(context: dg.AssetExecutionContext) -> None:
     """Refuse a context that `dg.build_asset_context` made: a launch belongs to a run.
 
     Raises:
-        ValueError: there is no run; says how to have one.
+        ValueError: There is no run; says how to have one.
     """
     try:
         _ = context.run
@@ -53,13 +53,13 @@ def find_output(
     """The one output that a user means, and its partitions where they are known.
 
     Args:
-        given: what names the output.
-        output_type: which output of the definitions; None for the predictions or else the only output,
+        given: What names the output.
+        output_type: Which output of the definitions; None for the predictions or else the only output,
             which may be that of an ordinary asset.
-        argument: the user's name of what is given.
+        argument: The user's name of what is given.
 
     Raises:
-        ValueError: no output is meant, or several are.
+        ValueError: No output is meant, or several are.
     """
     key = given_key(given)
     if key is not None:
@@ -116,7 +116,7 @@ class RunDefinition:
     """What to predict, and which of its assets and partitions the run makes.
 
     Raises:
-        ValueError: the assets were not made by `@kumo_assets`, or their definition is invalid.
+        ValueError: The assets were not made by `@kumo_assets`, or their definition is invalid.
     """
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:

@@ -48,7 +48,7 @@ class RunJobs:
         Dagster can lose the interrupt of a run that starts, or of a step that waits for its pool.
 
         Raises:
-            DagsterExecutionInterruptedError: the run is being terminated.
+            DagsterExecutionInterruptedError: The run is being terminated.
         """
         if not self._terminations():
             return
@@ -75,8 +75,8 @@ class RunJobs:
         """Attach to a job or launch it, log how it gets on, and wait until it is done: its id.
 
         Raises:
-            KumoJobFailedError: the job ended FAILED or CANCELLED.
-            KumoTimeoutError: it takes longer than `poll_timeout`; it goes on.
+            KumoJobFailedError: The job ended FAILED or CANCELLED.
+            KumoTimeoutError: It takes longer than `poll_timeout`; it goes on.
         """
         with self.track(launch):
             job_id = launch.run()

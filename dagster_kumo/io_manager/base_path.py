@@ -25,7 +25,7 @@ def store_root(base_path: str, storage_options: Mapping[str, Any]) -> UPath:
     """The folder of the whole store; `~` is the home folder of the user that Dagster runs as.
 
     Raises:
-        ValueError: they name no storage, or contain a password that everybody could see.
+        ValueError: They name no storage, or contain a password that everybody could see.
     """
     from upath import UPath
 
@@ -53,7 +53,7 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
     """Check that something can be stored below `root`, as far as one call can tell.
 
     Raises:
-        ValueError: nothing can: a file is in the way, there is no such bucket, or the options are not
+        ValueError: Nothing can: a file is in the way, there is no such bucket, or the options are not
             those of the file system.
     """
     if not root.protocol:

@@ -55,7 +55,7 @@ def columns_of(metadata: Mapping[str, Any]) -> list[str] | None:
     """The columns that an input's metadata names; None: all.
 
     Raises:
-        TypeError: it is a text, whose letters would be taken for names.
+        TypeError: It is a text, whose letters would be taken for names.
     """
     columns = metadata.get("columns")
     if isinstance(columns, str):

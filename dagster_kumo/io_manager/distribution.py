@@ -43,13 +43,13 @@ class Bar:
     """A range of scores or a class, and its share of the output.
 
     Attributes:
-        label: what it stands for.
+        label: What it stands for.
         share: 0 to 1.
-        start: where its range begins; None for a class and for a single value.
-        end: where its range ends.
-        is_marked: whether it is at or above the threshold.
-        best: of a class, the share of the entities that it is the best for.
-        stands_for_others: whether it is all that has no bar of its own; then it is not drawn.
+        start: Where its range begins; None for a class and for a single value.
+        end: Where its range ends.
+        is_marked: Whether it is at or above the threshold.
+        best: Of a class, the share of the entities that it is the best for.
+        stands_for_others: Whether it is all that has no bar of its own; then it is not drawn.
     """
 
     label: str
@@ -81,9 +81,9 @@ def chart_of(
     """What to draw of an output; None when it has neither scores nor classes nor vectors.
 
     Args:
-        summary: of the output.
-        threshold: the probability from which the answer is yes, if it is known.
-        entities: for how many its job predicted, where that is known.
+        summary: Of the output.
+        threshold: The probability from which the answer is yes, if it is known.
+        entities: For how many its job predicted, where that is known.
     """
     classes = _class_bars(summary, entities)
     if classes is not None:
@@ -115,7 +115,7 @@ def distribution_as_picture(chart: Chart) -> str | None:
     """The distribution as a picture in Markdown; None without bars, or without matplotlib.
 
     Raises:
-        KumoDataError: the picture is too large for an event log.
+        KumoDataError: The picture is too large for an event log.
     """
     if not chart.bars or importlib.util.find_spec("matplotlib") is None:
         return None

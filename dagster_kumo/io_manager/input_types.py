@@ -37,10 +37,10 @@ class Annotation:
     """The parts of an input's annotation.
 
     Attributes:
-        kind: the class to load; Any if none is named.
-        by_partition: whether it is a dictionary by Dagster partition.
-        optional: whether the input may be None.
-        optional_values: whether a partition in the dictionary may be None.
+        kind: The class to load; Any if none is named.
+        by_partition: Whether it is a dictionary by Dagster partition.
+        optional: Whether the input may be None.
+        optional_values: Whether a partition in the dictionary may be None.
     """
 
     kind: Any
@@ -237,7 +237,7 @@ def input_type(kind: Any) -> InputType:
     """The kind of input that `kind` asks for.
 
     Raises:
-        TypeError: it cannot be loaded.
+        TypeError: It cannot be loaded.
     """
     for one in INPUT_TYPES:
         if one.match(kind):

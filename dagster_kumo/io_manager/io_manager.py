@@ -127,7 +127,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         """Refuse an invalid store before any job is launched.
 
         Raises:
-            ValueError: nothing can be stored at `base_path` with these `storage_options`.
+            ValueError: Nothing can be stored at `base_path` with these `storage_options`.
         """
         try:
             check_usable(self.root(), self.base_path, self._storage_options())
@@ -140,9 +140,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
         """Store an output: one new version for each partition.
 
         Raises:
-            TypeError: it cannot be stored.
-            KumoDataError: a file is not what it should be.
-            KumoPartitionsError: some partitions failed, in a run over several.
+            TypeError: It cannot be stored.
+            KumoDataError: A file is not what it should be.
+            KumoPartitionsError: Some partitions failed, in a run over several.
         """
         if is_step_value(context):
             write_step_value(self.root(), context, obj)
@@ -272,8 +272,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
         """Load an input, as its annotation says.
 
         Raises:
-            FileNotFoundError: it is not stored, or one of its partitions is not.
-            TypeError: the annotation or the input's metadata is not supported.
+            FileNotFoundError: It is not stored, or one of its partitions is not.
+            TypeError: The annotation or the input's metadata is not supported.
         """
         if context.upstream_output is not None and is_step_value(context.upstream_output):
             return read_step_value(self.root(), context.upstream_output)

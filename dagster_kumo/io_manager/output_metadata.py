@@ -68,13 +68,13 @@ def output_metadata(
     """The entries of an output that is in force, in the order of what a person asks.
 
     Args:
-        context: of the output.
-        stored: the output as it can be read now.
-        transferred: its files, and its statistics if they were requested.
-        partition_key: its partition; None for an asset without partitions.
-        provenance: its job.
-        preview_rows: how many rows are shown.
-        store_of: returns the store of a partition of the same asset.
+        context: Of the output.
+        stored: The output as it can be read now.
+        transferred: Its files, and its statistics if they were requested.
+        partition_key: Its partition; None for an asset without partitions.
+        provenance: Its job.
+        preview_rows: How many rows are shown.
+        store_of: Returns the store of a partition of the same asset.
     """
     entries: dict[str, Any] = {}
     summary = transferred.summary

@@ -15,9 +15,9 @@ def in_order(
     """`keys` in the order of their definition. Keys that it does not contain (any more) come last.
 
     Args:
-        keys: some of the partitions.
-        partitions_def: their definition.
-        instance: needed for dynamic partitions, which are kept there.
+        keys: Some of the partitions.
+        partitions_def: Their definition.
+        instance: Needed for dynamic partitions, which are kept there.
 
     >>> in_order(["c", "a"], dg.StaticPartitionsDefinition(["a", "b", "c"]), None)
     ['a', 'c']

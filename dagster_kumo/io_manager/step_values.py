@@ -89,7 +89,7 @@ def read_step_value(root: UPath, context: dg.OutputContext) -> Any:
     """The value that a step has passed on.
 
     Raises:
-        FileNotFoundError: it is gone, because the run has succeeded.
+        FileNotFoundError: It is gone, because the run has succeeded.
     """
     path = _path(root, context)
     try:

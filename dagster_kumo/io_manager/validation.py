@@ -25,13 +25,13 @@ def validate(
     """Compare the data of an output with what its job states.
 
     Args:
-        output: the output, with its job.
-        transferred: its files.
-        row_count_check: what to do about too few rows.
-        warn: called with a message if too few rows are stored anyway.
+        output: The output, with its job.
+        transferred: Its files.
+        row_count_check: What to do about too few rows.
+        warn: Called with a message if too few rows are stored anyway.
 
     Raises:
-        KumoDataError: there are too few rows, or they are for another time than the partition's.
+        KumoDataError: There are too few rows, or they are for another time than the partition's.
     """
     _check_row_count(output, transferred, row_count_check, warn)
     check_data(output, transferred.anchors)

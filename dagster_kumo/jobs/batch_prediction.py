@@ -37,8 +37,8 @@ class BatchPredictionJob:
     """A prediction job, running or ended.
 
     Args:
-        job_id: the id that Kumo gave it.
-        client: the connection.
+        job_id: The id that Kumo gave it.
+        client: The connection.
 
     Examples:
         >>> job = BatchPredictionJob("bp-job-1", client)     # doctest: +SKIP
@@ -89,14 +89,14 @@ class BatchPredictionJob:
         """Wait until the job has ended, successfully or not.
 
         Args:
-            poll_interval: the longest time between two status requests, in seconds. The first ones
+            poll_interval: The longest time between two status requests, in seconds. The first ones
                 are close together; the longer the job takes, the rarer they are.
-            timeout: how long to wait, in seconds; None waits as long as it takes.
-            on_status: called with each status report.
-            on_progress: called with each progress report; there are fewer of them.
+            timeout: How long to wait, in seconds; None waits as long as it takes.
+            on_status: Called with each status report.
+            on_progress: Called with each progress report; there are fewer of them.
 
         Raises:
-            KumoTimeoutError: the time is over; the job goes on.
+            KumoTimeoutError: The time is over; the job goes on.
         """
         return wait_for_end(
             self.status,
@@ -120,8 +120,8 @@ class BatchPredictionJob:
         """Wait for the job and return its result; the arguments are those of `wait`.
 
         Raises:
-            KumoJobFailedError: the job ended FAILED or CANCELLED.
-            KumoTimeoutError: the time is over; the job goes on.
+            KumoJobFailedError: The job ended FAILED or CANCELLED.
+            KumoTimeoutError: The time is over; the job goes on.
         """
         report = self.wait(
             poll_interval=poll_interval,
@@ -142,8 +142,8 @@ class BatchPredictionJobResult:
     """The result of a prediction job: everything that the official SDK's class of this name offers.
 
     Args:
-        job_id: the id of the prediction job.
-        client: the connection.
+        job_id: The id of the prediction job.
+        client: The connection.
 
     Examples:
         >>> result = BatchPredictionJobResult("bp-job-1", client)   # doctest: +SKIP
@@ -177,7 +177,7 @@ class BatchPredictionJobResult:
         """Summary statistics of the output.
 
         Raises:
-            KumoJobFailedError: the job has not ended, or not DONE, so there are none.
+            KumoJobFailedError: The job has not ended, or not DONE, so there are none.
         """
         result = self.done_job().result
         if result is None:
@@ -190,7 +190,7 @@ class BatchPredictionJobResult:
         """The job as the server keeps it, which is DONE.
 
         Raises:
-            KumoJobFailedError: the job has not ended, or not DONE.
+            KumoJobFailedError: The job has not ended, or not DONE.
         """
         job = self.get()
         status = job.job_status_report.status
@@ -214,7 +214,7 @@ class BatchPredictionJobResult:
         """The prediction table that the job used: the table if its job is done, otherwise that job.
 
         Raises:
-            KumoError: there is none: the job used a table given by its path, or failed early.
+            KumoError: There is none: the job used a table given by its path, or failed early.
         """
         table_job_id = self.get().config.pred_table_job_id
         if table_job_id is None:
@@ -238,10 +238,10 @@ class BatchPredictionJobResult:
 
         Args:
             output_type: `predictions` or `embeddings`.
-            output_connector: where to, for example `SnowflakeConnector("warehouse")`.
-            output_table_name: the table or folder, to which `_<output_type>` is added; a pair
+            output_connector: Where to, for example `SnowflakeConnector("warehouse")`.
+            output_table_name: The table or folder, to which `_<output_type>` is added; a pair
                 `(schema, table)` for Databricks. None names it after the job.
-            metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+            metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
             write_mode: `OVERWRITE` (what the service does by default) or `APPEND`, where the
                 warehouse has the choice.
 
@@ -249,7 +249,7 @@ class BatchPredictionJobResult:
             the id of the export job; `ArtifactExportJob(id, client).result()` waits for it.
 
         Raises:
-            ValueError: the connector does not have one of the options. Nothing has been sent.
+            ValueError: The connector does not have one of the options. Nothing has been sent.
         """
         target = ExportTarget(
             connector=output_connector,

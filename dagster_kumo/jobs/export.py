@@ -43,7 +43,7 @@ class ArtifactExportJob:
         """Wait until everything is written, and return the export job's id.
 
         Raises:
-            KumoJobFailedError: the export ended FAILED or CANCELLED, or the service has forgotten it.
+            KumoJobFailedError: The export ended FAILED or CANCELLED, or the service has forgotten it.
             KumoTimeoutError: `timeout` seconds are over; the export goes on.
         """
         job = f"Export job {self.id}"

@@ -26,16 +26,16 @@ class ExportTarget:
     """An output of a prediction job, and the table or folder that Kumo writes it to.
 
     Args:
-        connector: where to, for example `SnowflakeConnector("warehouse")`.
-        table_name: the table or folder, to which `_<output_type>` is added; a pair `(schema, table)`
+        connector: Where to, for example `SnowflakeConnector("warehouse")`.
+        table_name: The table or folder, to which `_<output_type>` is added; a pair `(schema, table)`
             for Databricks. `{partition_key}` in it stands for the asset's partition.
         output_type: `predictions` or `embeddings`.
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`, where the warehouse has the
             choice.
-        metadata_fields: further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+        metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
 
     Raises:
-        ValueError: the connector has no room for an option, or a name is missing.
+        ValueError: The connector has no room for an option, or a name is missing.
 
     Examples:
         >>> from dagster_kumo import S3Connector
@@ -79,7 +79,7 @@ class ExportTarget:
         """The target of one partition.
 
         Raises:
-            ValueError: with this partition, the name cannot be one of a table or folder.
+            ValueError: With this partition, the name cannot be one of a table or folder.
         """
         if isinstance(self.table_name, str):
             return replace(self, table_name=of_partition(self.table_name, partition_key))

@@ -39,7 +39,7 @@ def check_entities(
     """Refuse a job that predicted for other entities than the definition asks for.
 
     Raises:
-        KumoDataError: the job took them from another table.
+        KumoDataError: The job took them from another table.
     """
     try:
         asked = client.generation.own_table(prediction.prediction_table_path)

@@ -22,7 +22,7 @@ def read_files(
     """The files behind urls, which are requested again when they expire.
 
     Raises:
-        KumoDataError: there are no files, or they cannot be read from here.
+        KumoDataError: There are no files, or they cannot be read from here.
     """
     from dagster_kumo.predictions.predictions import Predictions
     from dagster_kumo.predictions.remote.locations import files_at

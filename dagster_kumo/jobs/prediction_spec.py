@@ -31,28 +31,28 @@ class BatchPrediction:
     """A batch prediction to run: which model, for which time, with which options.
 
     Args:
-        training_job_id: the training job whose model predicts.
-        training_job_tags: instead of an id, tags of the training job: the newest one that is DONE
+        training_job_id: The training job whose model predicts.
+        training_job_tags: Instead of an id, tags of the training job: the newest one that is DONE
             and carries them is used, chosen anew in each run.
         outputs: `predictions`, `embeddings` or both. They come from one job.
-        binary_classification_threshold: the probability from which TARGET_PRED is true, 0 to 1.
-        num_classes_to_return: the most classes that an entity gets; the likeliest are kept.
-        num_workers: how many workers share the work, 1 to 4; each writes one file.
-        anchor: which end of a time partition's window is the anchor time, the point in time that
+        binary_classification_threshold: The probability from which TARGET_PRED is true, 0 to 1.
+        num_classes_to_return: The most classes that an entity gets; the likeliest are kept.
+        num_workers: How many workers share the work, 1 to 4; each writes one file.
+        anchor: Which end of a time partition's window is the anchor time, the point in time that
             predictions look ahead from: `"end"`, `"start"`, or None for none, which leaves it to
             Kumo (the latest time in the data). Without partitions there is never one.
         prediction_table: `"inline"` sends the anchor time with the launch, for newer servers;
             `"generate"` first makes a prediction table with that anchor time, by another job, which
             works with every server.
-        prediction_table_options: with `"generate"`, for a forecasting model, as it was trained:
+        prediction_table_options: With `"generate"`, for a forecasting model, as it was trained:
             `forecast_length`, `lag_timesteps`, `year_over_year`. Kumo chooses what is left out.
-        prediction_table_job_id: predict for the entities of this prediction table.
-        prediction_table_path: predict for the entities of your own prediction table at this path.
-        graph_snapshot_id: a snapshot of the data to predict on; None takes a fresh one.
-        job_tags: further tags of the Kumo job.
+        prediction_table_job_id: Predict for the entities of this prediction table.
+        prediction_table_path: Predict for the entities of your own prediction table at this path.
+        graph_snapshot_id: A snapshot of the data to predict on; None takes a fresh one.
+        job_tags: Further tags of the Kumo job.
 
     Raises:
-        ValueError: an argument is invalid; the message says what to write instead.
+        ValueError: An argument is invalid; the message says what to write instead.
 
     Examples:
         >>> BatchPrediction(training_job_id="trainingjob-1", outputs=("predictions", "embeddings")).outputs

@@ -22,7 +22,7 @@ def trained_model(client: KumoClient, prediction: BatchPrediction) -> TrainingJo
     """The training job whose model predicts. It is DONE, so a launch makes sense.
 
     Raises:
-        KumoModelError: there is none as requested; the message lists those that there are.
+        KumoModelError: There is none as requested; the message lists those that there are.
     """
     if prediction.training_job_id:
         return _by_id(client, prediction.training_job_id)
@@ -67,8 +67,8 @@ def holdout_data(client: KumoClient, training_job_id: str) -> Predictions:
     """What a model predicted for the data that it was measured on, beside what happened.
 
     Raises:
-        KumoAPIError: there is none.
-        KumoDataError: it is not where it can be read from here.
+        KumoAPIError: There is none.
+        KumoDataError: It is not where it can be read from here.
     """
     return read_files(
         client,

@@ -135,7 +135,7 @@ def raise_unless_done(
     """Raise if a job has not ended well.
 
     Raises:
-        KumoJobFailedError: the job ended FAILED or CANCELLED.
+        KumoJobFailedError: The job ended FAILED or CANCELLED.
     """
     if report.status == DONE:
         return

@@ -139,8 +139,8 @@ class LocalKumo:
         """Start the server, and return self.
 
         Raises:
-            ImportError: the extra `local` is not installed.
-            RuntimeError: the port is taken, or another stand-in serves the data folder.
+            ImportError: The extra `local` is not installed.
+            RuntimeError: The port is taken, or another stand-in serves the data folder.
         """
         if self._running is not None:
             return self

@@ -55,7 +55,7 @@ def fetch_columns(
     """Write the footer and the chunks of `columns` to their places in the file `to`.
 
     Raises:
-        KumoDataError: the file is not Parquet, does not support ranges, or has changed.
+        KumoDataError: The file is not Parquet, does not support ranges, or has changed.
     """
     footer, start = _footer(source)
     _write(to, start, footer, whole=True)

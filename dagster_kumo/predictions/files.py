@@ -169,7 +169,7 @@ def data_files(paths: Iterable[str], *, at: str, address: str) -> list[str]:
     underscore are not data: engines that write a directory use them for their own files.
 
     Raises:
-        KumoDataError: there are none.
+        KumoDataError: There are none.
     """
     directory = f"{at}/" if at else ""
     found = [

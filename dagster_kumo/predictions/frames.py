@@ -27,7 +27,7 @@ def to_frame(tables: Iterable[pa.Table], names: Sequence[str]) -> pd.DataFrame:
     """The tables of the files called `names`, concatenated, with the types of `concat(...).to_pandas()`.
 
     Raises:
-        KumoDataError: they cannot become one table.
+        KumoDataError: They cannot become one table.
     """
     tables = iter(tables)
     builder: FrameBuilder | None = None

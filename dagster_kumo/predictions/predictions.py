@@ -147,7 +147,7 @@ class Predictions:
         """The same output, of which nothing but these columns is read.
 
         Raises:
-            KumoDataError: no file has such a column.
+            KumoDataError: No file has such a column.
 
         Examples:
             >>> scores = predictions.select(["ENTITY", "True_PROB"])   # doctest: +SKIP
@@ -171,7 +171,7 @@ class Predictions:
         """The schema of some columns, in their order; None for all.
 
         Raises:
-            KumoDataError: no file has such a column.
+            KumoDataError: No file has such a column.
         """
         names = column_list(columns)
         if names is None:
@@ -266,7 +266,7 @@ class Predictions:
         """The stored files as a `pyarrow.dataset.Dataset`, read lazily.
 
         Raises:
-            KumoDataError: this is a live result, whose urls expire: store it first.
+            KumoDataError: This is a live result, whose urls expire: store it first.
         """
         import pyarrow.dataset as ds
 
@@ -344,7 +344,7 @@ def column_list(columns: Iterable[str] | None) -> list[str] | None:
     """Names of columns as a list; None: all columns.
 
     Raises:
-        TypeError: it is a text. Its letters would be taken for names.
+        TypeError: It is a text. Its letters would be taken for names.
 
     >>> column_list(name.upper() for name in ("entity", "score"))
     ['ENTITY', 'SCORE']

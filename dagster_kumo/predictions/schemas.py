@@ -24,12 +24,12 @@ def unify(schemas: Sequence[pa.Schema], names: Sequence[str], rows: Sequence[int
     """One schema for the data of all files.
 
     Args:
-        schemas: the schema of each file.
-        names: what messages call each file.
-        rows: how many rows each file has. One without rows adds columns, but does not decide on types.
+        schemas: The schema of each file.
+        names: What messages call each file.
+        rows: How many rows each file has. One without rows adds columns, but does not decide on types.
 
     Raises:
-        KumoDataError: two files have a column of the same name, and its types cannot be combined.
+        KumoDataError: Two files have a column of the same name, and its types cannot be combined.
     """
     with_rows = [index for index, count in enumerate(rows) if count] or range(len(schemas))
     first = unified = schemas[with_rows[0]]
@@ -56,7 +56,7 @@ def check_names(schema: pa.Schema, name: str) -> None:
     """Refuse a file, called `name`, whose columns cannot be told apart in every library.
 
     Raises:
-        KumoDataError: it has two columns of the same name, or one without a name.
+        KumoDataError: It has two columns of the same name, or one without a name.
     """
     if any(not column or "\0" in column for column in schema.names):
         raise KumoDataError(f"{name} has a column without a name. Name it, or drop it.")
@@ -79,7 +79,7 @@ def conform(data: Data, schema: pa.Schema) -> Data:
     """Data cast to the columns and types of `schema`, which comes from `unify`.
 
     Raises:
-        KumoDataError: a value does not fit into the wider type: an integer beyond 2**53 among floats.
+        KumoDataError: A value does not fit into the wider type: an integer beyond 2**53 among floats.
     """
     if data.schema.equals(schema) or not schema.names:
         return data.select(schema.names)
@@ -96,7 +96,7 @@ def concat(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
     """The tables of several files, concatenated.
 
     Raises:
-        KumoDataError: their types cannot be combined.
+        KumoDataError: Their types cannot be combined.
     """
     rows = [table.num_rows for table in tables]
     schema = unify([table.schema for table in tables], names, rows)

@@ -34,7 +34,7 @@ class Cursor:
         """The cursor that `to_text` wrote.
 
         Raises:
-            ValueError: the text is not a cursor.
+            ValueError: The text is not a cursor.
         """
         try:
             return TypeAdapter(cls).validate_json(text)

@@ -46,7 +46,7 @@ class CallBudget:
     """The calls that a tick may make, and the time it may take. Call it before each call to Kumo.
 
     Raises:
-        BudgetExhausted: no more calls are allowed.
+        BudgetExhausted: No more calls are allowed.
     """
 
     def __init__(self, calls: int, seconds: float) -> None:
@@ -77,10 +77,10 @@ class JobSearch:
     """One search through the jobs of a deployment.
 
     Args:
-        client: the connection.
-        cursor: where the last search stopped.
-        warn: called with a warning about each job that is no longer watched.
-        max_outcomes: how many jobs may lead to a run or a materialization.
+        client: The connection.
+        cursor: Where the last search stopped.
+        warn: Called with a warning about each job that is no longer watched.
+        max_outcomes: How many jobs may lead to a run or a materialization.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class JobSearch:
         """Visit each new job, oldest first, then the jobs that had not ended at the last search.
 
         Raises:
-            KumoError: the list of jobs could not be read. No job was visited.
+            KumoError: The list of jobs could not be read. No job was visited.
         """
         listed = self._listed()
         by_id = {job.job_id: job for job in listed}

@@ -43,21 +43,21 @@ def build_kumo_sensor(
     jobs that Dagster launched, and jobs that a materialization already names.
 
     Args:
-        assets: what `build_kumo_assets_definitions` or `@kumo_assets` made, for one or several models.
-        name: the sensor's name.
-        deliver: whether to request a run that passes the data of each job to the I/O manager. If not,
+        assets: What `build_kumo_assets_definitions` or `@kumo_assets` made, for one or several models.
+        name: The sensor's name.
+        deliver: Whether to request a run that passes the data of each job to the I/O manager. If not,
             the sensor records a materialization, and the data stay with Kumo.
-        lookback: how old jobs may be at the first tick, by the time of their launch.
-        max_calls_per_tick: how many calls to Kumo's API a tick makes at most, 10 or more. The next tick
+        lookback: How old jobs may be at the first tick, by the time of their launch.
+        max_calls_per_tick: How many calls to Kumo's API a tick makes at most, 10 or more. The next tick
             continues.
-        resource_key: the key of the `KumoResource`.
-        minimum_interval_seconds: the least time between two ticks, by default Dagster's.
-        default_status: whether the sensor runs as soon as it is deployed. By default you switch it on.
-        description: what the Dagster UI shows. By default it says what the sensor does.
-        tags: tags of the sensor.
+        resource_key: The key of the `KumoResource`.
+        minimum_interval_seconds: The least time between two ticks, by default Dagster's.
+        default_status: Whether the sensor runs as soon as it is deployed. By default you switch it on.
+        description: What the Dagster UI shows. By default it says what the sensor does.
+        tags: Tags of the sensor.
 
     Raises:
-        ValueError: none of the assets is an output of a model, or `max_calls_per_tick` is too low.
+        ValueError: None of the assets is an output of a model, or `max_calls_per_tick` is too low.
 
     Examples:
         >>> from dagster_kumo import BatchPrediction, build_kumo_assets_definitions

@@ -46,10 +46,10 @@ class Tick:
     """Visits the jobs that the search finds.
 
     Args:
-        context: the sensor's context.
-        client: the connection, with the limits of a tick.
-        watched: the assets whose jobs the sensor looks for.
-        deliver: whether a job leads to a run that delivers it, or to a materialization.
+        context: The sensor's context.
+        client: The connection, with the limits of a tick.
+        watched: The assets whose jobs the sensor looks for.
+        deliver: Whether a job leads to a run that delivers it, or to a materialization.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class WatchedAssets:
         """The partition that predictions for a time belong to; None for assets without partitions.
 
         Raises:
-            KumoDataError: they belong to none.
+            KumoDataError: They belong to none.
         """
         if self.partitions_def is None:
             return None

@@ -10,7 +10,8 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import dagster as dg
@@ -258,14 +259,27 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_every_setting_is_in_the_reference_as_it_is_defined(name: str) -> None:
     page = (DOCS / "reference" / "resources.md").read_text()
     section = page.partition(f"\n::: dagster_kumo.{name}\n")[2].partition("\n::: ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", section, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (\S+) \| (.+) \|$", section, flags=re.MULTILINE)
     fields = getattr(dagster_kumo, name).model_fields
     assert [row[0] for row in rows] == list(fields)
-    for field, default, description in rows:
+    for field, kinds, default, description in rows:
         info = fields[field]
+        if info.annotation is not Any:
+            assert kinds == ", ".join(f"`{kind}`" for kind in _kinds(info.annotation))
         value = info.get_default(call_default_factory=True)
         assert default == ("required" if info.is_required() else f"`{value!r}`")
         assert info.description in (None, description)
+
+
+def _kinds(annotation: Any) -> list[str]:
+    """The types or literals that a field takes, but None."""
+    if get_origin(annotation) is Literal:
+        return [f'"{value}"' for value in get_args(annotation)]
+    if isinstance(annotation, UnionType):
+        return [
+            kind for part in get_args(annotation) if part is not NoneType for kind in _kinds(part)
+        ]
+    return [str(annotation) if get_origin(annotation) else annotation.__name__]
 
 
 def test_every_room_is_on_the_map() -> None:

@@ -16,8 +16,8 @@ class Attempt:
     """What the launches of a step have in common: what they are attempts at, and what is noted of them.
 
     Args:
-        context: the context of the assets.
-        settling_time: seconds until Kumo shows whatever an earlier attempt launched.
+        context: The context of the assets.
+        settling_time: Seconds until Kumo shows whatever an earlier attempt launched.
     """
 
     def __init__(self, context: dg.AssetExecutionContext, settling_time: float) -> None:

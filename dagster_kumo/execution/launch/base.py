@@ -49,12 +49,12 @@ class Launch(ABC):
     launches again.
 
     Args:
-        attempt: the attempt of the step.
-        partition_key: the partition that the job is for.
-        request: what is asked of Kumo, as JSON, without tags.
-        assets: the assets that the job is noted at.
-        delivered_in: of each asset that is made from the job, the entry of its metadata that names it.
-        wider_request: a request whose job would do as well, if there is one.
+        attempt: The attempt of the step.
+        partition_key: The partition that the job is for.
+        request: What is asked of Kumo, as JSON, without tags.
+        assets: The assets that the job is noted at.
+        delivered_in: Of each asset that is made from the job, the entry of its metadata that names it.
+        wider_request: A request whose job would do as well, if there is one.
     """
 
     kind: str
@@ -107,8 +107,8 @@ class Launch(ABC):
         """Attach or launch: the id of the job, which is noted on the run.
 
         Raises:
-            KumoValidationError: the server refused the request.
-            KumoConnectionError: no answer, and no job to be found that the request made.
+            KumoValidationError: The server refused the request.
+            KumoConnectionError: No answer, and no job to be found that the request made.
         """
         job_id = self._find() or self._resolve_duplicate(self._launch_on_thread())
         self._job_id = job_id

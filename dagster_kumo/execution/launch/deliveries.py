@@ -54,12 +54,12 @@ def materialized_job_ids(
     """The jobs behind an asset's materializations, newest first.
 
     Args:
-        instance: where materializations are recorded.
-        asset_key: the asset.
-        partition_key: its partition; None for an asset without partitions.
-        entry: the entry of the metadata that names the job.
-        limit: how many materializations to look at.
-        before: leaves out what was materialized by a run that was created at this unix time or later.
+        instance: Where materializations are recorded.
+        asset_key: The asset.
+        partition_key: Its partition; None for an asset without partitions.
+        entry: The entry of the metadata that names the job.
+        limit: How many materializations to look at.
+        before: Leaves out what was materialized by a run that was created at this unix time or later.
     """
     partitions = None if partition_key is None else [partition_key]
     wanted = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions)

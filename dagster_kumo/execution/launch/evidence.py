@@ -34,12 +34,12 @@ class Evidence:
     """What speaks for a job of one launch.
 
     Args:
-        attempt: the attempt that looks.
-        tagged: the jobs whose tags carry the launch key, oldest first.
-        noted: the jobs that attempts have noted under the launch key.
-        get: a job by its id.
-        is_delivered: whether the assets have been materialized from a job before.
-        is_listed: whether Kumo lists jobs of this kind, so that one may be listed later.
+        attempt: The attempt that looks.
+        tagged: The jobs whose tags carry the launch key, oldest first.
+        noted: The jobs that attempts have noted under the launch key.
+        get: A job by its id.
+        is_delivered: Whether the assets have been materialized from a job before.
+        is_listed: Whether Kumo lists jobs of this kind, so that one may be listed later.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Evidence:
         """The job to attach to, looked for until the settling time is over if there may be one.
 
         Args:
-            what: the kind of job, for the log.
-            check: called before each further look; what it raises ends the search.
+            what: The kind of job, for the log.
+            check: Called before each further look; what it raises ends the search.
         """
         is_waiting = False
         for _ in looks_until(self._attempt.settled_at):

@@ -78,7 +78,7 @@ def check_anchor(
     """Refuse a definition whose partitions and anchor contradict each other.
 
     Raises:
-        ValueError: the message says what to write instead.
+        ValueError: The message says what to write instead.
     """
     if partitions_def is None or prediction.anchor is None:
         return

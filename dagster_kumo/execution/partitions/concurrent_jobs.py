@@ -46,8 +46,8 @@ class KumoPartitionsError(KumoError):
     """Some partitions of a run over several failed; the others are done.
 
     Attributes:
-        failed: the error of each that failed, by partition key.
-        not_begun: the keys of those that were not tried, since they would have failed as well.
+        failed: The error of each that failed, by partition key.
+        not_begun: The keys of those that were not tried, since they would have failed as well.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class PartitionJobs(Generic[T]):
     cancelled.
 
     Args:
-        keys: the partitions, begun in this order.
-        make: called with the key of each.
-        at_once: how many threads there are. They are daemons, which an executor's threads are not: a
+        keys: The partitions, begun in this order.
+        make: Called with the key of each.
+        at_once: How many threads there are. They are daemons, which an executor's threads are not: a
             terminated run must not wait for the jobs that it leaves.
     """
 

@@ -36,10 +36,10 @@ class PartitionOutputs(Generic[T]):
     the partition's job is done.
 
     Args:
-        jobs: the jobs of the partitions, some of which may still be running.
-        assets: of each output, in the order in which the run yields them, what makes of a finished job
+        jobs: The jobs of the partitions, some of which may still be running.
+        assets: Of each output, in the order in which the run yields them, what makes of a finished job
             the output of a partition and the metadata of its job.
-        run_jobs: what cancels the jobs if the run is terminated while an output is stored.
+        run_jobs: What cancels the jobs if the run is terminated while an output is stored.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PartitionOutputs(Generic[T]):
         """Store all outputs, unless that is done, and give those of the context their metadata.
 
         Raises:
-            KumoPartitionsError: some partitions failed; the others are materialized.
+            KumoPartitionsError: Some partitions failed; the others are materialized.
         """
 
         def store_output(asset_key: dg.AssetKey, key: str, done: T) -> Metadata:
@@ -77,7 +77,7 @@ def store_each(
     """Store each partition of an output, and give it the metadata that `store` returns.
 
     Raises:
-        KumoPartitionsError: some partitions failed; the others are materialized.
+        KumoPartitionsError: Some partitions failed; the others are materialized.
     """
     results = _Results([context.asset_key])
     results.make(
@@ -94,7 +94,7 @@ def materialize_each(
     """Wait for all partitions of an asset that Kumo keeps: the result that materializes them.
 
     Raises:
-        KumoPartitionsError: some partitions failed; the others are materialized.
+        KumoPartitionsError: Some partitions failed; the others are materialized.
     """
     results = _Results([asset_key])
     results.make(context, _results_of(jobs), lambda _, __, metadata: metadata)
@@ -145,7 +145,7 @@ class _Results:
         """What is made of an asset, which Dagster records when the caller returns.
 
         Raises:
-            KumoPartitionsError: some of it failed; what is made of this asset, and of those that have
+            KumoPartitionsError: Some of it failed; what is made of this asset, and of those that have
                 not been taken, is materialized.
         """
         failed = [one for one in self._failed if one.asset_key in (None, asset_key)]

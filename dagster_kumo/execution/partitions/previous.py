@@ -15,9 +15,9 @@ def partition_before(
     dimension of time there is none.
 
     Args:
-        partitions_def: the partitions.
-        key: one of them.
-        instance: needed for dynamic partitions, which are kept there.
+        partitions_def: The partitions.
+        key: One of them.
+        instance: Needed for dynamic partitions, which are kept there.
     """
     if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
         window = partitions_def.time_window_for_partition_key(key)

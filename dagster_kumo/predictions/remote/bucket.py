@@ -48,8 +48,8 @@ def open_bucket(address: str, snowflake: SnowflakeAccount | None) -> list[Bucket
     """The Parquet files at an address in a bucket.
 
     Raises:
-        KumoError: the package for that kind of bucket is not installed.
-        KumoDataError: it is not such an address, or there are no Parquet files.
+        KumoError: The package for that kind of bucket is not installed.
+        KumoDataError: It is not such an address, or there are no Parquet files.
     """
     shown = without_query(address).partition("?")[0]
     if "::" in address or "?" in address or ".." in address.split("/"):

@@ -56,7 +56,7 @@ class Checksum:
     """The expected checksum of a file, and that of the bytes so far.
 
     Args:
-        headers: of the answer that gives the whole file, from its first byte.
+        headers: Of the answer that gives the whole file, from its first byte.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:

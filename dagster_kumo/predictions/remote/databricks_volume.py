@@ -32,8 +32,8 @@ def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[Fetche
     """The Parquet files at an address in a volume.
 
     Raises:
-        KumoError: the extra `databricks` or the credentials are missing.
-        KumoDataError: it is not such an address, or there are no Parquet files.
+        KumoError: The extra `databricks` or the credentials are missing.
+        KumoDataError: It is not such an address, or there are no Parquet files.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:

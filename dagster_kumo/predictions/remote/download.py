@@ -79,8 +79,8 @@ class RemoteFile:
         each chunk, and ends the transfer.
 
         Raises:
-            KumoConnectionError: the transfer broke again and again without progress.
-            KumoDataError: the file cannot be fetched, its length or checksum is another one than stated,
+            KumoConnectionError: The transfer broke again and again without progress.
+            KumoDataError: The file cannot be fetched, its length or checksum is another one than stated,
                 or the disk is full.
         """
         why = ""
@@ -101,7 +101,7 @@ class RemoteFile:
         """`length` bytes from `start`, or the last `length` bytes if `start` is None.
 
         Raises:
-            KumoDataError: the server does not serve ranges, or the file's ETag is not `etag`.
+            KumoDataError: The server does not serve ranges, or the file's ETag is not `etag`.
         """
         return _RangeRequest(self, start, length, etag).run()
 
@@ -170,9 +170,9 @@ class _Requests:
         """The answer to a GET, with the requested bytes.
 
         Raises:
-            Failure: the status may be another one next time.
-            _Changed: the file is another one than `headers` require.
-            KumoDataError: the file is not there, also with a fresh url.
+            Failure: The status may be another one next time.
+            _Changed: The file is another one than `headers` require.
+            KumoDataError: The file is not there, also with a fresh url.
         """
         while True:
             with self._remote.transport.stream(self._url, headers) as response:

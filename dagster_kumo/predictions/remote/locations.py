@@ -36,7 +36,7 @@ def files_at(
     """The files at `addresses`, in the server's order. Those of a directory are in the order of their names.
 
     Raises:
-        KumoDataError: an address cannot be read from here, or has no files.
+        KumoDataError: An address cannot be read from here, or has no files.
     """
     files: list[PartitionFile] = []
     for index, address in enumerate(addresses.all()):

@@ -42,7 +42,7 @@ class OutputUrls:
         """A fresh url for the file whose url `expired`.
 
         Raises:
-            KumoDataError: the server now lists other files than before.
+            KumoDataError: The server now lists other files than before.
         """
         with self._lock:
             if self._urls is not None and self._urls[index] == expired:

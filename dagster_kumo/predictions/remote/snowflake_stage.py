@@ -31,8 +31,8 @@ def open_stage(address: str, snowflake: SnowflakeAccount | None) -> list[Fetched
     """The Parquet files at an address on a stage.
 
     Raises:
-        KumoError: there are no Snowflake credentials.
-        KumoDataError: it is not such an address, or there are no Parquet files.
+        KumoError: There are no Snowflake credentials.
+        KumoDataError: It is not such an address, or there are no Parquet files.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or _leads_up(match[2] or ""):

@@ -35,8 +35,8 @@ class ClassShares:
     """What is known of the classes, in one pass over rows in which those of an entity lie together.
 
     Attributes:
-        rows: the rows of each class.
-        scores: the sum of each class's scores.
+        rows: The rows of each class.
+        scores: The sum of each class's scores.
     """
 
     rows: Counter[str] = field(default_factory=Counter[str])
@@ -49,7 +49,7 @@ class ClassShares:
         """Take in a batch of rows.
 
         Raises:
-            ValueError: there are too many classes.
+            ValueError: There are too many classes.
         """
         if not batch.num_rows:
             return
@@ -73,7 +73,7 @@ class ClassShares:
         """Take in what another has seen, of other entities.
 
         Raises:
-            ValueError: there are too many classes.
+            ValueError: There are too many classes.
         """
         self._end_entity()
         self.rows.update(other.rows)
@@ -99,7 +99,7 @@ class ClassShares:
         """How many entities each class has the highest score of; None when their rows do not lie together.
 
         Args:
-            entities: how many there are, where that is known.
+            entities: How many there are, where that is known.
         """
         found = self.best.total()
         lie_together = found == entities if entities is not None else self.longest > 1

@@ -53,7 +53,7 @@ def distinct_rows(
     folder needs 8 bytes for each row.
 
     Raises:
-        KumoDataError: a file cannot be read, or has no such column.
+        KumoDataError: A file cannot be read, or has no such column.
     """
     buckets = 1 + output.num_rows // rows_at_once
     found = DistinctRows(rows=0, distinct=0)

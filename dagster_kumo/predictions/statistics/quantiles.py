@@ -39,9 +39,9 @@ class Bins:
     inverted. So keys are in the order of the numbers.
 
     Attributes:
-        keys: the least key of each bin, in ascending order.
-        shifts: how many of its lowest bits a bin passes over; with 0 it holds one value.
-        rows: how many rows are in the bin, which may have some narrower bins inside.
+        keys: The least key of each bin, in ascending order.
+        shifts: How many of its lowest bits a bin passes over; with 0 it holds one value.
+        rows: How many rows are in the bin, which may have some narrower bins inside.
     """
 
     keys: IntArray

@@ -156,9 +156,9 @@ class StoredStatistics(BaseModel):
         """The statistics to store for an output.
 
         Args:
-            summary: of the output.
-            anchors: the earliest and the latest anchor time in the data.
-            entities: for how many its job says that it predicted.
+            summary: Of the output.
+            anchors: The earliest and the latest anchor time in the data.
+            entities: For how many its job says that it predicted.
         """
         columns: dict[str, StoredColumn] = {}
         scores = [name for name in SCORE_COLUMNS if name in summary.columns]

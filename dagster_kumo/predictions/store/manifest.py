@@ -59,7 +59,7 @@ class Manifest(BaseModel):
         """Read a manifest; messages call it by its `path`.
 
         Raises:
-            KumoDataError: it is not a manifest, or one of a newer format.
+            KumoDataError: It is not a manifest, or one of a newer format.
         """
         try:
             written = _Format.model_validate_json(content).format

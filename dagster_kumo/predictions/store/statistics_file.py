@@ -53,7 +53,7 @@ def read_statistics(
     None if nothing is stored, or no statistics were written.
 
     Raises:
-        KumoDataError: the file does not contain statistics.
+        KumoDataError: The file does not contain statistics.
     """
     manifest = manifest or store.manifest()
     if manifest is None:

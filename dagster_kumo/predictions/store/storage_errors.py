@@ -33,10 +33,10 @@ def explained(
     Not all file systems raise an `OSError`: those of Azure and Google have their own classes.
 
     Args:
-        what: what could not be done.
-        advice: what to do; by default what fits the error.
-        denied: what to do if the storage denies access.
-        errors: the class of errors to explain.
+        what: What could not be done.
+        advice: What to do; by default what fits the error.
+        denied: What to do if the storage denies access.
+        errors: The class of errors to explain.
 
     >>> with explained("/store could not be written"):
     ...     raise PermissionError(13, "Permission denied")

@@ -45,9 +45,9 @@ class PartitionStore:
     """The stored versions of one asset partition, in a directory of any fsspec file system.
 
     Args:
-        directory: the directory, which need not exist.
-        grace_period: how long a version is kept for its readers when it is no longer in force.
-        owner: the owner of the output. If another owner's output is stored, nothing is written.
+        directory: The directory, which need not exist.
+        grace_period: How long a version is kept for its readers when it is no longer in force.
+        owner: The owner of the output. If another owner's output is stored, nothing is written.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class PartitionStore:
         """The manifest of the version in force; None if nothing is stored.
 
         Raises:
-            KumoDataError: it is not a manifest, or one of a newer format.
-            OSError: the store cannot be read; says why, and what to do.
+            KumoDataError: It is not a manifest, or one of a newer format.
+            OSError: The store cannot be read; says why, and what to do.
         """
         denied = "" if is_local(self.directory) else _PERHAPS_NOTHING
         with explained(f"{self.directory} could not be read", denied=denied):
@@ -77,8 +77,8 @@ class PartitionStore:
         """The manifest, read by a writer.
 
         Raises:
-            KumoDataError: as `manifest` does.
-            OSError: the store cannot be written to; says why, and what to do.
+            KumoDataError: As `manifest` does.
+            OSError: The store cannot be written to; says why, and what to do.
         """
         with self.storage.write_errors():
             try:
@@ -101,7 +101,7 @@ class PartitionStore:
         """The version in force.
 
         Raises:
-            FileNotFoundError: nothing has been stored here.
+            FileNotFoundError: Nothing has been stored here.
             KumoDataError, OSError: as `manifest` does.
         """
         manifest = self.manifest()
@@ -116,8 +116,8 @@ class PartitionStore:
         """Write a version: put the files, then commit. If it is not committed, it is removed.
 
         Raises:
-            KumoDataError: the output of another owner is stored here.
-            OSError: the store cannot be written to; says why, and what to do.
+            KumoDataError: The output of another owner is stored here.
+            OSError: The store cannot be written to; says why, and what to do.
         """
         version = self._begin(self.new_name())
         try:
@@ -241,7 +241,7 @@ class NewVersion:
         """Put the version in force.
 
         Raises:
-            KumoDataError: a file is gone, or has another length.
+            KumoDataError: A file is gone, or has another length.
         """
         store = self._store
         self._check_files(files)

@@ -47,8 +47,8 @@ class TableFile:
         """Write the Parquet file.
 
         Raises:
-            KumoDataError: a column has a type that Parquet does not know.
-            StreamError: the stream raised an error.
+            KumoDataError: A column has a type that Parquet does not know.
+            StreamError: The stream raised an error.
         """
         try:
             with pq.ParquetWriter(str(to), self.reader.schema) as writer:
@@ -83,8 +83,8 @@ def as_predictions(obj: Any) -> Predictions:
     speaks Arrow's stream protocol, such as a relation of DuckDB.
 
     Raises:
-        TypeError: the value is none of these.
-        KumoDataError: its columns have names or values that no Parquet file can have.
+        TypeError: The value is none of these.
+        KumoDataError: Its columns have names or values that no Parquet file can have.
     """
     if isinstance(obj, Predictions):
         if obj.columns is None:

@@ -79,14 +79,14 @@ def transfer(
     """Put `files` into `version`, which is not committed here.
 
     Args:
-        files: the files of an output.
-        version: where to put them.
-        max_parallel: how many connections fetch at the same time. Fewer files share them.
-        summarise: whether to compute statistics, or of which columns.
+        files: The files of an output.
+        version: Where to put them.
+        max_parallel: How many connections fetch at the same time. Fewer files share them.
+        summarise: Whether to compute statistics, or of which columns.
 
     Raises:
-        KumoDataError: a file is not Parquet, or the files cannot be read with one schema.
-        KumoConnectionError: a file could not be fetched.
+        KumoDataError: A file is not Parquet, or the files cannot be read with one schema.
+        KumoConnectionError: A file could not be fetched.
     """
     if not files:
         raise KumoDataError("The output has no files.")
@@ -121,15 +121,15 @@ def transfer_file(
     """Put one of an output's files into `version`, for callers that transfer them one by one.
 
     Args:
-        file: the file.
-        index: its position among the files.
-        version: where to put it.
-        streams: over how many connections to fetch it.
-        summarise: whether to compute statistics, or of which columns.
+        file: The file.
+        index: Its position among the files.
+        version: Where to put it.
+        streams: Over how many connections to fetch it.
+        summarise: Whether to compute statistics, or of which columns.
 
     Raises:
-        KumoDataError: the file is not Parquet.
-        KumoConnectionError: it could not be fetched.
+        KumoDataError: The file is not Parquet.
+        KumoConnectionError: It could not be fetched.
     """
     return FileTransfer(version, threading.Event(), summarise, 1, streams=streams).run(file, index)
 
@@ -140,7 +140,7 @@ def read_stored(
     """The result of an earlier transfer, from the files that it has stored.
 
     Raises:
-        KumoDataError: a file is not there any more, or is damaged.
+        KumoDataError: A file is not there any more, or is damaged.
     """
     started = time.monotonic()
     reader = FileReader(threading.Event(), summarise)
@@ -159,7 +159,7 @@ def merge_files(
     """Merge the results of an output's files. `names` are their names in messages, `seconds` the time they took.
 
     Raises:
-        KumoDataError: the files cannot be read with one schema.
+        KumoDataError: The files cannot be read with one schema.
     """
     rows = [file.entry.num_rows for file in files]
     schema = unify([file.schema for file in files], names, rows)
@@ -186,7 +186,7 @@ class FileReader:
         """Check and summarise a file on a local disk; `source` is its name for messages.
 
         Raises:
-            KumoDataError: it is not Parquet, is damaged, or has two columns of the same name.
+            KumoDataError: It is not Parquet, is damaged, or has two columns of the same name.
         """
         anchors: TimeRange | None = None
         with self._reading, open_parquet(path, name=source) as parquet:
