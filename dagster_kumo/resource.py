@@ -246,7 +246,9 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoModelError: There is no trained model as asked for.
             KumoValidationError: Kumo refused the launch.
             KumoJobFailedError: The job ended FAILED or CANCELLED.
-            KumoDataError: The job or its table is for another time than the partition's.
+            KumoDataError: The job or its table is for another time than the partition's; or another asset's
+                output is stored in the place.
+            OSError: The I/O manager cannot store the outputs. No job was launched.
             KumoPartitionsError: Any of these of some partitions, in a run over several.
         """
         check_has_run(context)

@@ -23,6 +23,8 @@ BATCH_PREDICTION = "dagster-kumo/batch_prediction"
 """On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which the Dagster UI can show."""
 OUTPUT_TYPE = "dagster-kumo/output_type"
 """On the spec of an asset: `predictions` or `embeddings`."""
+IO_MANAGER_KEY = "dagster/io_manager_key"
+"""On the spec of an asset: where Dagster's `AssetSpec.with_io_manager_key` notes the key."""
 
 NAMESPACE = "dagster-kumo/"
 JOB_ID_METADATA = f"{NAMESPACE}job_id"

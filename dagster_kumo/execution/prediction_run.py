@@ -29,6 +29,7 @@ from dagster_kumo.execution.prediction_tables import (
 )
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.settings import RunSettings
+from dagster_kumo.execution.store_check import check_stores
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.jobs.job_matching import predicted_for
@@ -82,6 +83,8 @@ class PredictionRun:
         """
         definition = self._definition
         self._jobs.raise_if_terminated()
+        if self._adopted is None:
+            check_stores(self._context, definition)
         with self._jobs.cancel_jobs_on_termination():
             if definition.table is not None and definition.makes_table:
                 try:

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `kumo` as an object.
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -135,6 +136,27 @@ class KumoIOManager(dg.ConfigurableIOManager):
             raise ValueError(f"{error}\nNo prediction job was launched.") from None
 
     # Writing
+
+    def check_writable(
+        self, asset_key: dg.AssetKey, partition_key: str | None, before: str | None = None
+    ) -> None:
+        """Check that an output could be stored, before anything is paid for it.
+
+        Args:
+            asset_key: The asset.
+            partition_key: Its partition, if it has partitions.
+            before: The partition before it: the disk must have room for as much as is stored of that.
+
+        Raises:
+            KumoDataError: The output of another asset is stored there.
+            OSError: Nothing can be written there; says why, and what to do.
+        """
+        needed = 0
+        if before is not None:
+            with contextlib.suppress(KumoDataError, OSError):
+                manifest = self.partition_store(asset_key, before).manifest()
+                needed = sum(file.size_bytes for file in manifest.files) if manifest else 0
+        self.partition_store(asset_key, partition_key).check_writable(needed)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Store an output: one new version for each partition.

@@ -1,5 +1,9 @@
 """Settings of the I/O manager: taken as Dagster's users write them, refused before anything runs."""
 
+import errno
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +11,10 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from dagster_kumo import KumoIOManager
+from dagster_kumo import KumoDataError, KumoIOManager
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import Answer, ScriptedServer
-from tests.support import day, metadata_of, purchase_assets, resources
+from tests.support import day, files_below, metadata_of, purchase_assets, resources
 
 
 def value_in_a_run(manager: KumoIOManager, field: str) -> Any:
@@ -173,3 +177,92 @@ def test_a_bucket_that_does_not_tell_whether_it_is_there_is_taken(
     )
     assert value_in_a_run(manager, "max_parallel_downloads") == 3
     assert server.calls
+
+
+# Stores that cannot be written to
+
+
+def refused_launch(
+    kumo: LocalKumo, base_path: str, expected: type[Exception], **options: Any
+) -> str:
+    """The message of a run that launches no job because of its store."""
+    with pytest.raises(expected) as refused:
+        dg.materialize(
+            [purchase_assets()],
+            resources=resources(kumo, base_path, **options),
+            partition_key=day(5),
+        )
+    assert not [call for call in kumo.requests if call.method == "POST"]
+    message = str(refused.value)
+    assert "No prediction job was launched." in message
+    return message
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel").exists(), reason="needs a folder that root cannot write to"
+)
+def test_a_folder_without_rights_is_found_before_a_job_is_launched(kumo: LocalKumo) -> None:
+    message = refused_launch(kumo, "/sys/kernel", OSError)
+    assert "/sys/kernel/purchase/predictions" in message
+    assert "Let the user that Dagster runs as read and write there." in message
+
+
+def test_a_disk_without_room_is_found_before_a_job_is_launched(
+    kumo: LocalKumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", refuse)
+        assert "Make room on the disk" in refused_launch(kumo, str(tmp_path), OSError)
+    assert not files_below(tmp_path)
+
+
+def test_a_disk_has_room_for_what_the_partition_before_needs(
+    kumo: LocalKumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assets, stores = [purchase_assets()], resources(kumo, tmp_path)
+    assert dg.materialize(assets, resources=stores, partition_key=day(6)).success
+    kumo.clear_requests()
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    message = refused_launch(kumo, str(tmp_path), OSError)
+    assert re.search(r"0 MB are free, and the output before needs \d+ MB", message)
+
+
+def test_the_output_of_another_asset_is_found_before_a_job_is_launched(
+    kumo: LocalKumo, tmp_path: Path
+) -> None:
+    @dg.asset(key=["purchase", "predictions", day(5)], io_manager_key="kumo_io_manager")
+    def other() -> pd.DataFrame:
+        return pd.DataFrame({"x": [1]})
+
+    assert dg.materialize([other], resources=resources(kumo, tmp_path)).success
+    assert "holds the output of" in refused_launch(kumo, str(tmp_path), KumoDataError)
+
+
+def test_a_bucket_without_rights_is_found_before_a_job_is_launched(
+    kumo: LocalKumo, server: ScriptedServer
+) -> None:
+    """It may be read, and not written."""
+    missing = b"<Error><Code>NoSuchKey</Code></Error>"
+    server.answer_to_everything(
+        lambda request: (
+            Answer(b"<Error><Code>AccessDenied</Code></Error>", status=403)
+            if request.method == "PUT"
+            else Answer(b"" if request.method == "HEAD" else missing, status=404)
+        )
+    )
+    options = {"key": "test", "secret": "test", "endpoint_url": server.url}
+    message = refused_launch(kumo, "s3://bucket", PermissionError, storage_options=options)
+    assert "s3://bucket/purchase/predictions" in message
+
+
+def test_nothing_is_left_of_looking_whether_a_bucket_can_be_written(
+    s3_options: dict[str, Any],
+) -> None:
+    manager = KumoIOManager(base_path="s3://kumo/probed", storage_options=s3_options)
+    manager.check_writable(dg.AssetKey("a"), None)
+    root = manager.root()
+    assert root.fs.find(root.path) == []

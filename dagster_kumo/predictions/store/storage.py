@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from dagster_kumo.predictions.store.storage_errors import explained, is_denied
 
 REPLACE_ATTEMPTS = 20
 REPLACE_WAIT = 0.05  # seconds; a manifest is read in less
+PROBE = ".probe"
+PROBE_BYTES = 1_000_000  # on a disk: one that is full takes smaller files now and then
 
 
 def storage_at(directory: UPath) -> Storage:
@@ -52,6 +55,18 @@ class Storage(ABC):
     @abstractmethod
     def replace(self, name: str, content: bytes, version: str) -> None:
         """Replace a file of the directory in one go; `version` is the one that is being written."""
+
+    @abstractmethod
+    def check_writable(self, version: str, needed: int) -> None:
+        """Write a little and remove it.
+
+        Args:
+            version: The name of a version that does not exist.
+            needed: How many bytes there should be room for, where the storage tells.
+
+        Raises:
+            OSError: Nothing can be written here; says why, and what to do.
+        """
 
     @abstractmethod
     def tidy(self, version: str) -> None:
@@ -92,6 +107,20 @@ class DiskStorage(Storage):
                 with contextlib.suppress(OSError):
                     folder.rmdir()  # unless it holds the files of other processes
                 raise
+
+    def check_writable(self, version: str, needed: int) -> None:
+        scratch = self.make_scratch(version)
+        try:
+            with self.write_errors():
+                free = shutil.disk_usage(scratch).free
+                if free < needed:
+                    raise OSError(
+                        errno.ENOSPC,
+                        f"{free / 1e6:,.0f} MB are free, and the output before needs {needed / 1e6:,.0f} MB",
+                    )
+                _write_probe(scratch)
+        finally:
+            shutil.rmtree(self._folder(version), ignore_errors=True)
 
     def put(self, local: Path, version: str, name: str) -> None:
         with self.write_errors():
@@ -134,6 +163,21 @@ class BucketStorage(Storage):
         with self.scratch_errors():
             return Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
 
+    def check_writable(self, version: str, needed: int) -> None:  # noqa: ARG002 - a bucket does not fill up
+        scratch = self.make_scratch(version)
+        try:
+            with self.scratch_errors():
+                probe = _write_probe(scratch)
+                os.truncate(probe, 0)
+            # Under one name: where the credentials do not allow to remove it, there is one.
+            target = self.directory / PROBE
+            with self.write_errors():
+                target.fs.put_file(str(probe), target.path)
+            with contextlib.suppress(Exception):
+                target.fs.rm_file(target.path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
     def put(self, local: Path, version: str, name: str) -> None:
         target = self.directory / version / name
         with self.write_errors():
@@ -147,6 +191,15 @@ class BucketStorage(Storage):
 
     def tidy(self, version: str) -> None:
         pass  # scratch folders are elsewhere
+
+
+def _write_probe(folder: Path) -> Path:
+    probe = folder / PROBE
+    with probe.open("wb") as file:
+        file.write(bytes(PROBE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    return probe
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -97,6 +97,19 @@ class PartitionStore:
             return None
         return Manifest.parse(content, str(path))
 
+    def check_writable(self, needed: int = 0) -> None:
+        """Check that a version could be written, without writing one.
+
+        Args:
+            needed: How many bytes there should be room for, where the storage tells.
+
+        Raises:
+            KumoDataError: The output of another owner is stored here.
+            OSError: the store cannot be written to; says why, and what to do.
+        """
+        self._check_owner()
+        self.storage.check_writable(self.new_name(), needed)
+
     def read(self) -> Predictions:
         """The version in force.
 
