@@ -210,7 +210,7 @@ def test_a_folder_without_rights_is_found_before_a_job_is_launched(kumo: LocalKu
 def test_a_disk_without_room_is_found_before_a_job_is_launched(
     kumo: LocalKumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(descriptor: int) -> None:
+    def refuse(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as full:
