@@ -23,10 +23,10 @@ def check_stores(context: dg.AssetExecutionContext, definition: RunDefinition) -
         KumoDataError: The output of another asset is stored in the place.
         OSError: Nothing can be written there.
     """
-    partition_key = definition.partition_keys[0]
+    partition_key, partitions_def = definition.partition_keys[0], definition.partitions_def
     before = None
-    if partition_key is not None:
-        before = partition_before(definition.partitions_def, partition_key, context.instance)
+    if partition_key is not None and partitions_def is not None:
+        before = partition_before(partitions_def, partition_key, context.instance)
     for asset_key in definition.outputs.values():
         key = context.assets_def.metadata_by_key[asset_key].get(IO_MANAGER_KEY)
         store: Any = getattr(context.resources, key, None) if key else None
