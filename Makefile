@@ -57,11 +57,11 @@ $(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/pytho
 	@$(PIP) $(DAGSTER) dagster-postgres dagster-dask -e '.[dev-scale]' -e example_project
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
-test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster and a process for each file
+test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster, whole programs and runs of many steps
 	@command -v java >/dev/null || { \
 		echo "Installing Java, which Spark runs on ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
-	@$(BIN)/python -m pytest -m scale -n 2 --dist loadfile tests/system/scale
+	@$(BIN)/python -m pytest -m scale -n $(WORKERS) --dist loadfile tests/system tests/components/test_dg.py tests/local/test_local_sdk.py
 
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \

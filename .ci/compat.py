@@ -183,7 +183,7 @@ def main() -> None:
                 row.environment / "report.xml",
                 *left_out,
                 "-m",
-                "not e2e and not scale and not production",
+                "not e2e and not production",
             )
             table.append(
                 (row.name, found["python"], *(found.get(name, "") for name in SHOWN), outcome)

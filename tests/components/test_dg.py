@@ -15,6 +15,8 @@ from dagster_kumo import KumoIOManager
 from dagster_kumo.local import LocalKumo
 from tests.support import day, instance_in
 
+pytestmark = pytest.mark.scale
+
 BATCH_PREDICTION = "dagster_kumo.KumoBatchPredictionComponent"
 WORKSPACE = "dagster_kumo.KumoWorkspaceComponent"
 

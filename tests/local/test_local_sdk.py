@@ -11,6 +11,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+pytestmark = pytest.mark.scale
+
 SCRIPT = """
 import sys
 import duckdb

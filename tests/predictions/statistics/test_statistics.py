@@ -112,7 +112,7 @@ def test_at_the_edges_of_bins_counts_are_exact_and_nearly_so_when_files_are_merg
         distribution.add(part)
         distribution.compact()
         whole.merge(distribution)
-    edges = whole.bins().keys
+    edges = random.choice(whole.bins().keys, 500)
     expected = np.searchsorted(np.sort(keys_of(values)), edges)
     assert np.abs(whole.bins().below(edges) - expected).max() <= error * len(values)
 

@@ -1,4 +1,4 @@
-"""The example, run: what the demo says, and what its assets hold."""
+"""The example, run: what the demo says, and what its assets and checks hold."""
 
 import json
 from datetime import datetime, timedelta, timezone
@@ -13,9 +13,12 @@ from running_the_demo import Demo, run_demo
 from dagster_kumo.local import LocalKumo, load_transactions
 from dagster_kumo.local.folder import DataFolder
 
+pytestmark = pytest.mark.scale
+
 CUSTOMERS = 23_570
 TODAY = datetime.now(timezone.utc).date()
 PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
+SPEND = dg.AssetKey(["spend", "predictions"])
 
 
 @pytest.fixture
@@ -121,6 +124,28 @@ def test_the_export_holds_the_day_that_came_last(demo: Demo) -> None:
         ).fetchone()
     end = pd.Timestamp(_days(demo)[-1]) + pd.Timedelta(days=1)
     assert found == (CUSTOMERS, end, end)
+
+
+def test_every_check_passes_in_the_demo(instance: dg.DagsterInstance) -> None:
+    names = {
+        "entities_match_summary",
+        "unique_entities",
+        "scores_in_range",
+        "null_fraction",
+        "drift",
+    }
+    for asset, expected in {PREDICTIONS: {*names, "anchor_age"}, SPEND: names}.items():
+        found = [
+            entry.dagster_event.asset_check_evaluation_data
+            for run in instance.get_runs(dg.RunsFilter(job_name="daily_call_list"))
+            for entry in instance.all_logs(
+                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            )
+            if entry.dagster_event is not None
+        ]
+        evaluations = [e for e in found if e.asset_key == asset]
+        assert {e.check_name for e in evaluations} == expected
+        assert [e.description for e in evaluations if not e.passed] == []
 
 
 def test_a_failure_is_told_in_two_lines(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from tests.support import (
 from tests.system.scale.definitions import fanned_out, purchase, retried
 from tests.system.scale.world import World
 
+pytestmark = pytest.mark.scale
+
 NAMES = ("predictions", "embeddings")
 FILES = "/files/.*"
 
