@@ -15,6 +15,8 @@ from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.adopted_job import adopted_job
 from dagster_kumo.execution.env_numbers import FROM_ENVIRONMENT, NOT_FROM_ENVIRONMENT
 from dagster_kumo.execution.export_run import ExportRun
+from dagster_kumo.execution.launch.held_run import warn_unless_held
+from dagster_kumo.execution.launches import model_for_run
 from dagster_kumo.execution.masked_secrets import MASK, SECRET, from_environment, unmasked
 from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
@@ -22,7 +24,6 @@ from dagster_kumo.execution.selection import RunDefinition, check_has_run
 from dagster_kumo.execution.settings import CancelOnTermination, RunSettings
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export_target import ExportTarget
-from dagster_kumo.jobs.trained_model import trained_model
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
 
 DEFAULT_RESOURCE_KEY = "kumo"
@@ -252,10 +253,13 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoPartitionsError: Any of these of some partitions, in a run over several.
         """
         check_has_run(context)
-        definition = RunDefinition(context)
+        warn_unless_held(context)
+        definition = RunDefinition.of(context)
         client = self.get_client()
         adopted = adopted_job(context, client, definition)
-        trained = adopted.model if adopted else trained_model(client, definition.prediction)
+        trained = (
+            adopted.model if adopted else model_for_run(context, client, definition.prediction)
+        )
         if model is not None:
             observe_model(context, client, trained, model)
         yield from PredictionRun(context, self._settings(), definition, trained, adopted).results()

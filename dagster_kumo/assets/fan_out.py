@@ -182,7 +182,7 @@ class _Steps:
         def store(
             context: dg.AssetExecutionContext, files: list[FinishedFile]
         ) -> Iterator[dg.MaterializeResult[Any]]:
-            for output_type, asset_key in RunDefinition(context).outputs.items():
+            for output_type, asset_key in RunDefinition.of(context).outputs.items():
                 plan, output = _finished_output(
                     [file for file in files if file.plan.provenance.output_type == output_type]
                 )

@@ -47,7 +47,7 @@ class ExportRun:
         keys = context.partition_keys if context.assets_def.partitions_def else [None]
         self._targets = {key: target.for_partition(key) for key in keys}
         self._jobs = RunJobs(context, settings, brief=len(keys) > 1)
-        self._attempt = Attempt(context, settings.client.launch_settling_time)
+        self._attempt = Attempt.of(context, settings.client.launch_settling_time)
         self._predictions = predictions
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
@@ -74,6 +74,7 @@ class ExportRun:
         launch = ExportLaunch(
             self._client,
             self._attempt,
+            self._context.asset_key,
             partition_key,
             job_id=job_id,
             target=target,

@@ -15,7 +15,7 @@ from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.execution.adopted_job import AdoptedJob
 from dagster_kumo.execution.anchor_check import check_launched_job
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
+from dagster_kumo.execution.launches import prediction_launch, table_launch
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, job_metadata, table_metadata
 from dagster_kumo.execution.partitions.anchor_time import length_of, said_time
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
@@ -25,7 +25,6 @@ from dagster_kumo.execution.prediction_tables import (
     checked_table,
     materialized_table,
     row_count,
-    table_request,
 )
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.execution.settings import RunSettings
@@ -72,7 +71,7 @@ class PredictionRun:
         self._adopted = adopted
         brief = definition.several_partitions is not None
         self._jobs = RunJobs(context, settings, brief=brief)
-        self._attempt = Attempt(context, settings.client.launch_settling_time)
+        self._attempt = Attempt.of(context, settings.client.launch_settling_time)
         self._tables: dict[str | None, GeneratedTable] = {}
         self._tables_failed: Mapping[str, Exception] = {}
 
@@ -148,15 +147,8 @@ class PredictionRun:
 
     def _make_table(self, asset_key: dg.AssetKey, partition_key: str | None) -> GeneratedTable:
         anchor_time = self._definition.anchor_time(partition_key)
-        prediction = self._definition.prediction
-        launch = TableLaunch(
-            self._client,
-            table_request(prediction, self._model, anchor_time),
-            prediction.job_tags,
-            self._attempt,
-            partition_key,
-            table=asset_key,
-            outputs=list(self._definition.outputs.values()),
+        launch = table_launch(
+            self._client, self._definition, self._model, self._attempt, asset_key, partition_key
         )
         job_id = self._jobs.finish(launch, _for(anchor_time))
         return checked_table(self._client, job_id, anchor_time)
@@ -195,23 +187,13 @@ class PredictionRun:
         self, partition_key: str | None, table: GeneratedTable | None
     ) -> BatchPredictionJobResult:
         prediction_time = self._definition.anchor_time(partition_key)
-        request = self._definition.prediction.request(
-            training_job_id=self._model.job_id,
-            outputs=list(self._definition.outputs),
-            prediction_time=prediction_time,
-            prediction_table_job_id=table.job_id if table else None,
-        )
-        launch = PredictionLaunch(
-            self._client,
-            request,
-            self._attempt,
-            partition_key,
-            outputs=list(self._definition.outputs.values()),
+        launch = prediction_launch(
+            self._client, self._definition, self._model, self._attempt, table, partition_key
         )
         job_id = self._jobs.finish(launch, f"{_for(prediction_time)}, model {self._model.job_id}")
         result = BatchPredictionJobResult(job_id, self._client)
         stated = result.get().config.prediction_time
-        check_launched_job(job_id, stated=stated, asked=request.prediction_time)
+        check_launched_job(job_id, stated=stated, asked=launch.request.prediction_time)
         if self._definition.several_partitions is None:
             entities = result.summary().num_entities_predicted
             self._context.log.info(f"Predicted for {entities:,} entities: {result.tracking_url}")

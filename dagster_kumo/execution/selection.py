@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -113,22 +113,32 @@ def _items(given: Any) -> list[Any]:
 
 
 class RunDefinition:
-    """What to predict, and which of its assets and partitions the run makes.
+    """What to predict, and which of its assets and partitions a run makes.
+
+    Args:
+        assets_def: the definition of the assets.
+        selected: those of its assets that the run makes.
+        partition_keys: the partitions that the run makes; `[None]` of assets without partitions.
 
     Raises:
         ValueError: The assets were not made by `@kumo_assets`, or their definition is invalid.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        metadata = context.assets_def.metadata_by_key
-        prediction = prediction_of(context.assets_def)
+    def __init__(
+        self,
+        assets_def: dg.AssetsDefinition,
+        selected: Iterable[dg.AssetKey],
+        partition_keys: Sequence[str | None],
+    ) -> None:
+        metadata = assets_def.metadata_by_key
+        prediction = prediction_of(assets_def)
         if prediction is None:
             raise ValueError(
-                f"{context.assets_def.node_def.name} was not made by @kumo_assets, so there is no prediction to "
+                f"{assets_def.node_def.name} was not made by @kumo_assets, so there is no prediction to "
                 "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
             )
         self.prediction = prediction
-        selected = sorted(context.selected_asset_keys, reverse=True)  # predictions come first
+        selected = sorted(selected, reverse=True)  # predictions come first
         self.outputs: dict[OutputType, dg.AssetKey] = {
             metadata[key][OUTPUT_TYPE]: key for key in selected if OUTPUT_TYPE in metadata[key]
         }
@@ -136,16 +146,20 @@ class RunDefinition:
         tables = [key for key, entries in metadata.items() if OUTPUT_TYPE not in entries]
         self.table: dg.AssetKey | None = tables[0] if tables else None
         """The asset of the prediction table, if one is generated."""
-        self.makes_table = self.table in context.selected_asset_keys
-        self.partitions_def = context.assets_def.partitions_def
-        self.partition_keys: Sequence[str | None] = (
-            context.partition_keys if self.partitions_def is not None else [None]
-        )
-        self.several_partitions: Sequence[str] | None = (
-            context.partition_keys if len(self.partition_keys) > 1 else None
-        )
+        self.makes_table = self.table in selected
+        self.partitions_def = assets_def.partitions_def
+        self.partition_keys = partition_keys
+        several = [key for key in partition_keys if key is not None]
+        self.several_partitions: Sequence[str] | None = several if len(several) > 1 else None
         """The partitions of a run over several; None in a run for one, or without partitions."""
-        check_anchor(self.prediction, self.partitions_def, name=context.assets_def.node_def.name)
+        check_anchor(self.prediction, self.partitions_def, name=assets_def.node_def.name)
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext) -> RunDefinition:
+        """What the step of a run makes."""
+        assets_def = context.assets_def
+        keys = context.partition_keys if assets_def.partitions_def is not None else [None]
+        return cls(assets_def, context.selected_asset_keys, keys)
 
     def window(self, partition_key: str | None) -> dg.TimeWindow | None:
         """The time that a partition stands for; None when it stands for none."""

@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
+from dagster_kumo.execution.launch.held_run import was_held
 from dagster_kumo.execution.launch.identity import is_first_attempt, launch_key, root_of_launch
 from dagster_kumo.execution.launch.notes import Notes
 
 
+@dataclass
 class Attempt:
-    """What the launches of a step have in common: what they are attempts at, and what is noted of them.
+    """What the launches of a step have in common: what they are attempts at, and by which run.
+
+    A step that runs makes one of its context. The hold sensor makes one for a step that waits in the queue.
 
     Args:
-        context: The context of the assets.
-        settling_time: Seconds until Kumo shows whatever an earlier attempt launched.
+        instance: Dagster's instance.
+        run: the run of the step.
+        assets_def: the definition of the assets that the step makes.
+        step_key: the step that launches.
+        log: what the attempt logs to.
+        settling_time: seconds until Kumo shows whatever an earlier attempt launched.
+        retry_number: how often the step has been retried in the run.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, settling_time: float) -> None:
-        self.context = context
-        self.notes = Notes(context)
-        self.is_first = is_first_attempt(context)
-        self.settled_at = time.monotonic() + settling_time
-        """By then, on the clock of `time.monotonic()`, Kumo shows whatever an earlier attempt launched."""
-        self._root = root_of_launch(context)
+    instance: dg.DagsterInstance
+    run: dg.DagsterRun
+    assets_def: dg.AssetsDefinition
+    step_key: str
+    log: logging.Logger
+    settling_time: float
+    retry_number: int = 0
+    settled_at: float = field(init=False)
+    """By then, on the clock of `time.monotonic()`, Kumo shows whatever an earlier attempt launched."""
+
+    def __post_init__(self) -> None:
+        self.notes = Notes(self.instance, self.run, self.assets_def)
+        self.settled_at = time.monotonic() + self.settling_time
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext, settling_time: float) -> Attempt:
+        """The attempt of a step that runs."""
+        return cls(
+            context.instance,
+            context.run,
+            context.assets_def,
+            str(context.op_execution_context.node_handle),
+            context.log,
+            settling_time,
+            context.op_execution_context.retry_number,
+        )
+
+    @cached_property
+    def is_first(self) -> bool:
+        """Whether no attempt of the same launch can have come before this one."""
+        return is_first_attempt(self.run, self.retry_number)
+
+    @property
+    def was_held(self) -> bool:
+        """Whether jobs may have been launched for it while the run waited in the queue."""
+        return was_held(self.run, self.retry_number)
 
     def launch_key(self, request: Mapping[str, Any], partition_key: str | None) -> str:
         """The key of a launch: the same for all its attempts, different for any other launch."""
-        return launch_key(request, self.context, partition_key, root=self._root)
+        # All assets of the definition: a re-execution may select only those that were not materialized.
+        assets = self.assets_def.metadata_by_key
+        return launch_key(request, assets, self.run, partition_key, root=self._root)
+
+    @cached_property
+    def _root(self) -> str:
+        return root_of_launch(self.instance, self.run)

@@ -77,7 +77,6 @@ class Launch(ABC):
         wider_request: Mapping[str, Any] | None = None,
     ) -> None:
         self._attempt = attempt
-        self._context = attempt.context
         self._partition_key = partition_key
         self._assets = assets
         self._delivered_in = delivered_in
@@ -89,6 +88,7 @@ class Launch(ABC):
             attempt,
             tagged=self._tagged,
             noted=self._known_ids,
+            held=self._noted_while_held,
             get=self._get,
             is_delivered=self._is_delivered,
             is_listed=self.is_listed,
@@ -173,7 +173,7 @@ class Launch(ABC):
         return all(
             job_id
             in materialized_job_ids(
-                self._context.instance,
+                self._attempt.instance,
                 key,
                 self._partition_key,
                 entry=entry,
@@ -184,7 +184,8 @@ class Launch(ABC):
 
     @cached_property
     def _delivered_before(self) -> float:
-        return delivered_before(self._context)
+        attempt = self._attempt
+        return delivered_before(attempt.instance, attempt.run.run_id, attempt.step_key)
 
     def _find(self) -> str | None:
         """The job that an attempt of this launch has launched, if it can be attached to."""
@@ -198,6 +199,17 @@ class Launch(ABC):
     def _known_ids(self) -> list[str]:
         """The jobs that attempts of this launch have noted, newest first."""
         return self._noted()
+
+    @cached_property
+    def _held_ids(self) -> list[str]:
+        notes, run_id = self._attempt.notes, self._attempt.run.run_id
+        return notes.of_launch(
+            self._keys, self._assets, self._partition_key, self.entry, run_id=run_id
+        )
+
+    def _noted_while_held(self) -> list[str]:
+        """The jobs that were launched for this attempt while its run was held."""
+        return self._held_ids if self._attempt.was_held else []
 
     def _note(self, job_id: str) -> None:
         self._add_note(job_id, f"{self.kind.capitalize()} {job_id}")
@@ -262,7 +274,7 @@ class TaggedLaunch(Launch):
         jobs = self._evidence.usable(self._tagged(), launched=job_id)
         if job_id not in jobs or jobs[0] == job_id:
             return job_id
-        self._context.log.warning(
+        self._attempt.log.warning(
             f"Another attempt launched {self.kind} {jobs[0]} at the same moment: attaching to it, and "
             f"cancelling {job_id}."
         )
@@ -270,14 +282,14 @@ class TaggedLaunch(Launch):
         return jobs[0]
 
     def _own_tags(self) -> dict[str, str]:
-        context = self._context
+        run = self._attempt.run
         tags = {
-            RUN_ID_TAG: context.run.run_id,
+            RUN_ID_TAG: run.run_id,
             ASSET_TAG: self._assets[0].to_user_string(),
         }
         if self._partition_key is not None:
             tags[PARTITION_TAG] = self._partition_key
-        origin = context.run.remote_job_origin
+        origin = run.remote_job_origin
         if origin is not None:
             tags[CODE_LOCATION_TAG] = origin.repository_origin.code_location_origin.location_name
         return {key: value[:MAX_TAG_VALUE] for key, value in tags.items()}

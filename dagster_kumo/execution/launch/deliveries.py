@@ -17,17 +17,15 @@ _LOCKED = "table is locked"
 _LOCKED_SECONDS = 2.0
 
 
-def delivered_before(context: dg.AssetExecutionContext) -> float:
+def delivered_before(instance: dg.DagsterInstance, run_id: str, step_key: str) -> float:
     """The unix time before which a run was created whose deliveries belong to an earlier launch.
 
     Materializing again on purpose predicts again: a job that an earlier run has delivered is not used
     again. A run that continues an unfinished run is not on purpose, and neither is another attempt in the same run.
     They use what their own attempts delivered, also if a process of an earlier attempt still works beside them.
     """
-    instance = context.instance
-    step_key = str(context.op_execution_context.node_handle)
     with RUNS_LOCK:
-        begun = instance.get_run_record_by_id(context.run.run_id)
+        begun = instance.get_run_record_by_id(run_id)
         while begun is not None and (parent_id := begun.dagster_run.parent_run_id) is not None:
             parent = instance.get_run_record_by_id(parent_id)
             if parent is None or _succeeded(instance, parent_id, step_key):

@@ -8,7 +8,8 @@
    have launched before it.
 
 The launch key stands for the request, so what carries it was asked for the same thing. A job is attached to
-unless it FAILED, was CANCELLED, or was delivered before.
+unless it FAILED, was CANCELLED, or was delivered before. One that was launched for this very run while it was held
+in the queue is attached to however it ended: the run says so.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ class Evidence:
     """What speaks for a job of one launch.
 
     Args:
-        attempt: The attempt that looks.
-        tagged: The jobs whose tags carry the launch key, oldest first.
-        noted: The jobs that attempts have noted under the launch key.
-        get: A job by its id.
-        is_delivered: Whether the assets have been materialized from a job before.
-        is_listed: Whether Kumo lists jobs of this kind, so that one may be listed later.
+        attempt: the attempt that looks.
+        tagged: the jobs whose tags carry the launch key, oldest first.
+        noted: the jobs that attempts have noted under the launch key.
+        held: those that were launched for this attempt while its run was held.
+        get: a job by its id.
+        is_delivered: whether the assets have been materialized from a job before.
+        is_listed: whether Kumo lists jobs of this kind, so that one may be listed later.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Evidence:
         *,
         tagged: Callable[[], Sequence[FoundJob]],
         noted: Callable[[], Sequence[str]],
+        held: Callable[[], Sequence[str]],
         get: Callable[[str], FoundJob],
         is_delivered: Callable[[str], bool],
         is_listed: bool,
@@ -55,6 +58,7 @@ class Evidence:
         self._attempt = attempt
         self._tagged = tagged
         self._noted = noted
+        self._held = held
         self._get = get
         self._is_delivered = is_delivered
         self._is_listed = is_listed
@@ -78,7 +82,7 @@ class Evidence:
                 return found
             if not is_waiting:
                 is_waiting = True
-                self._attempt.context.log.info(
+                self._attempt.log.info(
                     f"An earlier attempt may have launched a {what} that Kumo does not show yet: looking "
                     "for it a little longer before another one is launched."
                 )
@@ -100,10 +104,11 @@ class Evidence:
 
         `launched` is what this attempt has launched itself, which no earlier one can have delivered.
         """
+        held = self._held()
         return [
             job.job_id
             for job in jobs
-            if job.status not in (FAILED, CANCELLED)
+            if (job.status not in (FAILED, CANCELLED) or job.job_id in held)
             and (job.job_id == launched or not self._is_delivered(job.job_id))
         ]
 

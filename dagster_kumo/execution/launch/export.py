@@ -35,12 +35,13 @@ class ExportLaunch(Launch):
     """The launch of an export job.
 
     Args:
-        client: The connection.
-        attempt: The attempt of the export asset's step.
-        partition_key: The partition; None for an asset without partitions.
-        job_id: The prediction job whose output is exported.
-        target: What is exported, and where to.
-        full_name: The target's name as a person writes it.
+        client: the connection.
+        attempt: the attempt of the export asset's step.
+        asset_key: the export asset.
+        partition_key: the partition; None for an asset without partitions.
+        job_id: the prediction job whose output is exported.
+        target: what is exported, and where to.
+        full_name: the target's name as a person writes it.
     """
 
     kind = "export job"
@@ -52,6 +53,7 @@ class ExportLaunch(Launch):
         self,
         client: KumoClient,
         attempt: Attempt,
+        asset_key: dg.AssetKey,
         partition_key: str | None,
         *,
         job_id: str,
@@ -63,8 +65,8 @@ class ExportLaunch(Launch):
             attempt,
             partition_key,
             {"job_id": job_id, **self._output},
-            assets=[attempt.context.asset_key],
-            delivered_in={attempt.context.asset_key: EXPORT_JOB_ID_METADATA},
+            assets=[asset_key],
+            delivered_in={asset_key: EXPORT_JOB_ID_METADATA},
         )
         self._client = client
         self._job_id_exported = job_id
@@ -161,7 +163,7 @@ class ExportLaunch(Launch):
         try:
             self._tag_job(job_id)
         except KumoError as error:  # Dagster has it too
-            self._context.log.warning(f"Export job {job_id} is not noted in Kumo: {error}")
+            self._attempt.log.warning(f"Export job {job_id} is not noted in Kumo: {error}")
 
     def _tag_job(self, value: str | None) -> None:
         self._client.update_prediction_job_tags(self._job_id_exported, {self._tag: value})

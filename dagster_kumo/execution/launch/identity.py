@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
+
+from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
 
 RUNS_LOCK = threading.RLock()
 """Held by the threads of a run over several partitions while they read or write runs.
@@ -34,18 +36,23 @@ _PARTITION_TAGS = (
 )
 
 
+def partition_of(run: dg.DagsterRun) -> tuple[bool, str | None]:
+    """Whether a run is for one partition at most, and for which."""
+    one, first, last = (run.tags.get(tag) for tag in _PARTITION_TAGS)
+    return first == last, one or first
+
+
 def launch_key(
     request: Mapping[str, Any],
-    context: dg.AssetExecutionContext,
+    assets: Iterable[dg.AssetKey],
+    run: dg.DagsterRun,
     partition_key: str | None,
     *,
     root: str,
 ) -> str:
     """The key of a launch: the same for all its attempts, different for any other launch."""
-    # All assets of the definition: a re-execution may select only those that were not materialized.
-    assets = context.assets_def.metadata_by_key
     # What tells the runs of a backfill apart in which an asset without partitions is made.
-    partitions_of_run = [context.run.tags.get(tag) for tag in _PARTITION_TAGS]
+    partitions_of_run = [run.tags.get(tag) for tag in _PARTITION_TAGS]
     identity = {
         "assets": sorted(key.to_user_string() for key in assets),
         "partition": partitions_of_run if partition_key is None else partition_key,
@@ -55,19 +62,21 @@ def launch_key(
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def root_of_launch(context: dg.AssetExecutionContext) -> str:
+def root_of_launch(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """The first backfill, or else the first run, of which this run is a retry or a re-execution."""
-    run = context.run
     root_run_id = run.root_run_id or run.run_id
     first = run
     if root_run_id != run.run_id:
         # A re-execution of a run does not belong to the backfill any more when that has ended.
         with RUNS_LOCK:
-            first = context.instance.get_run_by_id(root_run_id) or run
+            first = instance.get_run_by_id(root_run_id) or run
     return first.tags.get(ROOT_BACKFILL_TAG) or first.tags.get(BACKFILL_TAG) or root_run_id
 
 
-def is_first_attempt(context: dg.AssetExecutionContext) -> bool:
-    """Whether no attempt of the same launch can have come before this one."""
-    is_again = context.run.parent_run_id is not None or PARENT_BACKFILL_TAG in context.run.tags
-    return not is_again and context.op_execution_context.retry_number == 0
+def is_first_attempt(run: dg.DagsterRun, retry_number: int) -> bool:
+    """Whether no attempt of the same launch can have come before this one.
+
+    For a run that was held in the queue, the hold sensor may have launched before the run began.
+    """
+    is_again = run.parent_run_id is not None or PARENT_BACKFILL_TAG in run.tags
+    return not is_again and retry_number == 0 and PROGRESS_TAG not in run.tags

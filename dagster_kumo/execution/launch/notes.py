@@ -32,8 +32,13 @@ LONGEST_TAG = 76  # Dagster allows 63 characters after the slash
 class Notes:
     """The notes of one step."""
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._context = context
+    def __init__(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, assets_def: dg.AssetsDefinition
+    ) -> None:
+        self._instance = instance
+        self._run_id = run.run_id
+        self._shown = run.tags
+        self._op = assets_def.node_def.name
         self._job_ids: dict[str, list[str]] = {}  # by the tag of the run that shows the newest
         self._looks_left = 0
         self._next_look = 0.0
@@ -44,8 +49,10 @@ class Notes:
         assets: Sequence[dg.AssetKey],
         partition_key: str | None,
         entry: str,
+        *,
+        run_id: str | None = None,
     ) -> list[str]:
-        """What the attempts of a launch have noted under an entry, newest first."""
+        """What the attempts of a launch, or those of one run, have noted under an entry, newest first."""
         noted: dict[str, None] = {}
         for asset_key in assets:
             wanted = dg.AssetRecordsFilter(
@@ -53,14 +60,15 @@ class Notes:
                 asset_partitions=None if partition_key is None else [partition_key],
             )
             for record in read_events(
-                lambda w=wanted: self._context.instance.fetch_observations(
-                    w, limit=OBSERVATIONS_LOOKED_AT
-                )
+                lambda w=wanted: self._instance.fetch_observations(w, limit=OBSERVATIONS_LOOKED_AT)
             ):
                 observation = record.event_log_entry.asset_observation
                 metadata = observation.metadata if observation else {}
                 value = metadata.get(entry)
                 key = metadata.get(LAUNCH_KEY_METADATA)
+                by = metadata.get(RUN_METADATA)
+                if run_id is not None and (by is None or by.value != run_id):
+                    continue
                 if value is not None and key is not None and key.value in launch_keys:
                     noted.setdefault(str(value.value))
         return list(noted)
@@ -76,7 +84,6 @@ class Notes:
         description: str,
     ) -> None:
         """Note something about a launch."""
-        context = self._context
         for asset_key in assets:
             observation = dg.AssetObservation(
                 asset_key,
@@ -85,11 +92,15 @@ class Notes:
                 metadata={
                     entry: value,
                     LAUNCH_KEY_METADATA: launch_key,
-                    RUN_METADATA: dg.MetadataValue.dagster_run(context.run.run_id),
+                    RUN_METADATA: dg.MetadataValue.dagster_run(self._run_id),
                 },
             )
             with RUNS_LOCK:
-                context.instance.report_runless_asset_event(observation)
+                self._instance.report_runless_asset_event(observation)
+
+    def shown_on_run(self, prefix: str) -> str | None:
+        """The newest job of a kind that the tags of the run named when the attempt began."""
+        return self._shown.get(job_tag(prefix, self._op))
 
     def show_on_run(self, prefix: str, job_id: str) -> None:
         """Let the tags of the run name a job as the newest of its kind, and say how many there are."""
@@ -107,7 +118,7 @@ class Notes:
                 self._write_tags()
 
     def _write_tags(self) -> None:
-        instance, run_id = self._context.instance, self._context.run.run_id
+        instance, run_id = self._instance, self._run_id
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
         run = instance.get_run_by_id(run_id)
         if run is None:
@@ -119,13 +130,17 @@ class Notes:
             self._looks_left -= 1
 
     def _tags(self) -> dict[str, str]:
-        op = re.sub(r"[^A-Za-z0-9_.-]", "_", self._context.assets_def.node_def.name)
         tags: dict[str, str] = {}
         for prefix, job_ids in self._job_ids.items():
-            tags[_tag(f"{prefix}.{op}")] = job_ids[-1]
+            tags[job_tag(prefix, self._op)] = job_ids[-1]
             if len(job_ids) > 1:
-                tags[_tag(f"{prefix}_count.{op}")] = str(len(job_ids))
+                tags[job_tag(f"{prefix}_count", self._op)] = str(len(job_ids))
         return tags
+
+
+def job_tag(prefix: str, op: str) -> str:
+    """The tag of a run that names the newest job of a kind that an op has launched."""
+    return _tag(f"{prefix}.{re.sub(r'[^A-Za-z0-9_.-]', '_', op)}")
 
 
 def _tag(name: str) -> str:

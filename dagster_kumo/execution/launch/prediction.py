@@ -48,10 +48,10 @@ class PredictionLaunch(TaggedLaunch):
             wider_request=None if request.outputs else all_outputs.to_json(),
         )
         self._client = client
-        self._request = request
+        self.request = request
 
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
-        request = self._request.model_copy(update={"job_tags": {**self._request.job_tags, **tags}})
+        request = self.request.model_copy(update={"job_tags": {**self.request.job_tags, **tags}})
         try:
             job_id, self.warnings = self._client.create_prediction_job(request, find=find)
         except KumoValidationError as error:

@@ -1,0 +1,72 @@
+"""The launches of a definition: by which model, and what is asked of Kumo for one partition of its assets."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.execution.launch.attempt import Attempt
+from dagster_kumo.execution.launch.held_run import model_of_held_run
+from dagster_kumo.execution.launch.notes import job_tag
+from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
+from dagster_kumo.execution.prediction_tables import GeneratedTable, table_request
+from dagster_kumo.execution.selection import RunDefinition
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.trained_model import trained_model
+
+
+def model_for_run(
+    context: dg.AssetExecutionContext, client: KumoClient, prediction: BatchPrediction
+) -> TrainingJobResource:
+    """The trained model that predicts in a run.
+
+    Raises:
+        KumoModelError: there is none as asked for.
+    """
+    if prediction.training_job_id is None:
+        op = context.assets_def.node_def.name
+        held = context.run.tags.get(job_tag(PredictionLaunch.run_tag, op))
+        if (model := model_of_held_run(context.run, held, client)) is not None:
+            return model
+    return trained_model(client, prediction)
+
+
+def table_launch(
+    client: KumoClient,
+    definition: RunDefinition,
+    model: TrainingJobResource,
+    attempt: Attempt,
+    asset_key: dg.AssetKey,
+    partition_key: str | None,
+) -> TableLaunch:
+    """The launch of the job that makes the prediction table."""
+    anchor_time = definition.anchor_time(partition_key)
+    return TableLaunch(
+        client,
+        table_request(definition.prediction, model, anchor_time),
+        definition.prediction.job_tags,
+        attempt,
+        partition_key,
+        table=asset_key,
+        outputs=list(definition.outputs.values()),
+    )
+
+
+def prediction_launch(
+    client: KumoClient,
+    definition: RunDefinition,
+    model: TrainingJobResource,
+    attempt: Attempt,
+    table: GeneratedTable | None,
+    partition_key: str | None,
+) -> PredictionLaunch:
+    """The launch of the prediction job."""
+    request = definition.prediction.request(
+        training_job_id=model.job_id,
+        outputs=list(definition.outputs),
+        prediction_time=definition.anchor_time(partition_key),
+        prediction_table_job_id=table.job_id if table else None,
+    )
+    outputs = list(definition.outputs.values())
+    return PredictionLaunch(client, request, attempt, partition_key, outputs)
