@@ -34,7 +34,9 @@ from dagster_kumo.assets.definitions import KumoModelAssets, build_kumo_assets_d
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
+from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
+from dagster_kumo.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from dagster_kumo.components import KumoBatchPredictionComponent, KumoWorkspaceComponent
 
 __all__ = [
+    "HOLD_UNTIL_DONE",
     "ADLSConnector",
     "ArtifactExportJob",
     "BatchPrediction",
@@ -87,6 +90,7 @@ __all__ = [
     "__version__",
     "build_kumo_assets_definitions",
     "build_kumo_export_asset",
+    "build_kumo_hold_sensor",
     "build_kumo_prediction_checks",
     "build_kumo_sensor",
     "kumo_assets",

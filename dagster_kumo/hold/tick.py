@@ -9,55 +9,36 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
-from dagster_kumo.api.client import LIST_LIMIT, KumoClient
+from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
-from dagster_kumo.api.records import (
-    DONE,
-    LIVE_STATUSES,
-    MISSING,
-    RUNNING,
-    BatchPredictionJobResource,
-    JobStatusReport,
-    PredictionTableJobResource,
-    TrainingJobResource,
-)
+from dagster_kumo.api.records import RUNNING, JobProgress, TrainingJobResource
 from dagster_kumo.api.retry import should_retry
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.base import TaggedLaunch
 from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
-from dagster_kumo.execution.launch.notes import job_tag
-from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
-from dagster_kumo.execution.launches import prediction_launch, table_launch
-from dagster_kumo.execution.prediction_tables import (
-    GeneratedTable,
-    checked_table,
-    materialized_table,
-)
+from dagster_kumo.execution.launch.identity import is_first_attempt
+from dagster_kumo.execution.launch.prediction import PredictionLaunch
+from dagster_kumo.hold.held_jobs import HeldJobs
+from dagster_kumo.hold.held_step import HeldStep
 from dagster_kumo.hold.queue import HoldQueue
-from dagster_kumo.hold.steps import HeldStep, HeldSteps
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
-from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE, BatchPrediction
-from dagster_kumo.jobs.prediction_table import PredictionTableJob
-from dagster_kumo.jobs.tags import CODE_LOCATION_TAG, RUN_ID_TAG
+from dagster_kumo.hold.run_steps import RunSteps
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.trained_model import trained_model
 
 LAUNCHES_AT_ONCE = 8
-# Each is a call. With more jobs than this, the estimates of some are older.
+# Each is a call. With more jobs than this, some estimates are older than one tick.
 PROGRESS_CALLS = 10
 PER_CENT_STEP = 10
-ETA_MINUTES = 5
+END_STEP = timedelta(minutes=5)
 URL_TAG = "dagster-kumo/tracking_url"
 _LAUNCHING = "launching at "
-_GONE = JobStatusReport(status=MISSING)
-
-Job = BatchPredictionJobResource | PredictionTableJobResource
+_TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 
 class TickOver(Exception):
@@ -76,7 +57,25 @@ class Deadline:
 
     def __call__(self) -> None:
         if time.monotonic() > self._until:
-            raise TickOver
+            raise TickOver("The time of a tick was over.")
+
+
+@dataclass
+class HeldRun:
+    """A run that is held, and its steps that predict."""
+
+    record: dg.RunRecord
+    steps: list[HeldStep] = field(default_factory=list[HeldStep])
+
+    @property
+    def run(self) -> dg.DagsterRun:
+        """The run as it was when the tick began."""
+        return self.record.dagster_run
+
+    @property
+    def live(self) -> list[HeldStep]:
+        """The steps whose jobs go on."""
+        return [step for step in self.steps if step.report and not step.report.is_terminal]
 
 
 @dataclass
@@ -91,58 +90,26 @@ class TickSummary:
     without_job: int = 0
     """Runs that have no job yet."""
     statuses: Counter[str] = field(default_factory=Counter[str])
-    """Of the jobs that are waited for."""
+    """Of the jobs that go on."""
     troubles: list[str] = field(default_factory=list[str])
-    """What is tried again by the next tick."""
+    """What the next tick tries again."""
 
     def __str__(self) -> str:
-        held = self.waiting + self.without_job
-        parts: list[str] = []
+        words: list[str] = []
         if self.waiting:
             jobs = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
-            parts.append(f"Held: {held} runs. {self.waiting} wait for Kumo jobs ({jobs}).")
+            words.append(f"{self.waiting} held runs wait for Kumo ({jobs}).")
         if self.without_job:
-            parts.append(f"{self.without_job} have no job yet.")
-        if self.launched or self.released or self.cancelled:
-            parts.append(
-                f"Launched {self.launched} jobs, released {self.released} runs"
-                + (f", cancelled {self.cancelled} jobs." if self.cancelled else ".")
-            )
-        parts += [f"The next tick tries again: {trouble}" for trouble in self.troubles[:1]]
-        return " ".join(parts) or "No run is held."
-
-
-@dataclass
-class _Step:
-    """A step of a held run, and the job that it waits for."""
-
-    step: HeldStep
-    attempt: Attempt
-    job_id: str | None = None
-    """The newest job of the step: the prediction job, or that of its table."""
-    is_table: bool = False
-    """Whether that job makes the prediction table."""
-    report: JobStatusReport | None = None
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no further job follows this one."""
-        return not self.is_table or not self.step.definition.outputs
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing of the step is left to wait for."""
-        report = self.report
-        if report is None or not (report.is_terminal or report.status == MISSING):
-            return False
-        return self.is_last or report.status != DONE
-
-    @property
-    def launches(self) -> bool:
-        """Whether a job is to be launched now."""
-        if self.job_id is None:
-            return True
-        return not self.is_last and self.report is not None and self.report.status == DONE
+            words.append(f"{self.without_job} held runs have no job yet.")
+        if self.launched:
+            words.append(f"Launched jobs of {self.launched} runs.")
+        if self.released:
+            words.append(f"Released {self.released} runs.")
+        if self.cancelled:
+            words.append(f"Cancelled {self.cancelled} jobs of terminated runs.")
+        if self.troubles:
+            words.append(f"The next tick tries again: {self.troubles[0]}")
+        return " ".join(words) or "No run is held."
 
 
 class HoldTick:
@@ -150,10 +117,13 @@ class HoldTick:
 
     Args:
         instance: Dagster's instance.
+        repository: the definitions of the code location.
         queue: the held runs.
-        steps: finds the steps of a run.
+        run_steps: finds the steps of a run.
         client: the connection, with the limits of a tick.
+        jobs: the jobs that are waited for.
         log: the sensor's log.
+        deadline: when the tick must be over.
         max_jobs_in_flight: how many jobs of held runs may go on at the same time.
         cancels: whether the jobs of a run end with it if a user terminates it.
     """
@@ -161,231 +131,223 @@ class HoldTick:
     def __init__(
         self,
         instance: dg.DagsterInstance,
+        repository: dg.RepositoryDefinition,
         queue: HoldQueue,
-        steps: HeldSteps,
+        run_steps: RunSteps,
         client: KumoClient,
+        jobs: HeldJobs,
         log: logging.Logger,
         *,
-        code_location: str | None,
+        deadline: Deadline,
         max_jobs_in_flight: int | None,
         cancels: bool,
     ) -> None:
         self._instance = instance
+        self._repository = repository
         self._queue = queue
-        self._steps = steps
+        self._run_steps = run_steps
         self._client = client
+        self._jobs = jobs
         self._log = log
-        self._code_location = code_location
+        self._deadline = deadline
         self._max_jobs_in_flight = max_jobs_in_flight
         self._cancels = cancels
-        self._listed: dict[type[TaggedLaunch], dict[str, Job]] = {}
         self._models: dict[str, TrainingJobResource] = {}
         self._summary = TickSummary()
 
     def run(self) -> TickSummary:
-        """Launch, look and release."""
-        try:
-            self._settle_terminated()
-            held = {record.dagster_run.run_id: record for record in self._queue.held()}
-            steps = {run_id: self._plan(record) for run_id, record in held.items()}
-            to_launch: list[tuple[dg.RunRecord, _Step]] = []
-            for run_id, record in held.items():
-                to_launch += [(record, step) for step in self._look(record, steps[run_id])]
-            self._launch(to_launch)
-            self._show_estimates(held, steps)
-        except TickOver:
-            self._summary.troubles.append("its time was over")
+        """Cancel what was terminated, look at all jobs, release what has ended, launch what is missing."""
+        for record in self._queue.terminated():
+            self._settle(record)
+        held = [HeldRun(record) for record in self._queue.held()]
+        self._run_steps.forget_others(one.run.run_id for one in held)
+        waiting = [one for one in held if self._look(one)]
+        self._launch(waiting)
+        self._show_progress(waiting)
         return self._summary
 
     # Runs
 
-    def _plan(self, record: dg.RunRecord) -> list[_Step]:
-        run = record.dagster_run
-        return [self._step(record, step) for step in self._steps.of(run)]
-
-    def _step(self, record: dg.RunRecord, step: HeldStep) -> _Step:
-        run = record.dagster_run
-        attempt = Attempt(
-            self._instance,
-            run,
-            step.assets_def,
-            _step_key(step.assets_def),
-            self._log,
-            # Whether Kumo shows what was launched before is known by the time of the last attempt. If
-            # that is not over, the next tick launches.
-            settling_time=0.0,
-        )
-        planned = _Step(step, attempt)
-        if PROGRESS_TAG in run.tags:
-            for launch_type in (PredictionLaunch, TableLaunch):
-                job_id = attempt.notes.shown_on_run(launch_type.run_tag)
-                if job_id is not None and planned.job_id is None:
-                    planned.job_id = job_id
-                    planned.is_table = launch_type is TableLaunch
-        return planned
-
-    def _look(self, record: dg.RunRecord, steps: Sequence[_Step]) -> list[_Step]:
-        """Look at the jobs of a run, and release it if there is nothing to wait for: the steps to launch."""
-        run = record.dagster_run
+    def _look(self, held: HeldRun) -> bool:
+        """Look at the jobs of a run, and release it if there is nothing to wait for: whether it waits."""
         try:
-            for step in steps:
+            held.steps = self._run_steps.of(held.run, self._instance, self._repository)
+            for step in held.steps:
+                step.read_notes(held.run, self._attempt(held, step))
                 if step.job_id is not None:
-                    step.report = self._report(step.job_id, is_table=step.is_table)
-        except Exception as error:
-            if isinstance(error, TickOver):
-                raise
-            self._meet(run, error)
-            return []
-        if all(step.is_over for step in steps):
-            self._release(run, "all jobs have ended" if steps else "nothing to wait for")
-            return []
-        for step in steps:
-            if step.report is not None and not step.is_over:
-                self._summary.statuses[step.report.status] += 1
-        if any(step.job_id for step in steps):
+                    step.report = self._jobs.report(step.kind, step.job_id)
+        except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
+            return self._meet(held, error)
+        if all(step.is_over for step in held.steps):
+            ended = ", ".join(step.report.status for step in held.steps if step.report)
+            self._release(held, ended)
+            return False
+        for step in held.live:
+            assert step.report is not None
+            self._summary.statuses[step.report.status] += 1
+        if any(step.job_id for step in held.steps):
             self._summary.waiting += 1
         else:
             self._summary.without_job += 1
-        return [step for step in steps if step.launches]
+        return True
 
-    def _release(self, run: dg.DagsterRun, why: str) -> None:
-        self._queue.release(run, {PROGRESS_TAG: why} if PROGRESS_TAG in run.tags else {})
+    def _release(self, held: HeldRun, progress: str | None) -> None:
+        self._queue.release(held.run, {PROGRESS_TAG: progress} if progress else {})
         self._summary.released += 1
 
-    def _meet(self, run: dg.DagsterRun, error: Exception) -> None:
-        """Leave to the next tick what may pass, and let the run itself meet any other error."""
+    def _meet(self, held: HeldRun, error: Exception) -> bool:
+        """Leave to the next tick what may pass, and any other error to the run itself: whether it waits."""
         if _may_pass(error):
             self._summary.troubles.append(str(error))
-            return
-        self._log.warning(
-            f"Run {run.run_id} is no longer held, since its job cannot be launched: {error}"
-        )
-        self._release(run, "not held: see the run's own error")
+            return True
+        self._log.warning(f"Run {held.run.run_id} is released, since it cannot be held: {error}")
+        self._release(held, "released: the run itself says why")
+        return False
 
-    def _settle_terminated(self) -> None:
-        for record in self._queue.terminated():
-            run = record.dagster_run
-            if not self._cancels or PROGRESS_TAG not in run.tags:
-                self._queue.settle(run)
-                continue
-            jobs = {job_id: False for job_id in _shown_jobs(run, PredictionLaunch)}
-            jobs |= {job_id: True for job_id in _shown_jobs(run, TableLaunch)}
-            # A launch whose answer was lost is not noted.
-            mine = {RUN_ID_TAG: run.run_id}
-            jobs |= {
-                job.job_id: False
-                for job in self._client.list_prediction_jobs(mine)
-                if job.tags.get(RUN_ID_TAG) == run.run_id
-            }
-            jobs |= {
-                job.job_id: True
-                for job in self._client.list_prediction_table_jobs(mine)
-                if job.tags.get(RUN_ID_TAG) == run.run_id
-            }
-            try:
-                for job_id, is_table in jobs.items():
-                    self._cancel(job_id, is_table=is_table)
-            except KumoError as error:
-                self._summary.troubles.append(f"cancelling the jobs of {run.run_id}: {error}")
-                continue
-            if not self._may_show_later(record):
-                self._queue.settle(run)
-
-    def _cancel(self, job_id: str, *, is_table: bool) -> None:
-        if self._report(job_id, is_table=is_table).status not in LIVE_STATUSES:
-            return
-        if is_table:
-            PredictionTableJob(job_id, self._client).cancel()
-        else:
-            BatchPredictionJob(job_id, self._client).cancel()
-        self._log.info(f"Cancelled job {job_id}: its run was terminated while it was held")
-        self._summary.cancelled += 1
-
-    # Jobs
-
-    def _report(self, job_id: str, *, is_table: bool) -> JobStatusReport:
-        kind = TableLaunch if is_table else PredictionLaunch
-        if kind not in self._listed:
-            self._listed[kind] = {job.job_id: job for job in self._list(is_table=is_table)}
-        job = self._listed[kind].get(job_id)
-        if job is not None:
-            return job.job_status_report
+    def _settle(self, record: dg.RunRecord) -> None:
+        """Cancel the jobs of a run that a user terminated while it was held."""
+        run = record.dagster_run
         try:
-            get = (
-                self._client.get_prediction_table_job
-                if is_table
-                else self._client.get_prediction_job
-            )
-            return get(job_id).job_status_report
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
-            return _GONE
+            if self._cancels and PROGRESS_TAG in run.tags:
+                for kind, job_id in self._jobs.launched_for(run):
+                    if self._jobs.cancel(kind, job_id):
+                        self._log.info(
+                            f"Cancelled {kind.kind} {job_id} of the terminated run {run.run_id}"
+                        )
+                        self._summary.cancelled += 1
+                if self._seconds_since_launch(run) < self._client.launch_settling_time:
+                    return  # there may be a job that Kumo does not show yet
+            self._queue.settle(run)
+        except (KumoError, TickOver) as error:
+            self._summary.troubles.append(f"{error} (the jobs of terminated run {run.run_id})")
 
-    def _list(self, *, is_table: bool) -> Sequence[Job]:
-        """The newest jobs of this code location, by one call."""
-        location = (self._code_location or "")[:MAX_TAG_VALUE]
-        tags = {CODE_LOCATION_TAG: location} if location else None
-        if is_table:
-            return self._client.list_prediction_table_jobs(tags, limit=10 * LIST_LIMIT)
-        return self._client.list_prediction_jobs(tags, limit=10 * LIST_LIMIT)
+    # Launches
 
-    def _launch(self, to_launch: Sequence[tuple[dg.RunRecord, _Step]]) -> None:
-        free = len(to_launch)
-        if self._max_jobs_in_flight is not None:
-            free = max(0, self._max_jobs_in_flight - self._summary.statuses.total())
+    def _launch(self, waiting: Sequence[HeldRun]) -> None:
+        """Launch the next jobs, several at a time, those of the first runs first."""
+        due: list[HeldRun] = []
+        in_flight = self._summary.statuses.total()
+        for one in waiting:
+            wanted = sum(step.launches_now for step in one.steps)
+            limit = self._max_jobs_in_flight
+            # A run with more jobs than the limit is launched alone.
+            if limit is not None and in_flight + wanted > limit and (in_flight or wanted <= limit):
+                break
+            in_flight += wanted
+            if wanted:
+                due.append(one)
+        if not due:
+            return
         with ThreadPoolExecutor(LAUNCHES_AT_ONCE, thread_name_prefix="kumo-hold") as pool:
-            done = list(pool.map(self._launched, *zip(*to_launch[:free], strict=True))) if to_launch[:free] else []
-        for (record, _), error in zip(to_launch, done, strict=False):
-            if error is None:
-                self._summary.launched += 1
-            elif not isinstance(error, TickOver):
-                self._meet(record.dagster_run, error)
-        if any(isinstance(error, TickOver) for error in done):
-            raise TickOver
+            errors = list(pool.map(self._launch_run, due))
+        for held, error in zip(due, errors, strict=True):
+            if error is not None:
+                self._meet(held, error)
 
-    def _launched(self, record: dg.RunRecord, step: _Step) -> Exception | None:
-        """Launch the next job of a step, or attach to it: why it was not done."""
+    def _launch_run(self, held: HeldRun) -> Exception | None:
+        """Launch the next jobs of a run, or attach to them: the error, which the tick's own thread meets."""
         try:
-            self._launch_step(record, step)
-        except Exception as error:  # noqa: BLE001 - met by the tick, on its own thread
+            if self._may_show_later(held):
+                return None
+            for step in held.steps:
+                if step.launches_now and self._queue.is_held(held.run.run_id):
+                    self._deadline()
+                    self._launch_step(held, step)
+        except Exception as error:  # noqa: BLE001 - as above
             return error
         return None
 
-    def _launch_step(self, record: dg.RunRecord, step: _Step) -> None:
-        run = record.dagster_run
-        if self._may_show_later(record) or not self._queue.is_held(run.run_id):
-            return
-        launch = self._launch_of(step)
+    def _launch_step(self, held: HeldRun, step: HeldStep) -> None:
+        attempt = self._attempt(held, step)
+        launch = step.next_launch(self._instance, self._client, attempt, self._model)
         # Should this process end now, the next tick knows that there may be a job.
-        self._queue.tag(run, {PROGRESS_TAG: f"{_LAUNCHING}{_now():%Y-%m-%d %H:%M:%S} UTC"})
+        now = datetime.now(timezone.utc)
+        self._queue.tag(held.run, {PROGRESS_TAG: f"{_LAUNCHING}{now:{_TIME}}"})
         job_id = launch.run()
-        self._queue.tag(run, self._progress([job_id], launch.job(job_id).tracking_url))
+        done = "Attached to" if launch.attached else "Launched"
+        self._log.info(f"{done} {launch.kind} {job_id} for the held run {held.run.run_id}")
+        self._summary.launched += 1
 
-    def _launch_of(self, step: _Step) -> TaggedLaunch:
-        client, definition, attempt = self._client, step.step.definition, step.attempt
-        partition_key = step.step.partition_key
-        model = self._model(definition.prediction)
-        if definition.makes_table and step.job_id is None:
-            assert definition.table is not None
-            return table_launch(client, definition, model, attempt, definition.table, partition_key)
-        anchor_time = definition.anchor_time(partition_key)
-        table: GeneratedTable | None = None
-        if step.job_id is not None:
-            table = checked_table(client, step.job_id, anchor_time)
-        elif definition.table is not None:
-            table = materialized_table(
-                client,
-                self._instance,
-                definition.table,
-                partition_key,
-                model=model,
-                anchor_time=anchor_time,
-            )
-        return prediction_launch(client, definition, model, attempt, table, partition_key)
+    def _attempt(self, held: HeldRun, step: HeldStep) -> Attempt:
+        return step.attempt(self._instance, held.run, self._log)
+
+    def _may_show_later(self, held: HeldRun) -> bool:
+        """Whether Kumo may not show yet what was launched for the run before."""
+        seconds = self._seconds_since_launch(held.run)
+        if PROGRESS_TAG not in held.run.tags and not is_first_attempt(held.run, 0):
+            seconds = time.time() - held.record.create_timestamp.timestamp()
+        return seconds < self._client.launch_settling_time
+
+    def _seconds_since_launch(self, run: dg.DagsterRun) -> float:
+        """How long ago a launch began whose answer is not noted."""
+        progress = run.tags.get(PROGRESS_TAG, "")
+        if not progress.startswith(_LAUNCHING):
+            return float("inf")
+        begun = datetime.strptime(progress.removeprefix(_LAUNCHING), _TIME)
+        return (datetime.now(timezone.utc) - begun.replace(tzinfo=timezone.utc)).total_seconds()
 
     def _model(self, prediction: BatchPrediction) -> TrainingJobResource:
+        """The trained model, asked for once a tick."""
         key = str(prediction.to_json())
         if key not in self._models:
             self._models[key] = trained_model(self._client, prediction)
         return self._models[key]
+
+    # Progress
+
+    def _show_progress(self, waiting: Sequence[HeldRun]) -> None:
+        """Show on each run how its jobs get on, with estimates for as many as there are calls."""
+        running = [one for one in waiting if any(_is_running(step) for step in one.live)]
+        # Others each time, if there are many.
+        first = int(time.time()) % len(running) if running else 0
+        estimated = {id(one) for one in (running[first:] + running[:first])[:PROGRESS_CALLS]}
+        for held in waiting:
+            if held.live:
+                self._show(held, estimate=id(held) in estimated)
+
+    def _show(self, held: HeldRun, *, estimate: bool) -> None:
+        shown = held.run.tags.get(PROGRESS_TAG, "")
+        words = [self._progress_of(step, shown, estimate=estimate) for step in held.live]
+        more = sum(step.is_over for step in held.steps)
+        tags = {PROGRESS_TAG: ", ".join([*words, *([f"{more} done"] if more else [])])}
+        report = held.live[0].report
+        if report is not None and report.tracking_url:
+            tags[URL_TAG] = self._client.public_url(report.tracking_url)
+        self._queue.tag(held.run, tags)
+
+    def _progress_of(self, step: HeldStep, shown: str, *, estimate: bool) -> str:
+        assert step.report is not None
+        status, stage = step.report.status, step.report.stage
+        if _is_running(step) and step.job_id is not None:
+            if not estimate:
+                return shown if shown.startswith(RUNNING) else status
+            try:
+                progress = self._client.get_prediction_progress(step.job_id, repeat=False)
+                return f"{RUNNING}{_said(progress, datetime.now(timezone.utc))}"
+            except (KumoError, TickOver):  # progress is optional
+                return status
+        return f"{status}: {stage}" if stage and stage.upper() != status else status
+
+
+def _is_running(step: HeldStep) -> bool:
+    is_known = step.report is not None and step.report.status == RUNNING
+    return is_known and step.kind is PredictionLaunch
+
+
+def _said(progress: JobProgress, now: datetime) -> str:
+    """How far a job is, in rough steps: each change is written to the run."""
+    words = ""
+    if progress.fraction is not None:
+        words += f", {int(progress.fraction * 100 / PER_CENT_STEP) * PER_CENT_STEP} %"
+    if progress.remaining is not None:
+        end = now.timestamp() + progress.remaining
+        step = END_STEP.total_seconds()
+        rounded = datetime.fromtimestamp(-(-end // step) * step, timezone.utc)
+        words += f", until about {rounded:%H:%M} UTC"
+    return words
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, KumoAPIError):
+        return should_retry(error.status_code)
+    return isinstance(error, KumoConnectionError | TickOver)

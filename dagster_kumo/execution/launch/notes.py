@@ -143,6 +143,11 @@ def job_tag(prefix: str, op: str) -> str:
     return _tag(f"{prefix}.{re.sub(r'[^A-Za-z0-9_.-]', '_', op)}")
 
 
+def jobs_on_run(run: dg.DagsterRun, prefix: str) -> list[str]:
+    """The newest jobs of a kind that the tags of a run name, one for each op."""
+    return [job_id for tag, job_id in run.tags.items() if tag.startswith(f"{prefix}.")]
+
+
 def _tag(name: str) -> str:
     """The name of a tag, as long as Dagster allows; cut, it still differs from others."""
     if len(name) <= LONGEST_TAG:

@@ -5,7 +5,13 @@
 
 import dagster as dg
 
-from dagster_kumo import BatchPrediction, KumoIOManager, KumoResource, kumo_assets
+from dagster_kumo import (
+    BatchPrediction,
+    KumoIOManager,
+    KumoResource,
+    build_kumo_hold_sensor,
+    kumo_assets,
+)
 from tests.support import DAYS, PURCHASE
 
 # A worker that begins with this loaded begins in a second.
@@ -53,6 +59,7 @@ defs = dg.Definitions(
         for name, selection in {**{n: [a] for n, a in MODELS.items()}, "four": FOUR}.items()
         for executor, executor_def in EXECUTORS.items()
     ],
+    sensors=[build_kumo_hold_sensor(minimum_interval_seconds=1)],
     resources={
         "kumo": kumo,
         "kumo_io_manager": KumoIOManager(base_path=dg.EnvVar("STORE"), statistics=False, kumo=kumo),

@@ -22,7 +22,11 @@ YAML = """
 telemetry: {{enabled: false}}
 nux: {{enabled: false}}
 {storage}
-concurrency: {{runs: {{max_concurrent_runs: {runs_at_once}}}, pools: {{default_limit: 2}}}}
+concurrency:
+  pools: {{default_limit: 2}}
+  runs:
+    max_concurrent_runs: {runs_at_once}
+    tag_concurrency_limits: [{{key: dagster-kumo/hold, value: until_done, limit: 0}}]
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator

@@ -1,0 +1,115 @@
+"""A step of a held run: the job that it waits for, and the one that is to be launched next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.records import DONE, MISSING, JobStatusReport, TrainingJobResource
+from dagster_kumo.execution.launch.attempt import Attempt
+from dagster_kumo.execution.launch.base import TaggedLaunch
+from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
+from dagster_kumo.execution.launch.prediction import PredictionLaunch
+from dagster_kumo.execution.launches import prediction_launch, table_launch
+from dagster_kumo.execution.prediction_tables import checked_table, materialized_table
+from dagster_kumo.execution.selection import RunDefinition
+from dagster_kumo.hold.held_jobs import KINDS, Kind
+from dagster_kumo.jobs.prediction_spec import BatchPrediction
+
+ModelOf = Callable[[BatchPrediction], TrainingJobResource]
+
+
+@dataclass
+class HeldStep:
+    """A step of a held run that predicts.
+
+    Attributes:
+        assets_def: the definition of its assets.
+        definition: what of them the run makes.
+        partition_key: the partition.
+        kind: what the newest job of the step makes: predictions, or the table for them.
+        job_id: that job, if it is noted on the run.
+        report: where it stands.
+    """
+
+    assets_def: dg.AssetsDefinition
+    definition: RunDefinition
+    partition_key: str | None
+    kind: Kind = PredictionLaunch
+    job_id: str | None = None
+    report: JobStatusReport | None = None
+
+    def read_notes(self, run: dg.DagsterRun, attempt: Attempt) -> None:
+        """Take over the job that is noted on the run."""
+        if PROGRESS_TAG not in run.tags:
+            return
+        for kind in KINDS:  # the predictions, which are launched last, before the table
+            job_id = attempt.notes.shown_on_run(kind.run_tag)
+            if job_id is not None:
+                self.kind, self.job_id = kind, job_id
+                return
+
+    def attempt(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, log: logging.Logger
+    ) -> Attempt:
+        """The attempt at the launches of the step.
+
+        It does not wait until Kumo shows what was launched before: the tick launches only after that.
+        """
+        name = self.assets_def.node_def.name
+        is_fan_out = isinstance(self.assets_def.node_def, dg.GraphDefinition)
+        step_key = f"{name}.predict" if is_fan_out else name
+        return Attempt(instance, run, self.assets_def, step_key, log, settling_time=0.0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for."""
+        report = self.report
+        if report is None or not (report.is_terminal or report.status == MISSING):
+            return False
+        return report.status != DONE or self._is_last
+
+    @property
+    def launches_now(self) -> bool:
+        """Whether the next job is to be launched now."""
+        if self.job_id is None:
+            return True
+        return not self._is_last and self.report is not None and self.report.status == DONE
+
+    @property
+    def _is_last(self) -> bool:
+        return self.kind is PredictionLaunch or not self.definition.outputs
+
+    def next_launch(
+        self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
+    ) -> TaggedLaunch:
+        """The launch of the next job, with the key that the run itself would give it.
+
+        Raises:
+            KumoError: the table that it predicts from is not as it must be.
+        """
+        definition, partition_key = self.definition, self.partition_key
+        model = model_of(definition.prediction)
+        table = None
+        if definition.table is not None:
+            anchor_time = definition.anchor_time(partition_key)
+            if not definition.makes_table:
+                table = materialized_table(
+                    client,
+                    instance,
+                    definition.table,
+                    partition_key,
+                    model=model,
+                    anchor_time=anchor_time,
+                )
+            elif self.job_id is None:
+                return table_launch(
+                    client, definition, model, attempt, definition.table, partition_key
+                )
+            else:
+                table = checked_table(client, self.job_id, anchor_time)
+        return prediction_launch(client, definition, model, attempt, table, partition_key)

@@ -1,0 +1,74 @@
+"""Which steps of a held run have jobs that can be launched before the run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
+from dagster_kumo.execution.launch.identity import partition_of
+from dagster_kumo.execution.selection import RunDefinition, prediction_of
+from dagster_kumo.hold.held_step import HeldStep
+
+
+class RunSteps:
+    """Finds the steps of held runs in a code location.
+
+    Args:
+        resource_key: the key of the `KumoResource`; only steps that use it count.
+    """
+
+    def __init__(self, resource_key: str) -> None:
+        self._resource_key = resource_key
+        self._planned: dict[str, set[dg.AssetKey]] = {}
+
+    def of(
+        self, run: dg.DagsterRun, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
+    ) -> list[HeldStep]:
+        """The steps of a run whose jobs can be launched ahead; none if there is nothing to wait for.
+
+        Not ahead: a run over several partitions, which keeps its own jobs going; predictions from
+        tables that the same run makes; a run with a connection of its own; one that delivers a job
+        that is done.
+        """
+        if DELIVER_JOB_TAG in run.tags or "resources" in run.run_config:
+            return []
+        is_for_one, partition_key = partition_of(run)
+        if not is_for_one:
+            return []
+        planned = self._planned_assets(run, instance)
+        known = repository.assets_defs_by_key
+        definitions = {id(known[key]): known[key] for key in sorted(planned) if key in known}
+        steps: list[HeldStep] = []
+        for assets_def in definitions.values():
+            if self._is_launched_ahead(assets_def, planned):
+                key = partition_key if assets_def.partitions_def is not None else None
+                selected = RunDefinition(assets_def, assets_def.keys & planned, [key])
+                steps.append(HeldStep(assets_def, selected, key))
+        return steps
+
+    def forget_others(self, run_ids: Iterable[str]) -> None:
+        """Keep in memory what is known of these runs alone."""
+        kept = set(run_ids)
+        self._planned = {key: value for key, value in self._planned.items() if key in kept}
+
+    def _is_launched_ahead(
+        self, assets_def: dg.AssetsDefinition, planned: set[dg.AssetKey]
+    ) -> bool:
+        upstream = {dep.asset_key for spec in assets_def.specs for dep in spec.deps}
+        return (
+            prediction_of(assets_def) is not None
+            and self._resource_key in assets_def.required_resource_keys
+            and not (upstream - assets_def.keys) & planned
+        )
+
+    def _planned_assets(self, run: dg.DagsterRun, instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+        """The assets that the run is to make, by the events that Dagster writes when it creates a run."""
+        if run.run_id not in self._planned:
+            entries = instance.all_logs(
+                run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+            )
+            events = [entry.dagster_event for entry in entries]
+            self._planned[run.run_id] = {e.asset_key for e in events if e and e.asset_key}
+        return self._planned[run.run_id]
