@@ -22,7 +22,7 @@ def model_for_run(
     """The trained model that predicts in a run.
 
     Raises:
-        KumoModelError: there is none as asked for.
+        KumoModelError: There is none as asked for.
     """
     if prediction.training_job_id is None:
         op = context.assets_def.node_def.name

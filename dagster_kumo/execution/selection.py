@@ -116,9 +116,9 @@ class RunDefinition:
     """What to predict, and which of its assets and partitions a run makes.
 
     Args:
-        assets_def: the definition of the assets.
-        selected: those of its assets that the run makes.
-        partition_keys: the partitions that the run makes; `[None]` of assets without partitions.
+        assets_def: The definition of the assets.
+        selected: Those of its assets that the run makes.
+        partition_keys: The partitions that the run makes; `[None]` of assets without partitions.
 
     Raises:
         ValueError: The assets were not made by `@kumo_assets`, or their definition is invalid.

@@ -31,8 +31,8 @@ class HeldJobs:
     """The jobs of one code location.
 
     Args:
-        client: the connection.
-        code_location: the name of the location, which is on its jobs as a tag.
+        client: The connection.
+        code_location: The name of the location, which is on its jobs as a tag.
     """
 
     def __init__(self, client: KumoClient, code_location: str | None) -> None:

@@ -28,12 +28,12 @@ class HeldStep:
     """A step of a held run that predicts.
 
     Attributes:
-        assets_def: the definition of its assets.
-        definition: what of them the run makes.
-        partition_key: the partition.
-        kind: what the newest job of the step makes: predictions, or the table for them.
-        job_id: that job, if it is noted on the run.
-        report: where it stands.
+        assets_def: The definition of its assets.
+        definition: What of them the run makes.
+        partition_key: The partition.
+        kind: What the newest job of the step makes: predictions, or the table for them.
+        job_id: That job, if it is noted on the run.
+        report: Where it stands.
     """
 
     assets_def: dg.AssetsDefinition
@@ -90,7 +90,7 @@ class HeldStep:
         """The launch of the next job, with the key that the run itself would give it.
 
         Raises:
-            KumoError: the table that it predicts from is not as it must be.
+            KumoError: The table that it predicts from is not as it must be.
         """
         definition, partition_key = self.definition, self.partition_key
         model = model_of(definition.prediction)

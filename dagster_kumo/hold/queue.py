@@ -28,7 +28,7 @@ class HoldQueue:
 
     Args:
         instance: Dagster's instance.
-        code_location: the name of the location. Runs of others are left alone.
+        code_location: The name of the location. Runs of others are left alone.
     """
 
     def __init__(self, instance: dg.DagsterInstance, code_location: str | None) -> None:

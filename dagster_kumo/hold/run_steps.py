@@ -16,7 +16,7 @@ class RunSteps:
     """Finds the steps of held runs in a code location.
 
     Args:
-        resource_key: the key of the `KumoResource`; only steps that use it count.
+        resource_key: The key of the `KumoResource`; only steps that use it count.
     """
 
     def __init__(self, resource_key: str) -> None:

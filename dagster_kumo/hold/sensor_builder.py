@@ -43,16 +43,16 @@ def build_kumo_hold_sensor(
     partitions, predictions from tables that the same run makes, and runs without predictions.
 
     Args:
-        name: the sensor's name.
-        max_jobs_in_flight: how many jobs of held runs may go on in Kumo at the same time; further runs
+        name: The sensor's name.
+        max_jobs_in_flight: How many jobs of held runs may go on in Kumo at the same time; further runs
             stay in the queue without a job, those with a higher `dagster/priority` first. By default all
             jobs are launched.
-        resource_key: the key of the `KumoResource`. Only assets that use it are prepared.
-        minimum_interval_seconds: the least time between two ticks, by default Dagster's.
-        default_status: whether the sensor runs as soon as it is deployed, which is the default: without it,
+        resource_key: The key of the `KumoResource`. Only assets that use it are prepared.
+        minimum_interval_seconds: The least time between two ticks, by default Dagster's.
+        default_status: Whether the sensor runs as soon as it is deployed, which is the default: without it,
             tagged runs would stay in the queue.
-        description: what the Dagster UI shows. By default it says what the sensor does.
-        tags: tags of the sensor.
+        description: What the Dagster UI shows. By default it says what the sensor does.
+        tags: Tags of the sensor.
 
     Raises:
         ValueError: `max_jobs_in_flight` is less than 1.

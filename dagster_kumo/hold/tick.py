@@ -49,7 +49,7 @@ class Deadline:
     """The time that a tick may take. Call it before each call to Kumo.
 
     Raises:
-        TickOver: it is over.
+        TickOver: It is over.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -117,15 +117,15 @@ class HoldTick:
 
     Args:
         instance: Dagster's instance.
-        repository: the definitions of the code location.
-        queue: the held runs.
-        run_steps: finds the steps of a run.
-        client: the connection, with the limits of a tick.
-        jobs: the jobs that are waited for.
-        log: the sensor's log.
-        deadline: when the tick must be over.
-        max_jobs_in_flight: how many jobs of held runs may go on at the same time.
-        cancels: whether the jobs of a run end with it if a user terminates it.
+        repository: The definitions of the code location.
+        queue: The held runs.
+        run_steps: Finds the steps of a run.
+        client: The connection, with the limits of a tick.
+        jobs: The jobs that are waited for.
+        log: The sensor's log.
+        deadline: When the tick must be over.
+        max_jobs_in_flight: How many jobs of held runs may go on at the same time.
+        cancels: Whether the jobs of a run end with it if a user terminates it.
     """
 
     def __init__(

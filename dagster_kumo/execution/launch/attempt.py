@@ -24,12 +24,12 @@ class Attempt:
 
     Args:
         instance: Dagster's instance.
-        run: the run of the step.
-        assets_def: the definition of the assets that the step makes.
-        step_key: the step that launches.
-        log: what the attempt logs to.
-        settling_time: seconds until Kumo shows whatever an earlier attempt launched.
-        retry_number: how often the step has been retried in the run.
+        run: The run of the step.
+        assets_def: The definition of the assets that the step makes.
+        step_key: The step that launches.
+        log: What the attempt logs to.
+        settling_time: Seconds until Kumo shows whatever an earlier attempt launched.
+        retry_number: How often the step has been retried in the run.
     """
 
     instance: dg.DagsterInstance

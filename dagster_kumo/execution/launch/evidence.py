@@ -35,13 +35,13 @@ class Evidence:
     """What speaks for a job of one launch.
 
     Args:
-        attempt: the attempt that looks.
-        tagged: the jobs whose tags carry the launch key, oldest first.
-        noted: the jobs that attempts have noted under the launch key.
-        held: those that were launched for this attempt while its run was held.
-        get: a job by its id.
-        is_delivered: whether the assets have been materialized from a job before.
-        is_listed: whether Kumo lists jobs of this kind, so that one may be listed later.
+        attempt: The attempt that looks.
+        tagged: The jobs whose tags carry the launch key, oldest first.
+        noted: The jobs that attempts have noted under the launch key.
+        held: Those that were launched for this attempt while its run was held.
+        get: A job by its id.
+        is_delivered: Whether the assets have been materialized from a job before.
+        is_listed: Whether Kumo lists jobs of this kind, so that one may be listed later.
     """
 
     def __init__(

@@ -35,13 +35,13 @@ class ExportLaunch(Launch):
     """The launch of an export job.
 
     Args:
-        client: the connection.
-        attempt: the attempt of the export asset's step.
-        asset_key: the export asset.
-        partition_key: the partition; None for an asset without partitions.
-        job_id: the prediction job whose output is exported.
-        target: what is exported, and where to.
-        full_name: the target's name as a person writes it.
+        client: The connection.
+        attempt: The attempt of the export asset's step.
+        asset_key: The export asset.
+        partition_key: The partition; None for an asset without partitions.
+        job_id: The prediction job whose output is exported.
+        target: What is exported, and where to.
+        full_name: The target's name as a person writes it.
     """
 
     kind = "export job"
