@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import date
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -18,6 +20,7 @@ import dagster as dg
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from upath import UPath
 
 import dagster_kumo
 from dagster_kumo.local import LocalKumo
@@ -234,6 +237,39 @@ def test_every_guarantee_names_the_test_that_holds_it() -> None:
         assert all("::test_" in tests for _, tests in rows)
         found += len(rows)
     assert found >= 40
+
+
+def test_the_messages_on_the_troubleshooting_page_are_those_of_the_code() -> None:
+    page = (DOCS / "operations" / "troubleshooting.md").read_text()
+    cells = re.findall(r"^\| ([^|]+) \|", page, flags=re.MULTILINE)
+    quoted = [text for cell in cells for text in re.findall(r"`([^`]+ [^`]+)`", cell)]
+    assert len(quoted) > 30
+    said = "\n".join(
+        _text(node)
+        for module in (ROOT / "dagster_kumo").rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    )
+    for text in quoted:
+        message = ".+?".join(re.escape(part) for part in text.split("…"))
+        assert re.search(message, said), text
+
+
+def _text(node: ast.expr) -> str:
+    """A text of the code, with an ellipsis for each value in it."""
+    if isinstance(node, ast.Constant):
+        return str(node.value).replace("\n", " ")
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_text, node.values))
+    return "…"
+
+
+def test_old_partitions_are_removed_as_the_page_says(tmp_path: Path) -> None:
+    remove = run(DOCS / "operations" / "old-data.md")["remove_old_partitions"]
+    for day in ("2024-01-01", "2025-12-31", "2026-01-01"):
+        (tmp_path / day / "version").mkdir(parents=True)
+    assert remove(UPath(tmp_path), date(2026, 1, 31)) == ["2024-01-01"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2025-12-31", "2026-01-01"]
 
 
 def test_every_page_has_its_place_in_the_menu() -> None:
