@@ -17,6 +17,7 @@ from dagster_kumo.api.records import OUTPUT_TYPES, OutputType
 WriteMode = Literal["OVERWRITE", "APPEND"]
 MetadataField = Literal["ANCHOR_TIMESTAMP", "JOB_TIMESTAMP"]
 TableName = str | tuple[str, str]
+Storage = Literal["snowflake", "bigquery", "databricks", "s3", "gcs", "adls"]
 
 SCHEMA_SEPARATOR = "__kumo__"
 """Between the schema and the table, in the name of a table in Databricks."""
@@ -32,7 +33,7 @@ class _Warehouse:
 
     name: str
 
-    storage: ClassVar[str]
+    storage: ClassVar[Storage]
     takes_write_mode: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -55,14 +56,14 @@ class _Warehouse:
 class SnowflakeConnector(_Warehouse):
     """Tables in Snowflake, through a connector of that name in Kumo."""
 
-    storage: ClassVar[str] = "snowflake"
+    storage: ClassVar[Storage] = "snowflake"
 
 
 @dataclass(frozen=True)
 class BigQueryConnector(_Warehouse):
     """Tables in BigQuery, through a connector of that name in Kumo."""
 
-    storage: ClassVar[str] = "bigquery"
+    storage: ClassVar[Storage] = "bigquery"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class DatabricksConnector(_Warehouse):
     overwrites it; one of 3.0 can append, too.
     """
 
-    storage: ClassVar[str] = "databricks"
+    storage: ClassVar[Storage] = "databricks"
 
     def target(self, table_name: TableName, output_type: OutputType) -> dict[str, Any]:
         schema, table = _schema_and_table(table_name)
@@ -98,7 +99,7 @@ class _Bucket:
     """The connector that may write there: where there are groups, its id; on a deployment that speaks
     the API of SDK 3.0 its name or id, and by default the one whose root covers the folder."""
 
-    storage: ClassVar[str]
+    storage: ClassVar[Storage]
     schemes: ClassVar[tuple[str, ...]]
     takes_write_mode: ClassVar[bool] = False
 
@@ -128,7 +129,7 @@ class _Bucket:
 class S3Connector(_Bucket):
     """Parquet files below `s3://bucket/folder`."""
 
-    storage: ClassVar[str] = "s3"
+    storage: ClassVar[Storage] = "s3"
     schemes: ClassVar[tuple[str, ...]] = ("s3",)
 
 
@@ -136,7 +137,7 @@ class S3Connector(_Bucket):
 class GCSConnector(_Bucket):
     """Parquet files below `gs://bucket/folder`."""
 
-    storage: ClassVar[str] = "gcs"
+    storage: ClassVar[Storage] = "gcs"
     schemes: ClassVar[tuple[str, ...]] = ("gs", "gcs")
 
 
@@ -144,7 +145,7 @@ class GCSConnector(_Bucket):
 class ADLSConnector(_Bucket):
     """Parquet files below `abfss://container@account.dfs.core.windows.net/folder`."""
 
-    storage: ClassVar[str] = "adls"
+    storage: ClassVar[Storage] = "adls"
     schemes: ClassVar[tuple[str, ...]] = ("abfss", "abfs")
 
 

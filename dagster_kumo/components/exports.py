@@ -4,17 +4,15 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import dagster as dg
 from pydantic import Field
 
-from dagster_kumo.api.connectors import CONNECTORS, Connector
+from dagster_kumo.api.connectors import CONNECTORS, Connector, Storage
 from dagster_kumo.assets.export_asset import KumoExport
 from dagster_kumo.components.policies import RETRY_POLICY
 from dagster_kumo.components.sections import InYaml, Section
-
-Storage = Literal["snowflake", "bigquery", "databricks", "s3", "gcs", "adls"]
 
 _BY_STORAGE: dict[str, type[Connector]] = {kind.storage: kind for kind in CONNECTORS}
 
