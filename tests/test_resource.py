@@ -16,6 +16,7 @@ from dagster_kumo import (
     DatabricksConnector,
     GCSConnector,
     KumoClient,
+    KumoJobFailedError,
     KumoResource,
     S3Connector,
     SnowflakeConnector,
@@ -87,6 +88,63 @@ def test_a_retry_attaches_to_the_job_of_the_attempt_before(
     assert len(kumo.jobs) == launched + 1
     lines = [e.user_message for e in instance.all_logs(run.run_id)]
     assert any(line.startswith("Attached to prediction job") for line in lines)
+
+
+def test_the_failure_of_a_job_links_to_its_page(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job()
+    run = dg.materialize(
+        [purchase_assets()],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        partition_key=day(5),
+        raise_on_error=False,
+    )
+    (failure,) = [e for e in run.all_events if e.event_type_value == "STEP_FAILURE"]
+    said = failure.step_failure_data.user_failure_data
+    assert said is not None
+    page = said.metadata["dagster-kumo/tracking_url"]
+    assert isinstance(page, dg.UrlMetadataValue)
+    assert str(page.url).endswith(f"/jobs/{kumo.jobs[-1]['job_id']}")
+    assert said.description is not None
+    assert "a new job is launched" in said.description
+
+
+def test_the_failure_of_several_partitions_links_to_each_job(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job(times=2)
+    days = [day(6), day(5)]
+    run = dg.materialize(
+        [purchase_assets(backfill_policy=dg.BackfillPolicy.single_run())],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+        tags={
+            "dagster/asset_partition_range_start": days[0],
+            "dagster/asset_partition_range_end": days[1],
+        },
+        raise_on_error=False,
+    )
+    (failure,) = [e for e in run.all_events if e.event_type_value == "STEP_FAILURE"]
+    said = failure.step_failure_data.user_failure_data
+    assert said is not None
+    assert sorted(said.metadata) == days
+
+
+def test_an_error_of_a_run_is_caught_by_its_public_name(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kumo.faults.fail_job()
+    with pytest.raises(KumoJobFailedError) as failed:
+        dg.materialize(
+            [purchase_assets()],
+            instance=instance,
+            resources=resources(kumo, tmp_path),
+            partition_key=day(5),
+        )
+    assert failed.value.status == "FAILED"
+    assert failed.value.tracking_url.endswith(failed.value.job_id)
 
 
 def test_a_failed_job_is_not_attached_to(
@@ -202,7 +260,10 @@ def test_the_log_tells_the_story_in_a_few_lines(
 
     ours = [e for e in instance.all_logs(run.run_id) if not e.is_dagster_event]
     story = [e.user_message for e in ours if e.level == 20]
-    assert story[0].startswith(f"Launched prediction job {job_id} for {day(4)} 00:00 UTC")
+    assert re.fullmatch(
+        rf"Launched prediction job {job_id} for {day(4)} 00:00 UTC, model \S+: http\S+/jobs/{job_id}",
+        story[0],
+    )
     assert f"Prediction job {job_id} is QUEUED" in story
     assert any("Predicting" in line and "%" in line for line in story)
     assert story[-3] == f"Prediction job {job_id} is DONE"

@@ -122,13 +122,17 @@ class KumoJobFailedError(KumoError):
         job_id: The job.
         status: Its last status.
         detail: The reason in the server's words; empty if it gave none.
+        tracking_url: The job's page in Kumo; empty if it is not known.
     """
 
-    def __init__(self, message: str, *, job_id: str, status: str, detail: str = "") -> None:
+    def __init__(
+        self, message: str, *, job_id: str, status: str, detail: str = "", tracking_url: str = ""
+    ) -> None:
         super().__init__(message)
         self.job_id = job_id
         self.status = status
         self.detail = detail
+        self.tracking_url = tracking_url
 
 
 class KumoTimeoutError(KumoError):

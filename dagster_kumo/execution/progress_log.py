@@ -12,12 +12,19 @@ STEP_PER_CENT = 10
 class ProgressLog:
     """Called with each poll of a job. Logs when its status, stage or progress has changed.
 
-    With `brief`, only the end is logged, for runs that wait for many jobs.
+    Args:
+        context: The context of the assets.
+        job: The job, as a line begins with it.
+        begun: The first line, to which the job's page is added.
+        brief: Only that line and the end are logged, for runs that wait for many jobs.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, job: str, *, brief: bool = False) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, job: str, *, begun: str, brief: bool = False
+    ) -> None:
         self._context = context
         self._job = job
+        self._begun = begun
         self._brief = brief
         self._state = ""
         self._per_cent: int | None = None
@@ -27,6 +34,12 @@ class ProgressLog:
         """Keep the job's progress for the next poll."""
         fraction = progress.fraction
         self._per_cent = None if fraction is None else int(fraction * 100)
+
+    def begin(self, page: str = "") -> None:
+        """Log the first line, unless that is done."""
+        if self._begun:
+            self._context.log.info(f"{self._begun}: {page}" if page else self._begun)
+            self._begun = ""
 
     def __call__(self, report: JobStatusReport) -> None:
         if self._brief and not report.is_terminal:

@@ -11,8 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.errors import KumoError
+from dagster_kumo.api.errors import KumoError, KumoJobFailedError
 from dagster_kumo.api.records import JobStatusReport
+from dagster_kumo.execution import failures
 from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.identity import RUNS_LOCK
 from dagster_kumo.execution.progress_log import ProgressLog
@@ -81,14 +82,19 @@ class RunJobs:
         with self.track(launch):
             job_id = launch.run()
             done = "Attached to" if launch.attached else "Launched"
-            self._context.log.info(f"{done} {launch.kind} {job_id}{about}")
             for warning in launch.warnings:
                 self._context.log.warning(f"Kumo warns of {job_id}: {warning}")
             log = ProgressLog(
-                self._context, f"{launch.kind.capitalize()} {job_id}", brief=self._brief
+                self._context,
+                f"{launch.kind.capitalize()} {job_id}",
+                begun=f"{done} {launch.kind} {job_id}{about}",
+                brief=self._brief,
             )
 
             def on_status(report: JobStatusReport) -> None:
+                # The first answer to a poll has the page, which the answer to a launch has not.
+                launch.page = self._settings.client.public_url(report.tracking_url)
+                log.begin(launch.page)
                 launch.keep_note()
                 log(report)
 
@@ -100,7 +106,12 @@ class RunJobs:
             }
             if isinstance(job, BatchPredictionJob):
                 how["on_progress"] = log.on_progress
-            job.result(**how)
+            try:
+                job.result(**how)
+            except KumoJobFailedError as error:
+                raise failures.KumoJobFailedError(error) from None
+            finally:
+                log.begin()
         return job_id
 
     @contextmanager
@@ -162,11 +173,13 @@ class RunJobs:
 
     def _cancel(self, launch: Launch) -> None:
         try:
-            launch.cancel()
+            told = launch.cancel()
         except KumoError as error:
             self._context.log.warning(
                 f"The {launch.kind} could not be cancelled and may still run: {error}"
             )
+        else:
+            self._context.log.info(told)
 
     def _cancels(self) -> bool:
         """Whether jobs end with the run: with a user's terminate, and not with an eviction.

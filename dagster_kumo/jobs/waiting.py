@@ -142,11 +142,13 @@ def raise_unless_done(
     detail = detail or report.reason
     if report.status == CANCELLED:
         message = f"{job} was cancelled in Kumo, so it has no output."
-        way_out = "Run it again to launch another job."
+        way_out = "Run it again to launch a new job."
     else:
         message = f"{job} {report.status}: {detail or 'the server gave no reason'}"
-        way_out = "Fix the cause and run it again: that launches another job."
+        way_out = "Fix the cause and run it again: a new job is launched."
     message += f"\n{way_out}"
     if url:
-        message += f" This one's page in Kumo: {url}"
-    raise KumoJobFailedError(message, job_id=job_id, status=report.status, detail=detail)
+        message += f" Page of the job: {url}"
+    raise KumoJobFailedError(
+        message, job_id=job_id, status=report.status, detail=detail, tracking_url=url
+    )

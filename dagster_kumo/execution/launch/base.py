@@ -59,8 +59,8 @@ class Launch(ABC):
 
     kind: str
     """The name of this kind of job in messages."""
-    run_tag: str
-    """The tag of the run that names the newest job of the kind."""
+    run_tag = ""
+    """The tag of the run that names the newest job of the kind, if one does."""
     entry = JOB_ID_METADATA
     """The entry of a note that names the job."""
     is_listed = True
@@ -100,6 +100,8 @@ class Launch(ABC):
         self._job_id: str | None = None
         self.attached = False
         """Whether an earlier attempt launched the job."""
+        self.page = ""
+        """The job's page in Kumo, once it is known."""
         self.warnings: Sequence[ValidationIssue] = ()
         """The server's warnings about the request."""
 
@@ -130,16 +132,25 @@ class Launch(ABC):
         if self._answer is not None:
             wait([self._answer], ANSWER_SECONDS)
 
-    def cancel(self) -> None:
-        """Cancel the job, also when the launch was interrupted before its id was known."""
+    def cancel(self) -> str:
+        """Cancel the job, also when the launch was interrupted before its id was known.
+
+        Returns:
+            What became of the job, in a sentence.
+        """
         self.stop()
         answer = self._answer
         if answer is not None and not answer.done():
             raise KumoError("the answer to its launch has not come")
         answered = answer.result() if answer is not None and not answer.exception() else None
         job_id = self._job_id or answered or self._evidence.look()
-        if job_id is not None:
-            self.job(job_id).cancel()
+        if job_id is None:
+            return f"No {self.kind} had been launched."
+        page = f": {self.page}" if self.page else ""
+        if self.job(job_id).cancel() is False:
+            status = self._get(job_id).status
+            return f"{self.kind.capitalize()} {job_id} was not cancelled, it is {status}{page}"
+        return f"Cancelled {self.kind} {job_id}{page}"
 
     def _launch_on_thread(self) -> str:
         """Launch on a thread of its own: an interrupt must not cut off the answer, which tells what
@@ -215,7 +226,8 @@ class Launch(ABC):
         self._add_note(job_id, f"{self.kind.capitalize()} {job_id}")
 
     def _show_on_run(self, job_id: str) -> None:
-        self._attempt.notes.show_on_run(self.run_tag, job_id)
+        if self.run_tag:
+            self._attempt.notes.show_on_run(self.run_tag, job_id)
 
     def _add_note(self, value: str, description: str) -> None:
         self._attempt.notes.add(

@@ -45,7 +45,6 @@ class ExportLaunch(Launch):
     """
 
     kind = "export job"
-    run_tag = "dagster-kumo/export_job"
     entry = EXPORT_JOB_ID_METADATA
     is_listed = False
 

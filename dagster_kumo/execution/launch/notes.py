@@ -4,9 +4,9 @@ The record is an observation of each asset that is made from the job. It carries
 later attempt finds it, also when the job has lost its tags. Events are only ever added: what several
 processes note at the same moment all survives.
 
-For people, the newest job and the number of jobs are on the tags of the run. Dagster reads the tags of a
-run, adds to them and writes them back, so a process can overwrite what another one has just written.
-Therefore the tags are looked at again, and written again where they are missing.
+For people, and for runs that are held in the queue, the newest job of an op is on a tag of the run. There are no
+more tags, since Dagster's list of runs shows all of them. Dagster reads the tags of a run, adds to them and writes them back, so a process can overwrite what another
+one has just written. Therefore the tags are looked at again, and written again where they are missing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Notes:
         self._run_id = run.run_id
         self._shown = run.tags
         self._op = assets_def.node_def.name
-        self._job_ids: dict[str, list[str]] = {}  # by the tag of the run that shows the newest
+        self._newest: dict[str, str] = {}  # the job that each tag of the run names
         self._looks_left = 0
         self._next_look = 0.0
 
@@ -103,11 +103,9 @@ class Notes:
         return self._shown.get(job_tag(prefix, self._op))
 
     def show_on_run(self, prefix: str, job_id: str) -> None:
-        """Let the tags of the run name a job as the newest of its kind, and say how many there are."""
+        """Let a tag of the run name a job as the newest of its kind."""
         with RUNS_LOCK:
-            job_ids = self._job_ids.setdefault(prefix, [])
-            if job_id not in job_ids:
-                job_ids.append(job_id)
+            self._newest[job_tag(prefix, self._op)] = job_id
             self._looks_left = LOOKS_AT_TAGS
             self._write_tags()
 
@@ -123,19 +121,11 @@ class Notes:
         run = instance.get_run_by_id(run_id)
         if run is None:
             return
-        missing = {tag: value for tag, value in self._tags().items() if run.tags.get(tag) != value}
+        missing = {tag: value for tag, value in self._newest.items() if run.tags.get(tag) != value}
         if missing:
             instance.add_run_tags(run_id, missing)
         else:
             self._looks_left -= 1
-
-    def _tags(self) -> dict[str, str]:
-        tags: dict[str, str] = {}
-        for prefix, job_ids in self._job_ids.items():
-            tags[job_tag(prefix, self._op)] = job_ids[-1]
-            if len(job_ids) > 1:
-                tags[job_tag(f"{prefix}_count", self._op)] = str(len(job_ids))
-        return tags
 
 
 def job_tag(prefix: str, op: str) -> str:

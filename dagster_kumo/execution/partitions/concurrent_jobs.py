@@ -14,8 +14,10 @@ from dagster_kumo.api.errors import (
     KumoAuthenticationError,
     KumoConnectionError,
     KumoError,
+    KumoJobFailedError,
     KumoModelError,
 )
+from dagster_kumo.execution.failures import links
 
 T = TypeVar("T")
 
@@ -42,8 +44,10 @@ class PartitionFailure(NamedTuple):
         return f"{where}: {str(self.error) or type(self.error).__name__}"
 
 
-class KumoPartitionsError(KumoError):
+class KumoPartitionsError(KumoError, dg.Failure):
     """Some partitions of a run over several failed; the others are done.
+
+    As a `dg.Failure` it has the links to the failed jobs in its metadata, by partition.
 
     Attributes:
         failed: The error of each that failed, by partition key.
@@ -61,10 +65,17 @@ class KumoPartitionsError(KumoError):
             reasons = [*reasons[:FAILURES_NAMED], f"and {more} more."]
         if not_begun:
             reasons.append(f"{len(not_begun)} were not begun, from {not_begun[0]} on.")
-        super().__init__(
+        message = (
             f"{len(self.failed)} of {of} partitions failed. What is done is kept: re-execute the run from "
             "failure for the rest.\n" + "\n".join(reasons)
         )
+        pages = {
+            key: error.tracking_url
+            for key, error in sorted(self.failed.items())
+            if isinstance(error, KumoJobFailedError)
+        }
+        super().__init__(message)
+        self.metadata = links(dict(list(pages.items())[:FAILURES_NAMED]))
 
 
 class PartitionJobs(Generic[T]):

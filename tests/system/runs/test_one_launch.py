@@ -82,7 +82,6 @@ def test_predictions_are_attached_to_whenever_the_machine_died(
     assert delivered == launched
     assert world.noted("daily", "predictions") == {day: [launched[day]] for day in days}
     assert again.tags["dagster-kumo/job.daily__predictions"] in launched.values()
-    assert again.tags["dagster-kumo/job_count.daily__predictions"] == str(len(days))
 
 
 def test_tables_are_attached_to_whenever_the_machine_died(world: World) -> None:

@@ -14,6 +14,7 @@ from dagster_kumo.local import LocalKumo
 from tests.support import wait_until
 from tests.system.runs.processes import (
     IN_PROCESS,
+    JOB_ID,
     LOOK,
     MULTIPROCESS,
     POST_EXPORT,
@@ -83,8 +84,13 @@ def test_a_job_ends_with_its_run_when_a_user_ends_that(
     assert run.end() == (CANCELED if by_a_user else FAILURE)
     assert statuses(world) == ["CANCELLED" if by_a_user else "RUNNING"]
     assert world.materialized(job, MADE[job]) == []
-    noted = [value for tag, value in run.tags.items() if tag.startswith("dagster-kumo/")]
-    assert len(noted) == 1  # there is something to attach to
+    # There is something to attach to, or the log says what became of it.
+    assert world.noted(
+        job, MADE[job], entry="dagster-kumo/export_job_id" if job == "daily_appended" else JOB_ID
+    )
+    kind = {"daily": "prediction", "daily_tables": "prediction table"}.get(job, "export")
+    told = [line for line in run.lines() if line.startswith(f"Cancelled {kind} job ")]
+    assert len(told) == by_a_user
 
 
 @pytest.mark.parametrize("job", sorted(POST))
