@@ -157,7 +157,7 @@ class _Steps:
                     _live_file(self._kumo_of(context), plan, file.index),
                     file.index,
                     version,
-                    streams=store.max_parallel_downloads,
+                    max_parallel=store.max_parallel_downloads,
                     summarise=store.summarised,
                 )
             return FinishedFile(plan, file.index, transferred)

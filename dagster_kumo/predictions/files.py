@@ -1,7 +1,7 @@
 """One file of an output: a stored one, or one that is still with Kumo.
 
 Whatever reads a file reads it on a local disk. A file that lies elsewhere is fetched to a scratch file
-first: whole, or the footer and the wanted columns alone (see `column_ranges`).
+first: whole, or the footer and the wanted columns alone (see `pieces`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.column_ranges import FOOTER_GUESS_BYTES, Tail, fetch_columns
-
-
-def never() -> bool:
-    """A `stopped` that never stops."""
-    return False
+from dagster_kumo.predictions.pieces import (
+    Changed,
+    Known,
+    Unwatched,
+    Watcher,
+    fetch_columns,
+    fetch_whole,
+)
+from dagster_kumo.predictions.streams import Lane
 
 
 class PartitionFile(Protocol):
@@ -37,32 +40,31 @@ class PartitionFile(Protocol):
     def fetch_to(
         self,
         to: Path,
+        lane: Lane,
         columns: Sequence[str] | None = None,
-        *,
-        streams: int = 1,
-        stopped: Callable[[], bool] = ...,
+        watcher: Watcher | None = None,
     ) -> Path:
         """A local file from which `columns` can be read (None: all, empty: the footer).
 
-        It is `to`, written with bounded memory over up to `streams` connections, or the file itself if it is
-        on this machine. Names of columns that the file does not have are ignored.
+        It is `to`, written with bounded memory over the connections of `lane`, or the file itself if it is on
+        this machine. Names of columns that the file does not have are ignored. `watcher` follows how a whole
+        file arrives, if it arrives by pieces.
         """
-        ...
-
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = ...) -> None:
-        """Write the file's bytes to a local path with bounded memory; `stopped` ends it early."""
         ...
 
 
 @contextmanager
-def open_parquet(path: Path | str, *, name: str) -> Generator[pq.ParquetFile, None, None]:
-    """A local file as Parquet. Messages call it `name`.
+def open_parquet(
+    path: Path | str, *, name: str, metadata: pq.FileMetaData | None = None
+) -> Generator[pq.ParquetFile, None, None]:
+    """A local file as Parquet. Messages call it `name`. Its `metadata` are not read again where they are known.
 
     Raises (also for errors in the `with` block):
         KumoDataError: the file is not Parquet, or is damaged.
     """
     try:
-        with pq.ParquetFile(str(path), memory_map=True) as parquet:
+        # Without a memory map, whose pages would count as memory of the process for as long as the file is open.
+        with pq.ParquetFile(str(path), metadata=metadata, memory_map=False) as parquet:
             yield parquet
     except (pa.ArrowException, OSError) as error:
         raise not_parquet(name, error) from None
@@ -100,34 +102,48 @@ class StoredFile:
     def fetch_to(
         self,
         to: Path,
+        lane: Lane,
         columns: Sequence[str] | None = None,
-        *,
-        streams: int = 1,
-        stopped: Callable[[], bool] = never,
+        watcher: Watcher | None = None,
     ) -> Path:
         if self.is_local:
             return Path(self.upath.path)
         try:
-            if columns is None:
-                self.save(to, stopped=stopped)
-            else:
-                fetch_columns(self, to, columns, streams=streams, stopped=stopped)
+            return self.fetch_by_pieces(to, lane, columns, watcher)
         except OSError as error:
             raise not_parquet(self.name, error) from None
+
+    def fetch_by_pieces(
+        self, to: Path, lane: Lane, columns: Sequence[str] | None, watcher: Watcher | None
+    ) -> Path:
+        """Fetch the file from a storage that is not a disk of this machine."""
+        try:
+            if columns is None:
+                fetch_whole(self, to, lane, watcher or Unwatched())
+            else:
+                fetch_columns(self, to, columns, lane)
+        except Changed:
+            raise KumoDataError(f"{self.path} changed while it was read.") from None
         return to
 
-    def read_tail(self) -> Tail:
-        """The end of the file, where the footer is."""
-        length = int(self.upath.fs.info(self.upath.path)["size"])
-        return Tail(self.read(max(0, length - FOOTER_GUESS_BYTES), length), length)
+    def read(
+        self, start: int, end: int | None, write: Callable[[int, bytes], None], known: Known
+    ) -> None:
+        """See `pieces.Source`. A piece is held in memory."""
+        length = self.length()
+        start = max(0, length + start) if start < 0 else start
+        end = length if end is None else min(end, length)
+        known(length, (start, end))
+        content: Any = b""
+        if start < end:
+            content = self.upath.fs.cat_file(self.upath.path, start=start, end=end)
+        if len(content) != end - start:
+            raise Changed
+        write(start, content)
 
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes from `start` up to `end`."""
-        content: Any = self.upath.fs.cat_file(self.upath.path, start=start, end=end)
-        return content
-
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - fsspec copies in one call
-        self.upath.fs.get_file(self.upath.path, str(to))
+    def length(self) -> int:
+        """The length of the file in bytes."""
+        return int(self.upath.fs.info(self.upath.path)["size"])
 
 
 @dataclass(frozen=True)
@@ -136,7 +152,7 @@ class FetchedFile:
 
     path: str
     size: int | None
-    fetch: Callable[[Path, Callable[[], bool]], None]
+    fetch: Callable[[Path, Lane], None]
     padding: int = 0
     """How many bytes the storage's stated length may exceed the file's."""
 
@@ -147,19 +163,15 @@ class FetchedFile:
     def fetch_to(
         self,
         to: Path,
+        lane: Lane,
         columns: Sequence[str] | None = None,  # noqa: ARG002 - there is no other way than whole
-        *,
-        streams: int = 1,  # noqa: ARG002
-        stopped: Callable[[], bool] = never,
+        watcher: Watcher | None = None,  # noqa: ARG002
     ) -> Path:
-        self.save(to, stopped=stopped)
-        return to
-
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - see `fetch_to`
-        self.fetch(to, stopped)
+        lane.run(lambda: self.fetch(to, lane))
         came = to.stat().st_size
         if self.size is not None and not came <= self.size <= came + self.padding:
             raise KumoDataError(f"{self.path} has {self.size} bytes, but {came} came.")
+        return to
 
 
 def data_files(paths: Iterable[str], *, at: str, address: str) -> list[str]:

@@ -11,6 +11,7 @@ from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from tests.api.forward_proxy import ForwardProxy
 from tests.api.scripted_server import Answer
+from tests.predictions.outputs import fetch
 
 KEY = "acme:s3cr3t"
 
@@ -71,7 +72,7 @@ def test_files_go_through_the_proxy_without_the_key(proxy, port, monkeypatch, tm
     monkeypatch.setenv("HTTP_PROXY", proxy.origin)
     url = f"http://bucket.test:{port}/part-0.parquet?X-Amz-Signature=s1g"
     files = KumoClient(f"http://kumo.test:{port}/api", KEY).files
-    RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files).save(tmp_path / "part")
+    fetch(RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == b"[]"
     assert proxy.lines == [f"GET {url}"]
     assert b"s3cr3t" not in b"".join(proxy.requests)

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from dagster_kumo import Predictions
-from dagster_kumo.predictions.files import StoredFile
+from dagster_kumo.predictions.files import PartitionFile, StoredFile
 from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
 from dagster_kumo.predictions.store.transfer import Transferred, transfer
+from dagster_kumo.predictions.streams import Streams
 
 
 def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
@@ -24,6 +25,15 @@ def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, **options)
     return sink.getvalue()
+
+
+def fetch(file: PartitionFile, to: Path, columns: Sequence[str] | None = None) -> Path:
+    """Fetch one file, as readers do."""
+    streams = Streams()
+    try:
+        return file.fetch_to(to, streams.lane(0, file), columns)
+    finally:
+        streams.close()
 
 
 def write_files(folder: Path, tables: Sequence[pa.Table]) -> Predictions:

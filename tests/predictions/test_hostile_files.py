@@ -15,7 +15,7 @@ from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.locations import files_at
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
-from tests.predictions.outputs import parquet_bytes, store_output
+from tests.predictions.outputs import fetch, parquet_bytes, store_output
 
 
 class Touch:
@@ -89,4 +89,4 @@ def test_a_renewed_address_may_not_lead_to_this_machine(server, serve_file, tmp_
     addresses = OutputUrls(lambda: listings.pop(0), what="The output")
     remote = RemoteFile(addresses, 0, KumoClient(server.url, "acme:s3cr3t").files)
     with pytest.raises(KumoDataError, match="lies elsewhere"):
-        remote.save(tmp_path / "part")
+        fetch(remote, tmp_path / "part")

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 from dagster_kumo import KumoClient, KumoConnectionError, Predictions
-from dagster_kumo.predictions.prefetch import READY, STREAMS
+from dagster_kumo.predictions.prefetch import READY
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
+from dagster_kumo.predictions.streams import FEWEST
 from tests.api.scripted_server import Answer
 from tests.predictions.outputs import parquet_bytes, store_output
 
@@ -55,7 +56,7 @@ def nothing_is_left(folder) -> bool:
 
 
 def test_several_files_are_fetched_at_once_and_come_in_order(live):
-    together = threading.Barrier(STREAMS)
+    together = threading.Barrier(FEWEST)
     output = live(lambda _: together.wait(30) and None)
     assert output.to_arrow()["x"].to_pylist() == list(range(FILES))
 
@@ -66,7 +67,7 @@ def test_a_slow_first_file_comes_first(live):
     def before(number):
         if number == 0:
             others.wait(30)
-        elif number == STREAMS - 1:
+        elif number == FEWEST - 1:
             others.set()
 
     assert [table["x"][0].as_py() for table in live(before)] == list(range(FILES))
@@ -77,7 +78,7 @@ def test_no_more_is_fetched_than_a_slow_reader_takes(live, server):
     for taken in (1, 2, 3):
         next(tables)
         time.sleep(0.1)  # for what should not happen
-        assert taken <= len(server.requests) <= taken + STREAMS + READY - 1
+        assert taken <= len(server.requests) <= taken + FEWEST + READY - 1
 
 
 def test_who_stops_reading_stops_the_fetching(live, scratch):

@@ -6,7 +6,7 @@ configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,9 @@ from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError, KumoError, without_query
 from dagster_kumo.api.snowflake import SnowflakeAccount
-from dagster_kumo.predictions.files import StoredFile, data_files, never
-
-BLOCK_BYTES = 8 * 1024**2
+from dagster_kumo.predictions.files import StoredFile, data_files
+from dagster_kumo.predictions.pieces import Watcher
+from dagster_kumo.predictions.streams import Lane
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfss": "adlfs"}
 
@@ -29,19 +29,35 @@ class BucketFile(StoredFile):
 
     size: int
 
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - one stream each
-        written = 0
+    def fetch_to(
+        self,
+        to: Path,
+        lane: Lane,
+        columns: Sequence[str] | None = None,
+        watcher: Watcher | None = None,
+    ) -> Path:
         try:
-            source = self.upath.open("rb", block_size=BLOCK_BYTES, cache_type="readahead")
-            with source, to.open("wb") as file:
-                while chunk := source.read(BLOCK_BYTES):
-                    written += file.write(chunk)
-                    if stopped():
-                        raise KumoDataError(f"The transfer of {self.name} was stopped.")
+            before = self._state()
+            self.fetch_by_pieces(to, lane, columns, watcher)
+            after = self._state()
         except OSError as error:
             raise KumoDataError(f"{self.path} could not be read: {error}") from None
-        if written != self.size:
-            raise KumoDataError(f"{self.path} has {self.size} bytes, but {written} came.")
+        # File systems do not take an ETag with each range: it is compared before and after.
+        if before != after:
+            raise KumoDataError(f"{self.path} changed while it was read.")
+        return to
+
+    def length(self) -> int:
+        return self.size
+
+    def _state(self) -> object:
+        """What tells one version of the file from another, such as its ETag."""
+        file_system = self.upath.fs
+        file_system.invalidate_cache(self.upath.parent.path)
+        found: Any = file_system.info(self.upath.path)
+        if found["size"] != self.size:
+            raise KumoDataError(f"{self.path} had {self.size} bytes, and has {found['size']} now.")
+        return file_system.ukey(self.upath.path)
 
 
 def open_bucket(address: str, snowflake: SnowflakeAccount | None) -> list[BucketFile]:  # noqa: ARG001 - see `locations.OPENERS`

@@ -11,7 +11,10 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
+
+CHUNK_BYTES = 1024**2
 
 
 class _Digest(Protocol):
@@ -43,45 +46,48 @@ _DIGESTS = {
     "MD5": lambda: hashlib.md5(usedforsecurity=False),
     "CRC32": _Crc32,
 }
+_AZURE = "x-ms-blob-content-md5"  # of the file, whatever part of it the answer gives
 _BY_ALGORITHM = {"sha": "SHA-1", "sha-256": "SHA-256", "sha-512": "SHA-512", "md5": "MD5"}
 _BY_HEADER = {
     "x-amz-checksum-sha256": "SHA-256",
     "x-amz-checksum-sha1": "SHA-1",
     "x-amz-checksum-crc32": "CRC32",
     "content-md5": "MD5",
+    _AZURE: "MD5",
 }
 
 
 class Checksum:
-    """The expected checksum of a file, and that of the bytes so far.
+    """The expected checksum of a file.
 
     Args:
-        headers: Of the answer that gives the whole file, from its first byte.
+        headers: of an answer.
+        is_whole: whether it gives the whole file. Most headers are about what the answer gives.
     """
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        told = _told(headers)
+    def __init__(self, headers: Mapping[str, str], *, is_whole: bool = True) -> None:
+        told = _told(headers, is_whole)
         self.kind = next((kind for kind in _DIGESTS if kind in told), None)
         """The kind of checksum, for example `MD5`; None if none is stated."""
         self._expected = told.get(self.kind or "")
-        self._digest: _Digest | None = _DIGESTS[self.kind]() if self.kind else None
 
-    def update(self, content: bytes) -> None:
-        """Add the next bytes."""
-        if self._digest is not None:
-            self._digest.update(content)
+    def matches(self, path: Path) -> bool:
+        """Whether a local file has the checksum as stated. True if none is stated."""
+        if self.kind is None:
+            return True
+        digest: _Digest = _DIGESTS[self.kind]()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.digest() == self._expected
 
-    @property
-    def matches(self) -> bool:
-        """Whether the checksum is as stated. True if none is stated."""
-        return self._digest is None or self._digest.digest() == self._expected
 
-
-def _told(headers: Mapping[str, str]) -> dict[str, bytes]:
+def _told(headers: Mapping[str, str], is_whole: bool) -> dict[str, bytes]:
     """The checksums of the whole file that the headers state, by kind."""
     told: dict[str, str] = {}
     # These headers state several. In HTTP's newer ones each value is between colons.
-    for name in ("digest", "repr-digest", "content-digest", "x-goog-hash"):
+    of_file = ("digest", "repr-digest", "x-goog-hash")
+    for name in (*of_file, "content-digest") if is_whole else of_file:
         if (
             name == "x-goog-hash"
             and headers.get("x-goog-stored-content-encoding", "identity") != "identity"
@@ -93,7 +99,8 @@ def _told(headers: Mapping[str, str]) -> dict[str, bytes]:
     # S3 also states checksums of the checksums of an upload's parts.
     composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
     for name, kind in _BY_HEADER.items():
-        if name in headers and not (composite and name.startswith("x-amz-")):
+        of_answer = name in headers and not (composite and name.startswith("x-amz-"))
+        if of_answer and (is_whole or name == _AZURE):
             told[kind] = headers[name].strip()
     return {kind: value for kind, text in told.items() if (value := _decoded(kind, text))}
 

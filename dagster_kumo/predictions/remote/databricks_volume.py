@@ -7,7 +7,7 @@ They are read with databricks-sdk, which finds its credentials by itself: `DATAB
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoErro
 from dagster_kumo.api.logs import queries_hidden
 from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.predictions.files import FetchedFile, data_files
+from dagster_kumo.predictions.streams import Lane
 
 if TYPE_CHECKING:
     from databricks.sdk.service.files import FilesAPI
@@ -61,15 +62,14 @@ class _Download:
         self._files = files
         self._path = path
 
-    def __call__(self, to: Path, stopped: Callable[[], bool]) -> None:
+    def __call__(self, to: Path, lane: Lane) -> None:
         with _errors(self._path), to.open("wb") as file:
             contents = self._files.download(self._path).contents
             assert contents is not None
             with contents:
                 while chunk := contents.read(CHUNK_BYTES):
                     file.write(chunk)
-                    if stopped():
-                        raise KumoDataError(f"The transfer of {self._path} was stopped.")
+                    lane.received(len(chunk))
 
 
 def _listed(files: FilesAPI, volume: str, path: str) -> dict[str, int | None]:

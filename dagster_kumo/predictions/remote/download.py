@@ -1,39 +1,46 @@
-"""Fetch one file of a live output. Broken transfers are resumed, and expired urls renewed."""
+"""Fetch one file of a live output over HTTP. Broken transfers are resumed, and expired urls renewed."""
 
 from __future__ import annotations
 
 import re
-import shutil
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
 
 import requests
 
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_query
 from dagster_kumo.api.retry import Failure, should_retry
 from dagster_kumo.api.transport import Transport
-from dagster_kumo.predictions.column_ranges import FOOTER_GUESS_BYTES, Tail, fetch_columns
-from dagster_kumo.predictions.files import never
+from dagster_kumo.predictions.pieces import (
+    Changed,
+    Known,
+    Span,
+    Unwatched,
+    Watcher,
+    fetch_columns,
+    fetch_whole,
+)
 from dagster_kumo.predictions.remote.checksums import Checksum
 from dagster_kumo.predictions.remote.output_urls import OutputUrls, file_name
+from dagster_kumo.predictions.streams import Lane
 
 CHUNK_BYTES = 256 * 1024  # read at a time at most; a quarter of it would take a fifth more CPU time
 PROGRESS_BYTES = 16 * 1024  # less than this does not count as progress
-MAX_RANGE_BYTES = 64 * 1024**2  # of a file that is read by ranges; each range is held in memory
 MAX_RENEWALS_WITHOUT_PROGRESS = 2  # if fresh urls are refused too, more will not help
 MAX_RESTARTS = 2  # of a file that changed while it was read, or that arrived damaged
+OVERLOADED = (429, 503)
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
-T = TypeVar("T")
+Write = Callable[[int, bytes], None]
 
 
-class _Changed(Exception):
-    """The file has changed since the transfer began."""
+class _NoRanges(Exception):
+    """The server does not always serve ranges."""
 
 
 class _Damaged(Exception):
@@ -60,98 +67,106 @@ class RemoteFile:
     def fetch_to(
         self,
         to: Path,
+        lane: Lane,
         columns: Sequence[str] | None = None,
-        *,
-        streams: int = 1,
-        stopped: Callable[[], bool] = never,
+        watcher: Watcher | None = None,
     ) -> Path:
-        if columns is None:
-            self.save(to, stopped=stopped)
-        else:
-            fetch_columns(_Ranges(self), to, columns, streams=streams, stopped=stopped)
-        return to
+        """Fetch the file by pieces, or its footer and some columns, with bounded memory.
 
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - one connection for each file
-        """Fetch the file to a local path with bounded memory.
-
-        A broken or stalled transfer is resumed, and an expired url is renewed. A file that has changed, or
-        that does not have the stated checksum, is fetched again from the start. `stopped` is called after
-        each chunk, and ends the transfer.
+        A broken or stalled piece is resumed, and an expired url is renewed. A file that has changed, or that
+        does not have the stated checksum, is fetched again from the start. If the server does not serve ranges,
+        one connection fetches the whole file.
 
         Raises:
-            KumoConnectionError: The transfer broke again and again without progress.
-            KumoDataError: The file cannot be fetched, its length or checksum is another one than stated,
+            KumoConnectionError: a piece broke again and again without progress.
+            KumoDataError: the file cannot be fetched, its length or checksum is another one than stated,
                 or the disk is full.
         """
         why = ""
+        has_ranges = True
         for _ in range(1 + MAX_RESTARTS):
-            with to.open("wb") as file:
-                try:
-                    return _Transfer(self, file, stopped).run()
-                except _Changed:
-                    why = "changed each time while it was read. Is something still writing this output?"
-                except _Damaged as damaged:
-                    why = (
-                        f"came each time with another {damaged} checksum than the server named.\n"
-                        "Does a proxy change what it passes on, or is the file damaged in its storage?"
-                    )
+            version = _Version(self, lane, has_ranges)
+            try:
+                if columns is None:
+                    fetch_whole(version, to, lane, watcher or Unwatched())
+                    version.verify(to)
+                else:
+                    fetch_columns(version, to, columns, lane)
+                return to
+            except _NoRanges:
+                has_ranges = False
+                why = "came with ranges and without. Do several servers answer for it?"
+            except Changed:
+                why = "changed each time while it was read. Is something still writing this output?"
+            except _Damaged as damaged:
+                why = (
+                    f"came each time with another {damaged} checksum than the server named.\n"
+                    "Does a proxy change what it passes on, or is the file damaged in its storage?"
+                )
         raise KumoDataError(f"{self.name}, fetched {1 + MAX_RESTARTS} times, {why}")
 
-    def read_range(self, start: int | None, length: int, *, etag: str | None = None) -> FileRange:
-        """`length` bytes from `start`, or the last `length` bytes if `start` is None.
 
-        Raises:
-            KumoDataError: The server does not serve ranges, or the file's ETag is not `etag`.
-        """
-        return _RangeRequest(self, start, length, etag).run()
+class _Version:
+    """One version of a file. All its pieces have the same length and ETag."""
 
-
-class _Ranges:
-    """Reads a remote file by ranges, all of the same version of the file.
-
-    Presigned urls are valid for GET only, so the length comes from the first range and not from HEAD.
-    """
-
-    def __init__(self, remote: RemoteFile) -> None:
-        self._remote = remote
+    def __init__(self, remote: RemoteFile, lane: Lane, has_ranges: bool) -> None:
+        self.remote = remote
+        self.lane = lane
+        self.has_ranges = has_ranges
+        self.etag: str | None = None
         self._length: int | None = None
-        self._etag: str | None = None
-        self.name = remote.name
+        self._checksum = Checksum({})
+        self._lock = threading.Lock()
 
-    def read_tail(self) -> Tail:
-        last = self._remote.read_range(None, FOOTER_GUESS_BYTES)
-        self._length, self._etag = last.file_length, last.etag
-        return Tail(last.content, last.file_length)
+    @property
+    def name(self) -> str:
+        return self.remote.name
 
-    def read(self, start: int, end: int) -> bytes:
-        found = self._remote.read_range(start, end - start, etag=self._etag)
-        if found.file_length != self._length:
-            raise KumoDataError(f"{self.name} changed while it was read. Open the result again.")
-        return found.content
+    def read(self, start: int, end: int | None, write: Write, known: Known) -> None:
+        """See `pieces.Source`."""
+        if not self.has_ranges:
+            start, end = 0, None
+        _Piece(self, start, end, write, known).run()
 
+    def note(self, response: requests.Response) -> tuple[int, Span]:
+        """The file's length and the bytes that an answer has, if it is of this version."""
+        span, length = _place(response)
+        if length is None:
+            raise KumoDataError(
+                f"{self.name} came without its length, so that a cut transfer could not be told "
+                "from a whole one. Is there a proxy in between that changes what it passes on?"
+            )
+        with self._lock:
+            etag = _strong_etag(response)
+            if self.etag is not None and etag is not None and self.etag != etag:
+                raise Changed
+            if self._length is None:
+                self._checksum = Checksum(response.headers, is_whole=span == (0, length))
+            elif self._length != length:
+                raise Changed
+            self.etag, self._length = self.etag or etag, length
+        return length, span
 
-@dataclass(frozen=True)
-class FileRange:
-    """Some bytes of a file, and the length and ETag of the whole."""
-
-    content: bytes
-    file_length: int
-    etag: str | None
+    def verify(self, path: Path) -> None:
+        """Compare the file with the stated checksum."""
+        if not self._checksum.matches(path):
+            raise _Damaged(self._checksum.kind)
 
 
 class _Requests:
-    """The requests for one file. They are repeated as long as they make progress, with a fresh url if one expired."""
+    """The requests for a piece. They are repeated as long as they make progress, with a fresh url if one expired."""
 
-    def __init__(self, remote: RemoteFile) -> None:
-        self._remote = remote
-        self._url = remote.path
+    def __init__(self, version: _Version) -> None:
+        self._version = version
+        self._remote = version.remote
+        self._url = self._remote.path
         self._renewals = 0
-        self._retries = remote.transport.retries()
+        self._retries = self._remote.transport.retries()
 
-    def repeat(self, attempt: Callable[[], T]) -> T:
-        """Call `attempt` until it succeeds, and return its result."""
+    def repeat(self, attempt: Callable[[], None]) -> None:
+        """Call `attempt` until it succeeds."""
         try:
-            return self._retries.run(attempt)
+            self._retries.run(attempt)
         except Failure as failure:
             if failure.response is None:
                 raise self._remote.transport.no_answer("GET", self._url, failure) from None
@@ -167,20 +182,24 @@ class _Requests:
 
     @contextmanager
     def open(self, headers: Mapping[str, str]) -> Generator[requests.Response, None, None]:
-        """The answer to a GET, with the requested bytes.
+        """The answer to a GET, with bytes of the file.
 
         Raises:
-            Failure: The status may be another one next time.
-            _Changed: The file is another one than `headers` require.
-            KumoDataError: The file is not there, also with a fresh url.
+            Failure: the status may be another one next time.
+            Changed: the file is another one than `headers` require.
+            KumoDataError: the file is not there, also with a fresh url.
         """
         while True:
             with self._remote.transport.stream(self._url, headers) as response:
                 if response.status_code in (200, 206):
                     yield response
                     return
+                if response.status_code == 416 and self._version.etag is None:
+                    raise _NoRanges  # an empty file has no range
                 if response.status_code in (412, 416):
-                    raise _Changed
+                    raise Changed
+                if response.status_code in OVERLOADED:
+                    self._version.lane.slow_down()
                 if should_retry(response.status_code):
                     raise Failure(response)
                 self._renew_url(response)
@@ -196,169 +215,93 @@ class _Requests:
         self._url = self._remote.urls.renewed(self._remote.index, self._url)
 
 
-class _Transfer(_Requests):
-    """A whole file, from its first byte to its last."""
+class _Piece(_Requests):
+    """A piece of a file, from its first byte to its last. A negative `start` counts from the end of the file."""
 
-    def __init__(self, remote: RemoteFile, file: BinaryIO, stopped: Callable[[], bool]) -> None:
-        super().__init__(remote)
-        self._file = file
-        self._stopped = stopped
-        self._offset = 0
-        self._forgiven_at = 0  # a server without ranges sets the offset back, but not this
-        self._etag: str | None = None
-        self._length: int | None = None
-        self._checksum = Checksum({})
+    def __init__(
+        self, version: _Version, start: int, end: int | None, write: Write, known: Known
+    ) -> None:
+        super().__init__(version)
+        self._start = start
+        self._end = end
+        self._write = write
+        self._known = known
+        self._offset = start
+        self._forgiven_at = start  # a server without ranges sets the offset back, but not this
 
     def run(self) -> None:
         self.repeat(self._receive_rest)
-        if not self._checksum.matches:
-            raise _Damaged(self._checksum.kind)
 
     def _receive_rest(self) -> None:
-        while self._length is None or self._offset < self._length:
+        while self._end is None or self._offset < self._end:
             with self.open(self._headers()) as response:
-                self._note(response)
-                self._receive(response)
+                self._receive(response, self._begin(response))
 
     def _headers(self) -> dict[str, str]:
-        if not self._offset:
-            return {}
-        headers = {"Range": f"bytes={self._offset}-"}
-        if self._etag:
-            headers["If-Match"] = self._etag
+        if self._offset < 0:
+            headers = {"Range": f"bytes={self._offset}"}
+        elif self._end is not None:
+            headers = {"Range": f"bytes={self._offset}-{self._end - 1}"}
+        else:
+            headers = {"Range": f"bytes={self._offset}-"} if self._offset else {}
+        if self._version.etag and headers:
+            headers["If-Match"] = self._version.etag
         return headers
 
-    def _note(self, response: requests.Response) -> None:
-        """Compare the answer with what is known about the file."""
-        if _is_another(self._etag, response):
-            raise _Changed
-        if response.status_code == 200 and self._offset:  # the server ignored the range
-            self._file.seek(0)
-            self._file.truncate()
-            self._offset = 0
-        start, length = _place(response)
-        if start != self._offset or (self._length or length) != length:
-            raise _Changed
-        if length is None:
-            raise KumoDataError(
-                f"{self._remote.name} came without its length, so that a cut transfer could not be told "
-                "from a whole one. Is there a proxy in between that changes what it passes on?"
-            )
+    def _begin(self, response: requests.Response) -> int:
+        """Compare the answer with what was asked for. Returns where its bytes end."""
+        length, (start, end) = self._version.note(response)
         if response.status_code == 200:
-            self._checksum = Checksum(response.headers)
-        self._etag = _strong_etag(response) or self._etag
-        self._length = length
-        self._check_room(length - self._offset)
+            if self._start > 0:
+                raise _NoRanges
+            self._start = self._offset = 0
+            self._end = length
+        elif self._offset < 0:
+            self._start = self._offset = self._forgiven_at = max(0, length + self._offset)
+            self._end = length
+        else:
+            self._end = length if self._end is None else min(self._end, length)
+        if start != self._offset or end > self._end:
+            raise Changed
+        self._known(length, (self._start, self._end))
+        return end
 
-    def _check_room(self, needed: int) -> None:
-        folder = Path(self._file.name).parent
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise KumoDataError(
-                f"{self._remote.name} needs {needed} bytes more, and {folder} has room for {free}.\n"
-                "Make room there; where it is a temporary folder, TMPDIR can name another one."
-            )
-
-    def _receive(self, response: requests.Response) -> None:
-        assert self._length is not None
-        for chunk in _pieces(response):
-            if self._offset + len(chunk) > self._length:
+    def _receive(self, response: requests.Response, end: int) -> None:
+        begin = self._offset
+        for chunk in _chunks(response):
+            if self._offset + len(chunk) > end:
                 raise KumoDataError(
-                    f"{self._remote.name} is longer than the {self._length} bytes that it should have."
+                    f"{self._remote.name} came with more than the {end} bytes that it should have."
                 )
-            self._file.write(chunk)
-            self._checksum.update(chunk)
+            self._write(self._offset, chunk)
             self._offset += len(chunk)
             if self._offset >= self._forgiven_at + PROGRESS_BYTES:
                 self._forgiven_at = self._offset
                 self.progressed()
-            if self._stopped():
-                raise KumoDataError(f"The transfer of {self._remote.name} was stopped.")
-        if self._offset < self._length:  # ended early, without an error of the connection
+        if self._offset < end or begin == end != self._end:  # without an error of the connection
             raise requests.ConnectionError("the transfer ended early")
 
 
-class _RangeRequest(_Requests):
-    """A piece of a file."""
-
-    def __init__(
-        self, remote: RemoteFile, start: int | None, length: int, etag: str | None
-    ) -> None:
-        super().__init__(remote)
-        self._start = start
-        self._wanted = length
-        self._etag = etag
-
-    def run(self) -> FileRange:
-        if self._wanted > MAX_RANGE_BYTES:
-            raise KumoDataError(
-                f"{self._remote.name} would be read in a part of {self._wanted} bytes, which the footer of "
-                "no honest file needs. Is it damaged?"
-            )
-        try:
-            return self.repeat(self._ask)
-        except _Changed:
-            raise KumoDataError(
-                f"{self._remote.name} changed while it was read, or is empty. Open the result again."
-            ) from None
-
-    def _ask(self) -> FileRange:
-        with self.open(self._headers()) as response:
-            return self._range(response)
-
-    def _headers(self) -> dict[str, str]:
-        if self._start is None:
-            headers = {"Range": f"bytes=-{self._wanted}"}
-        else:
-            headers = {"Range": f"bytes={self._start}-{self._start + self._wanted - 1}"}
-        if self._etag:
-            headers["If-Match"] = self._etag
-        return headers
-
-    def _range(self, response: requests.Response) -> FileRange:
-        start, length = _place(response)
-        if response.status_code != 206 or length is None:
-            raise KumoDataError(
-                f"{without_query(self._url)} cannot be read in parts (it answered a request "
-                f"for a range with {response.status_code})."
-            )
-        expected = max(0, length - self._wanted) if self._start is None else self._start
-        if _is_another(self._etag, response) or start != expected:
-            raise _Changed
-        content = bytearray()
-        for chunk in _pieces(response):
-            content += chunk
-            if len(content) > self._wanted:
-                raise KumoDataError(
-                    f"{self._remote.name} came with more bytes than were asked for."
-                )
-        return FileRange(bytes(content), length, _strong_etag(response))
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives, so that nothing is lost if the connection breaks."""
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+        yield chunk
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """Store the body as it arrives, so that nothing is lost if the connection breaks."""
-    while piece := response.raw.read1(CHUNK_BYTES, decode_content=False):
-        yield piece
-
-
-def _place(response: requests.Response) -> tuple[int | None, int | None]:
-    """The offset of an answer's bytes in the file, and the file's length, if the answer states them."""
+def _place(response: requests.Response) -> tuple[Span, int | None]:
+    """The place of an answer's bytes in the file, and the file's length, if the answer states them."""
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None:
-            return None, None
-        return int(match[1]), None if match[2] == "*" else int(match[2])
+            return (0, 0), None
+        return (int(match[1]), int(match[2]) + 1), int(match[3])
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if _LENGTH.fullmatch(length) else None
+    if not _LENGTH.fullmatch(length):
+        return (0, 0), None
+    return (0, int(length)), int(length)
 
 
 def _strong_etag(response: requests.Response) -> str | None:
     """The ETag, if it is a strong one."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else None
-
-
-def _is_another(etag: str | None, response: requests.Response) -> bool:
-    """Whether an answer is of another version of the file than the one with `etag`."""
-    now = _strong_etag(response)
-    return etag is not None and now is not None and etag != now

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoError
 from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.predictions.files import FetchedFile, data_files
+from dagster_kumo.predictions.streams import Lane
 
 if TYPE_CHECKING:
     from snowflake.connector.cursor import SnowflakeCursor
@@ -66,7 +67,7 @@ class _Get:
         self._stage = stage
         self._inside = inside
 
-    def __call__(self, to: Path, stopped: Callable[[], bool]) -> None:  # noqa: ARG002 - see the class
+    def __call__(self, to: Path, lane: Lane) -> None:  # noqa: ARG002 - see the class
         address = f"{self._stage}/{self._inside}"
         # GET writes into a folder, under the file's own name, and also fetches every file whose name
         # begins with it. So it gets an empty folder beside `to`, on the same disk.

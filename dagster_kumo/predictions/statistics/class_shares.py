@@ -7,7 +7,7 @@ as any other, and the scores say which of them is likely.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,18 @@ MAX_CLASSES = 10_000  # that are told apart; beyond it there are no shares
 
 @dataclass
 class _Best:
-    """The best class so far of the entity whose rows were read last."""
+    """The best class so far of an entity whose rows may go on in other batches."""
 
     entity: Any
     rows: int
     score: float
     name: str
+
+    def add(self, other: _Best) -> None:
+        """Add rows that follow, of the same entity."""
+        self.rows += other.rows
+        if other.score > self.score:
+            self.score, self.name = other.score, other.name
 
 
 @dataclass
@@ -43,7 +49,9 @@ class ClassShares:
     scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
     _best: Counter[str] = field(default_factory=Counter[str])
     _longest: int = 0
+    _first: _Best | None = None
     _last: _Best | None = None
+    """The first and the last entity. The others are in `_best`."""
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Take in a batch of rows.
@@ -70,30 +78,31 @@ class ClassShares:
             self._find_best(entity, of_row, np.where(known, score, -np.inf), names)
 
     def merge(self, other: ClassShares) -> None:
-        """Take in what another has seen, of other entities.
+        """Take in what another has seen, of the rows that follow.
 
         Raises:
             ValueError: There are too many classes.
         """
-        self._end_entity()
         self.rows.update(other.rows)
         for name, score in other.scores.items():
             self.scores[name] += score
-        self._best.update(other.best)
-        self._longest = max(self._longest, other.longest)
+        self._best.update(other._best)
+        self._longest = max(self._longest, other._longest)
+        if other._first is not None:
+            self._add_entity(replace(other._first))
+        if other._last is not None:
+            self._add_entity(replace(other._last), goes_on=False)
         self._check()
 
     @property
     def best(self) -> Counter[str]:
         """How many entities each class has the highest score of, if the rows of an entity lie together."""
-        self._end_entity()
-        return self._best
+        return self._best + Counter(entity.name for entity in self._open_entities())
 
     @property
     def longest(self) -> int:
         """The most rows of one entity."""
-        self._end_entity()
-        return self._longest
+        return max([self._longest, *(entity.rows for entity in self._open_entities())])
 
     def best_of(self, entities: int | None) -> Counter[str] | None:
         """How many entities each class has the highest score of; None when their rows do not lie together.
@@ -132,29 +141,35 @@ class ClassShares:
         place = is_highest[np.unique(of_run, return_index=True)[1]]  # the first, if several are
         labels = [*names, _NONE]
         best = np.where(np.isfinite(highest), of_row[place], len(names))
-        first = entity[0].as_py()
-        if self._last is not None and self._last.entity == first:
-            # The rows of an entity may go on in the next batch.
-            self._last.rows += int(lengths[0])
-            if highest[0] > self._last.score:
-                self._last.score, self._last.name = float(highest[0]), labels[best[0]]
-        else:
-            self._end_entity()
-            self._last = _Best(first, int(lengths[0]), float(highest[0]), labels[best[0]])
+
+        def entity_at(run: int) -> _Best:
+            row = int(starts[run])
+            score, name = float(highest[run]), labels[best[run]]
+            return _Best(entity[row].as_py(), int(lengths[run]), score, name)
+
+        self._add_entity(entity_at(0))
         if len(starts) == 1:
             return
-        self._end_entity()
         counts = np.bincount(best[1:-1], minlength=len(labels))
         self._best.update({name: int(n) for name, n in zip(labels, counts, strict=True) if n})
-        self._longest = max(self._longest, int(lengths[1:].max()))
-        last = entity[-1].as_py()
-        self._last = _Best(last, int(lengths[-1]), float(highest[-1]), labels[best[-1]])
+        self._longest = max(self._longest, int(lengths[1:-1].max(initial=0)))
+        self._add_entity(entity_at(-1), goes_on=False)
 
-    def _end_entity(self) -> None:
-        if self._last is not None:
-            self._best[self._last.name] += 1
-            self._longest = max(self._longest, self._last.rows)
-            self._last = None
+    def _open_entities(self) -> list[_Best]:
+        return [entity for entity in (self._first, self._last) if entity is not None]
+
+    def _add_entity(self, entity: _Best, *, goes_on: bool = True) -> None:
+        """Add an entity; `goes_on` if its rows directly follow those of the last one, which it may be."""
+        before = self._last or self._first
+        if goes_on and before is not None and before.entity == entity.entity:
+            before.add(entity)
+        elif self._first is None:
+            self._first = entity
+        else:
+            if self._last is not None:
+                self._best[self._last.name] += 1
+                self._longest = max(self._longest, self._last.rows)
+            self._last = entity
 
     def _check(self) -> None:
         if len(self.rows) > MAX_CLASSES:

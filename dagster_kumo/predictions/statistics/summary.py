@@ -174,7 +174,7 @@ class OutputSummary:
         """Merge the summaries of an output's files; `schema` is that of all files."""
         whole = cls(schema, {name for part in summaries for name in (*part.columns, *part.failed)})
         for part in summaries:
-            whole._merge(part)
+            whole.merge(part)
         return whole
 
     def update(self, batch: pa.RecordBatch) -> None:
@@ -190,7 +190,8 @@ class OutputSummary:
             if column.distribution is not None:
                 column.distribution.compact()
 
-    def _merge(self, part: OutputSummary) -> None:
+    def merge(self, part: OutputSummary) -> None:
+        """Add the statistics of the rows that follow."""
         self.num_rows += part.num_rows
         for name, why in part.failed.items():
             self._give_up(name, why)

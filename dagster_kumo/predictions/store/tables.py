@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.files import never
+from dagster_kumo.predictions.pieces import Watcher
 from dagster_kumo.predictions.predictions import BATCH_ROWS, Predictions
+from dagster_kumo.predictions.streams import Lane
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,16 +35,10 @@ class TableFile:
     def fetch_to(
         self,
         to: Path,
+        lane: Lane,
         columns: Sequence[str] | None = None,  # noqa: ARG002 - see `PartitionFile`
-        *,
-        streams: int = 1,  # noqa: ARG002
-        stopped: Callable[[], bool] = never,
+        watcher: Watcher | None = None,  # noqa: ARG002
     ) -> Path:
-        """Write the Parquet file."""
-        self.save(to, stopped=stopped)
-        return to
-
-    def save(self, to: Path, *, streams: int = 1, stopped: Callable[[], bool] = never) -> None:  # noqa: ARG002 - see `PartitionFile`
         """Write the Parquet file.
 
         Raises:
@@ -53,9 +48,9 @@ class TableFile:
         try:
             with pq.ParquetWriter(str(to), self.reader.schema) as writer:
                 for batch in self._batches():
-                    if stopped():
-                        return
+                    lane.check()
                     writer.write_batch(batch)
+            return to
         except (OSError, pa.ArrowException) as error:
             if getattr(error, "errno", None) is not None:  # of the disk
                 raise

@@ -1,39 +1,38 @@
-"""Store an output: fetch, check and summarise its files and move them to their place, several at a time.
+"""Store an output: fetch, check and summarise its files and move them to their place.
 
-Each file goes through all steps on one thread: it is fetched to a scratch file, its footer is checked, its rows
-are summarised, and it is moved to its place. There are a few more threads than connections, so that the
-connections stay busy while other files are summarised and moved. Memory is bounded by the batches in progress,
-and the disk by the files in progress.
+All connections fetch the earliest files first, by pieces (see `streams` and `pieces`). The rows of a file are
+summarised by row groups, on all cores, each group as soon as it has arrived. When a file is whole and checked, it
+is moved to its place. Memory is bounded by a batch of rows for each core and a chunk for each connection, and the
+disk by the files in progress.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-import threading
+import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
-from dagster_kumo.predictions.files import PartitionFile, open_parquet
-from dagster_kumo.predictions.predictions import BATCH_ROWS
-from dagster_kumo.predictions.schemas import check_names, unify
-from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
+from dagster_kumo.predictions.files import PartitionFile
+from dagster_kumo.predictions.prefetch import prefetch
+from dagster_kumo.predictions.schemas import unify
+from dagster_kumo.predictions.statistics.anchors import TimeRange, merge_ranges
+from dagster_kumo.predictions.statistics.row_groups import FileSummary, RowGroups
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import NewVersion
 from dagster_kumo.predictions.store.tables import StreamError, TableFile
+from dagster_kumo.predictions.streams import Lane, Streams
 
-FINISHING = 2  # threads in addition to those that fetch
-BATCH_VALUES = 1_000_000  # of all columns of a batch
+FINISHING = 2  # files that are summarised or moved, in addition to those that are fetched
 
 
 @dataclass
@@ -79,10 +78,10 @@ def transfer(
     """Put `files` into `version`, which is not committed here.
 
     Args:
-        files: The files of an output.
-        version: Where to put them.
-        max_parallel: How many connections fetch at the same time. Fewer files share them.
-        summarise: Whether to compute statistics, or of which columns.
+        files: the files of an output.
+        version: where to put them.
+        max_parallel: how many connections fetch at the same time at most.
+        summarise: whether to compute statistics, or of which columns.
 
     Raises:
         KumoDataError: A file is not Parquet, or the files cannot be read with one schema.
@@ -91,21 +90,7 @@ def transfer(
     if not files:
         raise KumoDataError("The output has no files.")
     started = time.monotonic()
-    stop = threading.Event()
-    one = FileTransfer(
-        version, stop, summarise, max_parallel, streams=max(1, max_parallel // len(files))
-    )
-    threads = max_parallel + FINISHING
-    with ThreadPoolExecutor(threads, thread_name_prefix="kumo-transfer") as pool:
-        futures = [pool.submit(one.run, file, index) for index, file in enumerate(files)]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:  # the threads must end before the scratch files are removed
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    done = [future.result() for future in futures]
+    done = _transfer(dict(enumerate(files)), version, max_parallel, summarise)
     names = [file.name for file in files]
     return merge_files(done, names=names, seconds=time.monotonic() - started)
 
@@ -115,23 +100,23 @@ def transfer_file(
     index: int,
     version: NewVersion,
     *,
-    streams: int,
+    max_parallel: int,
     summarise: bool | Collection[str] = True,
 ) -> TransferredFile:
     """Put one of an output's files into `version`, for callers that transfer them one by one.
 
     Args:
-        file: The file.
-        index: Its position among the files.
-        version: Where to put it.
-        streams: Over how many connections to fetch it.
-        summarise: Whether to compute statistics, or of which columns.
+        file: the file.
+        index: its position among the files.
+        version: where to put it.
+        max_parallel: how many connections fetch at the same time at most.
+        summarise: whether to compute statistics, or of which columns.
 
     Raises:
         KumoDataError: The file is not Parquet.
         KumoConnectionError: It could not be fetched.
     """
-    return FileTransfer(version, threading.Event(), summarise, 1, streams=streams).run(file, index)
+    return _transfer({index: file}, version, max_parallel, summarise)[0]
 
 
 def read_stored(
@@ -143,12 +128,11 @@ def read_stored(
         KumoDataError: A file is not there any more, or is damaged.
     """
     started = time.monotonic()
-    reader = FileReader(threading.Event(), summarise)
     read: list[TransferredFile] = []
-    for file in files:
-        with tempfile.TemporaryDirectory(prefix="dagster-kumo-") as scratch:
-            path = file.fetch_to(Path(scratch) / file.name)
-            read.append(reader.read(path, file.name, file.path))
+    with _cores() as cores, closing(prefetch(files)) as fetched:
+        for file, path in fetched:
+            groups = RowGroups(path, file.path, cores, summarise)
+            read.append(_transferred(groups.finish(), path, file.name))
     names = [file.path for file in files]
     return merge_files(read, names=names, seconds=time.monotonic() - started)
 
@@ -173,94 +157,75 @@ def merge_files(
     )
 
 
-class FileReader:
-    """Checks and summarises files."""
-
-    def __init__(self, stop: threading.Event, summarise: bool | Collection[str]) -> None:
-        self._stop = stop
-        self._summarise = summarise
-        # More threads than cores would not compute faster, and each one holds batches in memory.
-        self._reading = threading.Semaphore(os.cpu_count() or 1)
-
-    def read(self, path: Path, name: str, source: str) -> TransferredFile:
-        """Check and summarise a file on a local disk; `source` is its name for messages.
-
-        Raises:
-            KumoDataError: It is not Parquet, is damaged, or has two columns of the same name.
-        """
-        anchors: TimeRange | None = None
-        with self._reading, open_parquet(path, name=source) as parquet:
-            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-            check_names(schema, source)
-            columns = self._columns(schema)
-            summary = OutputSummary(schema, columns) if self._summarise else None
-            read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
-            for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=read):
-                self.check_not_stopped(source)
-                anchors = merge_ranges(anchors, anchor_range(batch))
-                if summary is not None:
-                    summary.update(batch)
-        if summary is not None:
-            summary.compact()
-        entry = StoredFileEntry(name=name, num_rows=rows, size_bytes=path.stat().st_size)
-        return TransferredFile(entry, schema, anchors, summary)
-
-    def _columns(self, schema: pa.Schema) -> list[str] | None:
-        """The columns to summarise; None for all."""
-        if isinstance(self._summarise, bool):
-            return None if self._summarise else []
-        return [name for name in schema.names if name in self._summarise]
-
-    def check_not_stopped(self, name: str) -> None:
-        if self._stop.is_set():
-            raise KumoDataError(f"The transfer of {name} was stopped.")
+def _transfer(
+    files: Mapping[int, PartitionFile],
+    version: NewVersion,
+    max_parallel: int,
+    summarise: bool | Collection[str],
+) -> list[TransferredFile]:
+    """Put files, by their position in the output, into a version."""
+    streams = Streams(max_parallel)
+    pool = ThreadPoolExecutor(max_parallel + FINISHING, thread_name_prefix="kumo-transfer")
+    with _cores() as cores:
+        one = _FileTransfer(version, cores, summarise)
+        try:
+            futures = [
+                pool.submit(one.run, file, index, streams.lane(index, file))
+                for index, file in files.items()
+            ]
+            for future in as_completed(futures):
+                future.result()
+            return [future.result() for future in futures]
+        finally:  # the threads must end before the scratch files are removed
+            streams.stop()
+            pool.shutdown(cancel_futures=True)
+            streams.close()
 
 
-class FileTransfer(FileReader):
+def _cores() -> ThreadPoolExecutor:
+    """Threads that compute. More than cores would not be faster, and each one holds a batch in memory."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="kumo-core")
+
+
+def _transferred(summary: FileSummary, path: Path, name: str) -> TransferredFile:
+    entry = StoredFileEntry(name=name, num_rows=summary.rows, size_bytes=path.stat().st_size)
+    return TransferredFile(entry, summary.schema, summary.anchors, summary.summary)
+
+
+@dataclass(frozen=True)
+class _FileTransfer:
     """The steps of one file: fetch, check, summarise, put."""
 
-    def __init__(
-        self,
-        version: NewVersion,
-        stop: threading.Event,
-        summarise: bool | Collection[str],
-        max_parallel: int,
-        *,
-        streams: int,
-    ) -> None:
-        super().__init__(stop, summarise)
-        self._version = version
-        self._fetching = threading.Semaphore(max_parallel)
-        self._streams = streams
+    version: NewVersion
+    cores: ThreadPoolExecutor
+    summarise: bool | Collection[str]
 
-    def run(self, file: PartitionFile, index: int) -> TransferredFile:
+    def run(self, file: PartitionFile, index: int, lane: Lane) -> TransferredFile:
         name = f"part-{index:05d}.parquet"
-        scratch = self._version.scratch / f"{name}.partial"
-        self._fetch(file, scratch)
-        try:
-            one = self.read(scratch, name, file.name)
-        except KumoDataError:
-            if self._stop.is_set() or isinstance(file, TableFile):  # a stream can be read once
-                raise
-            # If the file was damaged during the transfer, a second one helps.
-            self._fetch(file, scratch)
-            one = self.read(scratch, name, file.name)
-        self.check_not_stopped(file.name)
-        self._version.put(scratch, name)
+        scratch = self.version.scratch / f"{name}.partial"
+        with closing(RowGroups(scratch, file.name, self.cores, self.summarise, lane.check)) as rows:
+            self._fetch(file, scratch, lane, rows)
+            try:
+                summary = rows.finish()
+            except KumoDataError:
+                lane.check()
+                if isinstance(file, TableFile):  # a stream can be read once
+                    raise
+                # If the file was damaged during the transfer, a second one helps.
+                rows.begin(0)
+                self._fetch(file, scratch, lane, rows)
+                summary = rows.finish()
+        one = _transferred(summary, scratch, name)
+        lane.check()
+        self.version.put(scratch, name)
         return one
 
-    def _fetch(self, file: PartitionFile, to: Path) -> None:
-        with self._fetching:
-            self.check_not_stopped(file.name)
-            try:
-                with self._version.scratch_errors():
-                    file.save(to, streams=self._streams, stopped=self._stop.is_set)
-            except StreamError as error:
-                raise error.cause from None
-
-
-def _batch_rows(metadata: pq.FileMetaData) -> int:
-    """The number of rows in a batch, so that its memory does not depend on the width of the file."""
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-    return max(1, min(BATCH_ROWS, BATCH_VALUES * metadata.num_rows // max(1, values)))
+    def _fetch(self, file: PartitionFile, to: Path, lane: Lane, rows: RowGroups) -> None:
+        lane.check()
+        try:
+            with self.version.scratch_errors():
+                path = file.fetch_to(to, lane, watcher=rows)
+                if path != to:
+                    shutil.copyfile(path, to)
+        except StreamError as error:
+            raise error.cause from None

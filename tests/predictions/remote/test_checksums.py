@@ -11,6 +11,7 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoDataError, Predictions
+from dagster_kumo.predictions.pieces import PIECE_BYTES
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
@@ -20,6 +21,7 @@ from tests.predictions.outputs import parquet_bytes, store_output
 CONTENT = parquet_bytes(
     pa.table({"ENTITY": range(40_000)}), use_dictionary=False, compression="none"
 )
+WHOLE = f"bytes=0-{PIECE_BYTES - 1}"
 DAMAGED = CONTENT[:1000] + b"\xff" + CONTENT[1001:]
 
 
@@ -67,7 +69,7 @@ def served(server, serve_file):
 
     def served(headers: dict[str, str], *, damaged: int = 0) -> Predictions:
         def change(request, answer):
-            if "range" not in request.headers:
+            if request.headers["range"] == WHOLE:
                 answer.body = DAMAGED if len(server.requests) <= damaged else CONTENT
             answer.headers = {**answer.headers, **headers}
             return answer
@@ -140,7 +142,7 @@ def test_damage_before_a_cut_is_found(served, server):
     server.answer_by(damage_and_cut)
     assert output.to_arrow()["ENTITY"].to_pylist() == list(range(40_000))
     assert [request.headers.get("range") for request in server.requests] == [
-        None,
-        "bytes=100000-",
-        None,
+        WHOLE,
+        f"bytes=100000-{PIECE_BYTES - 1}",
+        WHOLE,
     ]

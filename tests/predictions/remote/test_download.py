@@ -16,8 +16,9 @@ from dagster_kumo import KumoClient, KumoConnectionError, KumoDataError, Predict
 from dagster_kumo.predictions.remote.download import CHUNK_BYTES, RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
+from dagster_kumo.predictions.streams import Streams
 from tests.api.raw_server import RawServer, be_silent, drip
-from tests.predictions.outputs import parquet_bytes, store_output, write_files
+from tests.predictions.outputs import fetch, parquet_bytes, store_output, write_files
 
 FIRST = r"^/files/.*part-00000"
 
@@ -35,7 +36,7 @@ def download(result, tmp_path):
 
     def download(index: int = 0) -> bytes:
         target = tmp_path / "target.parquet"
-        result.embeddings().files[index].save(target)
+        fetch(result.embeddings().files[index], target)
         return target.read_bytes()
 
     return download
@@ -112,7 +113,7 @@ def test_a_url_that_expires_in_mid_transfer_is_renewed_and_resumed(kumo, result,
     remote = result.embeddings().files[0]
     kumo.faults.cut(after_bytes=100_000)
     kumo.faults.answer(403, body=b"<Error>Request has expired</Error>", path=FIRST, after=1)
-    remote.save(tmp_path / "target")
+    fetch(remote, tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == served[0]
     assert [r.status for r in file_requests(kumo)] == [200, 403, 206]
 
@@ -210,7 +211,7 @@ def test_a_file_without_its_length_is_refused(remote, tmp_path):
         return answer
 
     with pytest.raises(KumoDataError, match="came without its length"):
-        remote(without_length).save(tmp_path / "target")
+        fetch(remote(without_length), tmp_path / "target")
 
 
 def test_a_server_that_knows_no_ranges_starts_over(remote, server, tmp_path):
@@ -221,7 +222,7 @@ def test_a_server_that_knows_no_ranges_starts_over(remote, server, tmp_path):
             answer.body = CONTENT[: CHUNK_BYTES // 4]
         return answer
 
-    remote(cut_once).save(tmp_path / "target")
+    fetch(remote(cut_once), tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
 
 
@@ -232,7 +233,7 @@ def test_a_server_that_knows_no_ranges_and_always_cuts_is_given_up(remote, serve
         return answer
 
     with pytest.raises(KumoConnectionError):
-        remote(always_cut).save(tmp_path / "target")
+        fetch(remote(always_cut), tmp_path / "target")
     assert len(server.requests) <= 4
 
 
@@ -246,7 +247,7 @@ def test_a_server_that_sends_another_part_than_asked_is_not_believed(remote, ser
             answer.headers["Content-Range"] = span
         return answer
 
-    remote(cut_then_shift).save(tmp_path / "target")
+    fetch(remote(cut_then_shift), tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
 
 
@@ -264,7 +265,7 @@ def test_a_redirected_file_is_not_followed(remote, elsewhere, tmp_path):
         return answer
 
     with pytest.raises(KumoDataError, match="answered 302") as caught:
-        remote(redirect).save(tmp_path / "target")
+        fetch(remote(redirect), tmp_path / "target")
     assert elsewhere.requests == []
     assert "s1g" not in str(caught.value)
 
@@ -319,7 +320,7 @@ def test_a_listing_that_grew_is_refused(tmp_path, serve_file, server):
     addresses = OutputUrls(lambda: listings.pop(0), what="The output")
     client = KumoClient(server.url, "acme:s3cr3t", request_max_retries=0)
     with pytest.raises(KumoDataError, match="had 1 files and has 2 now"):
-        RemoteFile(addresses, 0, client.files).save(tmp_path / "target")
+        fetch(RemoteFile(addresses, 0, client.files), tmp_path / "target")
 
 
 def _refused(answer):
@@ -338,8 +339,13 @@ def test_fresh_urls_may_come_in_any_order():
 
 
 def test_a_transfer_can_be_stopped(remote, tmp_path):
-    with pytest.raises(KumoDataError, match="was stopped"):
-        remote().save(tmp_path / "target", stopped=lambda: True)
+    streams = Streams()
+    try:
+        file = remote(lambda _, answer: streams.stop() or answer)
+        with pytest.raises(KumoDataError, match="was stopped"):
+            file.fetch_to(tmp_path / "target", streams.lane(0, file))
+    finally:
+        streams.close()
 
 
 def test_a_stored_output_is_copied_as_it_is(tmp_path):
@@ -386,7 +392,7 @@ def test_a_stalled_transfer_goes_on_where_it_stopped(tmp_path, stall):
         connection.sendall(head + body)
 
     with RawServer(say) as server:
-        part_of(server, timeout=0.5).save(tmp_path / "target")
+        fetch(part_of(server, timeout=0.5), tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT
     begun = ranges_asked(server)
     got_on = [after - before for before, after in pairwise(begun)]
@@ -400,7 +406,7 @@ def test_a_transfer_that_hardly_gets_on_is_given_up(tmp_path):
         connection.sendall(head + body[:10])
 
     with RawServer(say) as server, pytest.raises(KumoConnectionError, match="2 attempts"):
-        part_of(server).save(tmp_path / "target")
+        fetch(part_of(server), tmp_path / "target")
     assert ranges_asked(server) == [0, 10]
 
 
@@ -413,7 +419,7 @@ def test_a_slow_transfer_is_not_given_up(tmp_path):
             time.sleep(0.07)
 
     with RawServer(say) as server:
-        part_of(server, timeout=1).save(tmp_path / "target")
+        fetch(part_of(server, timeout=1), tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == CONTENT[:10_000]
     assert len(server.requests) == 1
 
@@ -432,7 +438,7 @@ def test_no_more_is_written_than_the_length_that_was_told(tmp_path, head):
             connection.sendall(b"fa0\r\n" + b"x" * 4000 + b"\r\n")
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match="longer than the 1000 bytes"):
-        part_of(server).save(tmp_path / "target")
+        fetch(part_of(server), tmp_path / "target")
     assert (tmp_path / "target").stat().st_size <= 1000
 
 
@@ -443,7 +449,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused_before_it_is_written(tm
             connection.sendall(b"x" * 10_000)
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match=rf"{10**17} bytes .*room"):
-        part_of(server).save(tmp_path / "target")
+        fetch(part_of(server), tmp_path / "target")
     assert (tmp_path / "target").stat().st_size == 0
 
 
@@ -454,7 +460,7 @@ def test_a_length_that_is_none_is_refused(tmp_path, length):
         connection.sendall(told.encode("latin-1"))
 
     with RawServer(say) as server, pytest.raises(KumoDataError, match="without its length"):
-        part_of(server).save(tmp_path / "target")
+        fetch(part_of(server), tmp_path / "target")
 
 
 def test_a_footer_that_claims_to_be_gigantic_is_refused():
@@ -481,5 +487,5 @@ def test_an_address_that_no_host_has_is_a_connection_error(tmp_path, server, hos
     files = KumoClient(server.url, "acme:s3cr3t", request_max_retries=0).files
     url = f"http://{host}:1/part-0.parquet?X-Amz-Signature=s1g"
     with pytest.raises(KumoConnectionError) as caught:
-        RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files).save(tmp_path / "x")
+        fetch(RemoteFile(OutputUrls(lambda: [url], what="The output"), 0, files), tmp_path / "x")
     assert "s1g" not in str(caught.value)

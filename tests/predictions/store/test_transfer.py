@@ -137,7 +137,7 @@ def test_a_file_of_a_stage_that_was_damaged_on_the_way_is_fetched_once_more(stor
     whole = parquet_bytes(pa.table({"ENTITY": [1, 2, 3]}))
     deliveries = [b"PAR1" + bytes(len(whole) - 8) + b"PAR1", whole]
 
-    def fetch(to, _stopped):
+    def fetch(to, _lane):
         to.write_bytes(deliveries.pop(0))
 
     with store.new_version() as version:

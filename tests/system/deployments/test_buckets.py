@@ -15,7 +15,7 @@ from dagster_kumo import (
     KumoError,
     KumoResource,
 )
-from tests.predictions.outputs import parquet_bytes
+from tests.predictions.outputs import fetch, parquet_bytes
 from tests.system.deployments.deployment import shows_the_whole_way
 from tests.system.deployments.kumo_server import DeployedKumo
 from tests.system.other_server import ROWS_PER_FILE
@@ -76,7 +76,7 @@ def test_a_file_that_changes_its_length_is_a_data_error(result, bucket, tmp_path
     predictions = result.predictions()
     bucket.pipe_file(predictions.paths[0], parquet_bytes(pa.table({"ENTITY": [1]})))
     with pytest.raises(KumoDataError, match="bytes"):
-        predictions.files[0].save(tmp_path / "part.parquet")
+        fetch(predictions.files[0], tmp_path / "part.parquet")
 
 
 @pytest.mark.parametrize("place", ["nothing/here", "no-such-bucket"])

@@ -1,0 +1,210 @@
+"""The statistics of a file, by its row groups: on all cores, each group as soon as it has arrived."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
+from dagster_kumo.predictions.files import open_parquet
+from dagster_kumo.predictions.pieces import Span, chunk_span, footer_start
+from dagster_kumo.predictions.schemas import check_names
+from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
+from dagster_kumo.predictions.statistics.summary import OutputSummary
+
+# Of a batch: fewer, longer calls of numpy leave the interpreter to the other threads.
+BATCH_ROWS = 262_144
+BATCH_VALUES = 1_500_000  # of all columns
+
+
+@dataclass
+class FileSummary:
+    """What a file holds."""
+
+    schema: pa.Schema
+    rows: int
+    anchors: TimeRange | None
+    summary: OutputSummary | None
+
+
+@dataclass
+class _Unit:
+    """Neighbouring row groups that are summarised together, because alone they would be too small."""
+
+    groups: list[int]
+    span: Span
+    future: Future[None] | None = None
+    result: tuple[OutputSummary | None, TimeRange | None] | None = None
+
+
+class RowGroups:
+    """Checks and summarises a local file, also while it arrives: it is a `pieces.Watcher`.
+
+    Args:
+        path: of the file.
+        name: of the file, for messages.
+        cores: what computes.
+        summarise: whether to compute statistics, or of which columns.
+        check: is called between batches, and raises if the work was stopped.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        cores: Executor,
+        summarise: bool | Collection[str],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._path = path
+        self._name = name
+        self._cores = cores
+        self._summarise = summarise
+        self._check = check
+        self._arriving = threading.Lock()
+        self._merging = threading.Lock()
+        self.begin(0)
+
+    def begin(self, length: int) -> None:
+        """Forget everything: a file of this length begins to arrive."""
+        self.close()
+        self._length = length
+        self._spans: list[Span] = []
+        self._metadata: pq.FileMetaData | None = None
+        self._units: list[_Unit] = []
+        self._merged: FileSummary | None = None
+        self._next = 0
+
+    def arrived(self, span: Span) -> None:
+        """These bytes are there: begin with the row groups that are complete now."""
+        with self._arriving:
+            self._spans = _joined([*self._spans, span])
+            if self._metadata is None and self._is_there((self._length - 8, self._length)):
+                try:
+                    if self._is_there((footer_start(self._path, self._name), self._length)):
+                        self._open()
+                except KumoDataError:
+                    return  # `finish` will say so
+            self._start(lambda unit: self._is_there(unit.span))
+
+    def finish(self) -> FileSummary:
+        """The result, once the whole file is there.
+
+        Raises:
+            KumoDataError: it is not Parquet, is damaged, or has two columns of the same name.
+        """
+        with self._arriving:
+            if self._metadata is None:
+                self._open()
+            self._start(lambda _: True)
+        for unit in self._units:
+            assert unit.future is not None
+            unit.future.result()
+        assert self._merged is not None
+        return self._merged
+
+    def close(self) -> None:
+        """End what still computes."""
+        futures = [unit.future for unit in getattr(self, "_units", []) if unit.future is not None]
+        for future in futures:
+            future.cancel()
+        wait(futures)
+
+    def _open(self) -> None:
+        with open_parquet(self._path, name=self._name) as parquet:
+            metadata, schema = parquet.metadata, parquet.schema_arrow
+        check_names(schema, self._name)
+        self._merged = FileSummary(schema, metadata.num_rows, None, self._empty_summary(schema))
+        self._units = list(_units_of(metadata))
+        self._metadata = metadata
+
+    def _start(self, is_ready: Callable[[_Unit], bool]) -> None:
+        for unit in self._units:
+            if unit.future is None and is_ready(unit):
+                unit.future = self._cores.submit(self._run, unit)
+
+    def _run(self, unit: _Unit) -> None:
+        assert self._merged is not None
+        schema = self._merged.schema
+        columns = self._columns(schema)
+        read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
+        summary = self._empty_summary(schema)
+        anchors: TimeRange | None = None
+        with open_parquet(self._path, name=self._name, metadata=self._metadata) as parquet:
+            assert self._metadata is not None
+            rows = _batch_rows(self._metadata)
+            for batch in parquet.iter_batches(rows, unit.groups, read):
+                self._check()
+                anchors = merge_ranges(anchors, anchor_range(batch))
+                if summary is not None:
+                    summary.update(batch)
+        if summary is not None:
+            summary.compact()
+        unit.result = summary, anchors
+        self._merge_ready()
+
+    def _merge_ready(self) -> None:
+        """Merge results in the order of the rows, as far as they are there, so that few wait in memory."""
+        with self._merging:
+            merged = self._merged
+            assert merged is not None
+            while self._next < len(self._units) and (unit := self._units[self._next]).result:
+                summary, anchors = unit.result
+                merged.anchors = merge_ranges(merged.anchors, anchors)
+                if merged.summary is not None and summary is not None:
+                    merged.summary.merge(summary)
+                unit.result = None
+                self._next += 1
+
+    def _is_there(self, span: Span) -> bool:
+        return any(start <= span[0] and span[1] <= end for start, end in self._spans)
+
+    def _empty_summary(self, schema: pa.Schema) -> OutputSummary | None:
+        return OutputSummary(schema, self._columns(schema)) if self._summarise else None
+
+    def _columns(self, schema: pa.Schema) -> list[str] | None:
+        """The columns to summarise; None for all."""
+        if isinstance(self._summarise, bool):
+            return None if self._summarise else []
+        return [name for name in schema.names if name in self._summarise]
+
+
+def _units_of(metadata: pq.FileMetaData) -> Iterator[_Unit]:
+    groups: list[int] = []
+    rows = 0
+    for index in range(metadata.num_row_groups):
+        groups.append(index)
+        rows += metadata.row_group(index).num_rows
+        if rows >= BATCH_ROWS or index == metadata.num_row_groups - 1:
+            spans = [
+                chunk_span(group.column(column))
+                for group in map(metadata.row_group, groups)
+                for column in range(group.num_columns)
+            ]
+            span = min(start for start, _ in spans), max(end for _, end in spans)
+            yield _Unit(groups, span)
+            groups, rows = [], 0
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """The number of rows in a batch, so that its memory does not depend on the width of the file."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+    return max(1, min(BATCH_ROWS, BATCH_VALUES * metadata.num_rows // max(1, values)))
