@@ -6,7 +6,7 @@ first: whole, or the footer and the wanted columns alone (see `pieces`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,20 @@ def open_parquet(
             yield parquet
     except (pa.ArrowException, OSError) as error:
         raise not_parquet(name, error) from None
+
+
+def groups_of_rows(metadata: pq.FileMetaData, rows: int) -> Iterator[list[int]]:
+    """The row groups of a file, as lists that have at least so many rows each, but for the last one."""
+    groups: list[int] = []
+    found = 0
+    for index in range(metadata.num_row_groups):
+        groups.append(index)
+        found += metadata.row_group(index).num_rows
+        if found >= rows:
+            yield groups
+            groups, found = [], 0
+    if groups or not metadata.num_row_groups:
+        yield groups
 
 
 def not_parquet(name: str, error: Exception) -> KumoDataError:

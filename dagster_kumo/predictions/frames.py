@@ -8,7 +8,7 @@ the next one is read. A single thread that does both would spend half of its tim
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -23,58 +23,47 @@ if TYPE_CHECKING:
 SPARE = 1.1  # files differ a little in length; memory that is never written costs nothing
 
 
-def to_frame(tables: Iterable[pa.Table], names: Sequence[str]) -> pd.DataFrame:
-    """The tables of the files called `names`, concatenated, with the types of `concat(...).to_pandas()`.
-
-    Raises:
-        KumoDataError: They cannot become one table.
-    """
-    tables = iter(tables)
-    builder: FrameBuilder | None = None
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="kumo-frame") as copiers:
-        for table in tables:
-            if builder is None:
-                builder = FrameBuilder(table, len(names), copiers)
-            if not builder.takes(table):
-                rest = [table, *tables]
-                before = names[: len(names) - len(rest)]
-                whole = [builder.so_far()] if before else []
-                return concat([*whole, *rest], [*before[:1], *names[len(before) :]]).to_pandas()
-            builder.append(table)
-        assert builder is not None
-        return builder.frame()
-
-
 class FrameBuilder:
-    """Builds a frame: numbers and times without nulls as numpy arrays, other columns as Arrow's."""
+    """Builds a frame: numbers and times without nulls as numpy arrays, other columns as Arrow's.
 
-    def __init__(self, first: pa.Table, count: int, copiers: ThreadPoolExecutor) -> None:
-        self._schema = first.schema
-        self._count = count
-        self._copiers = copiers
+    Its types are those of `concat(...).to_pandas()`.
+
+    Args:
+        names: of the files, for messages.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._copiers = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="kumo-frame")
         self._copying: list[Future[None]] = []
-        self._tables = 0
+        self._files = 0
+        self._rows_of_files = 0
         self._rows = 0
-        self._arrays: dict[str, np.ndarray[Any, Any]] = {
-            f.name: np.empty(0, _dtype(f.type)) for f in first.schema if _is_plain(f.type)
-        }
-        self._chunks: dict[str, list[pa.Array[Any]]] = {
-            f.name: [] for f in first.schema if not _is_plain(f.type)
-        }
+        self._schema: pa.Schema | None = None
+        self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self._chunks: dict[str, list[pa.Array[Any]]] = {}
+        self._others: list[tuple[pa.Table, str]] = []
+        """The tables from the first one on that has another schema, with the names of their files."""
 
-    def takes(self, table: pa.Table) -> bool:
-        """Whether a table has the same columns. Metadata of a pandas index are left to Arrow."""
-        names = table.schema.names
-        return (
-            table.schema.equals(self._schema)
-            and len(set(names)) == len(names)
-            and b"pandas" not in (table.schema.metadata or {})
-        )
+    def __enter__(self) -> FrameBuilder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._copiers.shutdown()
+
+    def begin_file(self, rows: int) -> None:
+        """The next tables are of the next file, which has so many rows."""
+        self._files += 1
+        self._rows_of_files += rows
 
     def append(self, table: pa.Table) -> None:
         """Append a table. It is copied in the background, until the next table is appended."""
         self._settle()
-        self._tables += 1
+        if self._schema is None:
+            self._begin(table.schema)
+        if self._others or not self._takes(table):
+            self._others.append((table, self._names[self._files - 1]))
+            return
         rows = self._rows + table.num_rows
         for name in table.schema.names:
             column = table.column(name)
@@ -87,11 +76,28 @@ class FrameBuilder:
                 self._fill(name, column, rows)
         self._rows = rows
 
+    def _begin(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._arrays = {f.name: np.empty(0, _dtype(f.type)) for f in schema if _is_plain(f.type)}
+        self._chunks = {f.name: [] for f in schema if not _is_plain(f.type)}
+
+    def _takes(self, table: pa.Table) -> bool:
+        """Whether a table has the same columns. Metadata of a pandas index are left to Arrow."""
+        names = table.schema.names
+        return (
+            self._schema is not None
+            and table.schema.equals(self._schema)
+            and len(set(names)) == len(names)
+            and b"pandas" not in (table.schema.metadata or {})
+        )
+
     def _fill(self, name: str, column: pa.ChunkedArray[Any], rows: int) -> None:
         array = self._arrays[name]
         if rows > len(array):
-            room = max(rows, int(rows / self._tables * self._count * SPARE))
-            array = np.empty(room, array.dtype)
+            expected = self._rows_of_files
+            if self._files < len(self._names):
+                expected = int(expected / self._files * len(self._names) * SPARE)
+            array = np.empty(max(rows, expected), array.dtype)
             array[: self._rows] = self._arrays[name][: self._rows]
             self._arrays[name] = array
         self._copying.append(self._copiers.submit(_copy, column, array[self._rows : rows]))
@@ -101,33 +107,46 @@ class FrameBuilder:
             copying.result()
         self._copying.clear()
 
-    def so_far(self) -> pa.Table:
-        self._settle()
-        columns = [
-            pa.chunked_array(self._chunks[f.name], f.type)
-            if f.name in self._chunks
-            else self._as_arrow(f.name)
-            for f in self._schema
-        ]
-        return pa.table(columns, schema=self._schema)
-
     def frame(self) -> pd.DataFrame:
+        """All tables as one frame.
+
+        Raises:
+            KumoDataError: they cannot become one table.
+        """
         import pandas as pd
 
         self._settle()
+        schema = self._schema
+        assert schema is not None
+        if self._others:
+            tables = [table for table, _ in self._others]
+            names = [name for _, name in self._others]
+            if self._rows or self._files > 1:
+                tables, names = [self._so_far(schema), *tables], [self._names[0], *names]
+            return concat(tables, names).to_pandas()
         chunks = {
-            name: pa.chunked_array(chunks, self._schema.field(name).type)
+            name: pa.chunked_array(chunks, schema.field(name).type)
             for name, chunks in self._chunks.items()
         }
         self._chunks.clear()
         others: pd.DataFrame = pa.table(chunks).to_pandas(split_blocks=True)
         columns: dict[str, Any] = {
             name: self._arrays[name][: self._rows] if name in self._arrays else others[name]
-            for name in self._schema.names
+            for name in schema.names
         }
         return pd.DataFrame(columns, index=pd.RangeIndex(self._rows), copy=False)
 
+    def _so_far(self, schema: pa.Schema) -> pa.Table:
+        columns = [
+            pa.chunked_array(self._chunks[f.name], f.type)
+            if f.name in self._chunks
+            else self._as_arrow(f.name)
+            for f in schema
+        ]
+        return pa.table(columns, schema=schema)
+
     def _as_arrow(self, name: str) -> pa.Array[Any]:
+        assert self._schema is not None
         return pa.array(self._arrays[name][: self._rows], self._schema.field(name).type)
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -133,7 +133,8 @@ class _Fetch:
                 found.set_result((length, span))
 
         first = self._submit(start, end, known)
-        wait([first, found], return_when=FIRST_COMPLETED)
+        waiting: list[Future[Any]] = [first, found]
+        wait(waiting, return_when=FIRST_COMPLETED)
         if not found.done():
             self.finish([])
         return found.result()
@@ -144,7 +145,7 @@ class _Fetch:
         Raises the first error, once all other pieces have stopped.
         """
         for span in spans:
-            self._submit(*span, lambda *_: None)
+            self._submit(*span, _ignore)
         try:
             for piece in as_completed(self._pieces):
                 if piece.cancelled():
@@ -174,16 +175,24 @@ class _Fetch:
                 if self._failed.is_set():
                     raise KumoDataError(f"The transfer of {self._source.name} was stopped.")
                 self._lane.received(len(content))
-                write_at(file, offset, content)
+                _write_at(file, offset, content, self._source.name)
 
             self._source.read(start, end, write, note)
         if spans:
             self._watcher.arrived(spans[-1])
 
 
-def write_at(file: BinaryIO, offset: int, content: bytes) -> None:
+def _ignore(length: int, span: Span) -> None: ...
+
+
+def _write_at(file: BinaryIO, offset: int, content: bytes, name: str) -> None:
     """Write to an unbuffered file; the disk may take only a part at a time."""
-    file.seek(offset)
+    try:
+        file.seek(offset)
+    except OSError:
+        raise KumoDataError(
+            f"{name} would have more than {offset} bytes, which is too long for a disk. Is it damaged?"
+        ) from None
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]

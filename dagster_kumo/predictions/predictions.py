@@ -244,9 +244,21 @@ class Predictions:
 
     def to_pandas(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """Everything as one `pandas.DataFrame`, in memory."""
-        from dagster_kumo.predictions.frames import to_frame
+        from dagster_kumo.predictions.files import groups_of_rows
+        from dagster_kumo.predictions.frames import FrameBuilder
 
-        return to_frame(self.iter_tables(columns), self._names)
+        with FrameBuilder(self._names) as frame:
+
+            def read(file: pq.ParquetFile, names: list[str] | None) -> Iterable[pa.Table]:
+                frame.begin_file(file.metadata.num_rows)
+                return (
+                    file.read_row_groups(groups, names)
+                    for groups in groups_of_rows(file.metadata, BATCH_ROWS)
+                )
+
+            for table in self._read_columns(read, columns):
+                frame.append(table)
+            return frame.frame()
 
     def to_reader(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
         """Everything as a stream of record batches, for DuckDB and the like.

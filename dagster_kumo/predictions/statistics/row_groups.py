@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
-from dagster_kumo.predictions.files import open_parquet
+from dagster_kumo.predictions.files import groups_of_rows, open_parquet
 from dagster_kumo.predictions.pieces import Span, chunk_span, footer_start
 from dagster_kumo.predictions.schemas import check_names
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 
-# Of a batch: fewer, longer calls of numpy leave the interpreter to the other threads.
-BATCH_ROWS = 262_144
-BATCH_VALUES = 1_500_000  # of all columns
+# Of a batch: each core holds one.
+BATCH_ROWS = 131_072
+BATCH_VALUES = 1_000_000  # of all columns
 
 
 @dataclass
@@ -122,7 +122,7 @@ class RowGroups:
             metadata, schema = parquet.metadata, parquet.schema_arrow
         check_names(schema, self._name)
         self._merged = FileSummary(schema, metadata.num_rows, None, self._empty_summary(schema))
-        self._units = list(_units_of(metadata))
+        self._units = [_unit(metadata, groups) for groups in groups_of_rows(metadata, BATCH_ROWS)]
         self._metadata = metadata
 
     def _start(self, is_ready: Callable[[_Unit], bool]) -> None:
@@ -176,21 +176,16 @@ class RowGroups:
         return [name for name in schema.names if name in self._summarise]
 
 
-def _units_of(metadata: pq.FileMetaData) -> Iterator[_Unit]:
-    groups: list[int] = []
-    rows = 0
-    for index in range(metadata.num_row_groups):
-        groups.append(index)
-        rows += metadata.row_group(index).num_rows
-        if rows >= BATCH_ROWS or index == metadata.num_row_groups - 1:
-            spans = [
-                chunk_span(group.column(column))
-                for group in map(metadata.row_group, groups)
-                for column in range(group.num_columns)
-            ]
-            span = min(start for start, _ in spans), max(end for _, end in spans)
-            yield _Unit(groups, span)
-            groups, rows = [], 0
+def _unit(metadata: pq.FileMetaData, groups: list[int]) -> _Unit:
+    spans = [
+        chunk_span(group.column(column))
+        for group in map(metadata.row_group, groups)
+        for column in range(group.num_columns)
+    ]
+    return _Unit(
+        groups,
+        (min((start for start, _ in spans), default=0), max((end for _, end in spans), default=0)),
+    )
 
 
 def _joined(spans: list[Span]) -> list[Span]:

@@ -69,7 +69,7 @@ def served(server, serve_file):
 
     def served(headers: dict[str, str], *, damaged: int = 0) -> Predictions:
         def change(request, answer):
-            if request.headers["range"] == WHOLE:
+            if request.headers.get("range") in (WHOLE, None):
                 answer.body = DAMAGED if len(server.requests) <= damaged else CONTENT
             answer.headers = {**answer.headers, **headers}
             return answer
@@ -143,6 +143,6 @@ def test_damage_before_a_cut_is_found(served, server):
     assert output.to_arrow()["ENTITY"].to_pylist() == list(range(40_000))
     assert [request.headers.get("range") for request in server.requests] == [
         WHOLE,
-        f"bytes=100000-{PIECE_BYTES - 1}",
+        f"bytes=100000-{len(CONTENT) - 1}",
         WHOLE,
     ]
