@@ -92,7 +92,8 @@ class KumoIOManager(dg.ConfigurableIOManager):
         ),
     )
     max_parallel_downloads: Annotated[int, Field(ge=1), FROM_ENVIRONMENT] = Field(
-        default=4, description="How many files are transferred at the same time."
+        default=16,
+        description="How many connections fetch files at most. How many there are follows the network.",
     )
     preview_rows: Annotated[int, Field(ge=0), FROM_ENVIRONMENT] = Field(
         default=0,
