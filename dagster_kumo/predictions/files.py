@@ -60,7 +60,7 @@ def open_parquet(
     """A local file as Parquet. Messages call it `name`. Its `metadata` are not read again where they are known.
 
     Raises (also for errors in the `with` block):
-        KumoDataError: the file is not Parquet, or is damaged.
+        KumoDataError: The file is not Parquet, or is damaged.
     """
     try:
         # Without a memory map, whose pages would count as memory of the process for as long as the file is open.

@@ -29,7 +29,7 @@ class FrameBuilder:
     Its types are those of `concat(...).to_pandas()`.
 
     Args:
-        names: of the files, for messages.
+        names: Of the files, for messages.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ class FrameBuilder:
         """All tables as one frame.
 
         Raises:
-            KumoDataError: they cannot become one table.
+            KumoDataError: They cannot become one table.
         """
         import pandas as pd
 

@@ -50,7 +50,7 @@ class Source(Protocol):
         `known` is called before the first byte is written. A server without ranges sends the whole file instead.
 
         Raises:
-            Changed: it is another version.
+            Changed: It is another version.
         """
         ...
 
@@ -79,8 +79,8 @@ def fetch_whole(source: Source, to: Path, lane: Lane, watcher: Watcher) -> None:
     """Write a file to the local path `to`.
 
     Raises:
-        Changed: the file was replaced meanwhile.
-        KumoDataError, KumoConnectionError: it cannot be fetched.
+        Changed: The file was replaced meanwhile.
+        KumoDataError, KumoConnectionError: It cannot be fetched.
     """
     fetch = _Fetch(source, to, lane, watcher)
     length, span = fetch.begin(0, PIECE_BYTES)
@@ -93,8 +93,8 @@ def fetch_columns(source: Source, to: Path, columns: Sequence[str], lane: Lane) 
     """Write the footer and the chunks of `columns` to their places in the file `to`.
 
     Raises:
-        Changed: the file was replaced meanwhile.
-        KumoDataError, KumoConnectionError: it is not Parquet, or cannot be fetched.
+        Changed: The file was replaced meanwhile.
+        KumoDataError, KumoConnectionError: It is not Parquet, or cannot be fetched.
     """
     fetch = _Fetch(source, to, lane, Unwatched())
     _, (start, _) = fetch.begin(-FOOTER_GUESS_BYTES, None)
@@ -202,7 +202,7 @@ def check_room(path: Path, needed: int, name: str) -> None:
     """Refuse a file before it is written, if its disk has no room for it.
 
     Raises:
-        KumoDataError: there is no room.
+        KumoDataError: There is no room.
     """
     free = shutil.disk_usage(path.parent).free
     if needed > free:
@@ -216,7 +216,7 @@ def footer_start(path: Path, name: str) -> int:
     """Where the footer of a Parquet file begins, from its last bytes.
 
     Raises:
-        KumoDataError: they are not those of a Parquet file.
+        KumoDataError: They are not those of a Parquet file.
     """
     with path.open("rb") as file:
         length = file.seek(0, 2)

@@ -172,7 +172,7 @@ class Lane:
         """Count bytes that arrived.
 
         Raises:
-            KumoDataError: the transfer was stopped.
+            KumoDataError: The transfer was stopped.
         """
         self.check()
         self._streams.received(count)

@@ -61,8 +61,8 @@ class Checksum:
     """The expected checksum of a file.
 
     Args:
-        headers: of an answer.
-        is_whole: whether it gives the whole file. Most headers are about what the answer gives.
+        headers: Of an answer.
+        is_whole: Whether it gives the whole file. Most headers are about what the answer gives.
     """
 
     def __init__(self, headers: Mapping[str, str], *, is_whole: bool = True) -> None:

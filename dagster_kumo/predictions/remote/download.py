@@ -78,8 +78,8 @@ class RemoteFile:
         one connection fetches the whole file.
 
         Raises:
-            KumoConnectionError: a piece broke again and again without progress.
-            KumoDataError: the file cannot be fetched, its length or checksum is another one than stated,
+            KumoConnectionError: A piece broke again and again without progress.
+            KumoDataError: The file cannot be fetched, its length or checksum is another one than stated,
                 or the disk is full.
         """
         why = ""
@@ -185,9 +185,9 @@ class _Requests:
         """The answer to a GET, with bytes of the file.
 
         Raises:
-            Failure: the status may be another one next time.
-            Changed: the file is another one than `headers` require.
-            KumoDataError: the file is not there, also with a fresh url.
+            Failure: The status may be another one next time.
+            Changed: The file is another one than `headers` require.
+            KumoDataError: The file is not there, also with a fresh url.
         """
         while True:
             with self._remote.transport.stream(self._url, headers) as response:

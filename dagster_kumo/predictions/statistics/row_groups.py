@@ -48,11 +48,11 @@ class RowGroups:
     """Checks and summarises a local file, also while it arrives: it is a `pieces.Watcher`.
 
     Args:
-        path: of the file.
-        name: of the file, for messages.
-        cores: what computes.
-        summarise: whether to compute statistics, or of which columns.
-        check: is called between batches, and raises if the work was stopped.
+        path: Of the file.
+        name: Of the file, for messages.
+        cores: What computes.
+        summarise: Whether to compute statistics, or of which columns.
+        check: Is called between batches, and raises if the work was stopped.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RowGroups:
         """The result, once the whole file is there.
 
         Raises:
-            KumoDataError: it is not Parquet, is damaged, or has two columns of the same name.
+            KumoDataError: It is not Parquet, is damaged, or has two columns of the same name.
         """
         with self._arriving:
             if self._metadata is None:

@@ -78,10 +78,10 @@ def transfer(
     """Put `files` into `version`, which is not committed here.
 
     Args:
-        files: the files of an output.
-        version: where to put them.
-        max_parallel: how many connections fetch at the same time at most.
-        summarise: whether to compute statistics, or of which columns.
+        files: The files of an output.
+        version: Where to put them.
+        max_parallel: How many connections fetch at the same time at most.
+        summarise: Whether to compute statistics, or of which columns.
 
     Raises:
         KumoDataError: A file is not Parquet, or the files cannot be read with one schema.
@@ -106,11 +106,11 @@ def transfer_file(
     """Put one of an output's files into `version`, for callers that transfer them one by one.
 
     Args:
-        file: the file.
-        index: its position among the files.
-        version: where to put it.
-        max_parallel: how many connections fetch at the same time at most.
-        summarise: whether to compute statistics, or of which columns.
+        file: The file.
+        index: Its position among the files.
+        version: Where to put it.
+        max_parallel: How many connections fetch at the same time at most.
+        summarise: Whether to compute statistics, or of which columns.
 
     Raises:
         KumoDataError: The file is not Parquet.
