@@ -3,6 +3,10 @@
 `KUMO_API_ENDPOINT` and `KUMO_API_KEY` say where the stand-in is, `STORE` where outputs are kept.
 """
 
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
 import dagster as dg
 
 from dagster_kumo import (
@@ -12,7 +16,7 @@ from dagster_kumo import (
     build_kumo_hold_sensor,
     kumo_assets,
 )
-from tests.support import DAYS, PURCHASE
+from tests.support import DAYS, PURCHASE, TODAY
 
 # A worker that begins with this loaded begins in a second.
 EXECUTORS = {
@@ -28,17 +32,34 @@ EXECUTORS = {
 }
 
 
-def predictions(name: str, *, single_run: bool = False, **prediction: object):
+YEAR = dg.DailyPartitionsDefinition(start_date=str(TODAY - timedelta(days=365)))
+POOL = "kumo"
+
+
+def predictions(
+    name: str,
+    *,
+    single_run: bool = False,
+    days: dg.PartitionsDefinition = DAYS,
+    options: Mapping[str, Any] = {},
+    **prediction: object,
+):
     @kumo_assets(
         name=name,
         prediction=BatchPrediction(training_job_id=PURCHASE, **prediction),
-        partitions_def=DAYS,
+        partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run() if single_run else None,
+        **options,
     )
     def assets(context: dg.AssetExecutionContext, kumo: KumoResource):
         yield from kumo.predict(context)
 
     return assets
+
+
+@dg.asset(partitions_def=DAYS)
+def before_pooled() -> None:
+    """Done without a pool, so that a run begins whose next step waits for one."""
 
 
 MODELS = {
@@ -47,16 +68,25 @@ MODELS = {
     "both": predictions("both", single_run=True, outputs=("predictions", "embeddings")),
     "pair": predictions("pair", outputs=("predictions", "embeddings")),
     "tables": predictions("tables", prediction_table="generate"),
+    "year": predictions("year", single_run=True, days=YEAR, outputs=("predictions", "embeddings")),
+    "pooled": predictions("pooled", options={"pool": POOL, "deps": [before_pooled]}),
 }
-FOUR = [predictions(f"step_{number}") for number in range(4)]
+# A step whose process is killed is tried again in its own run.
+RETRIED = {"retry_policy": dg.RetryPolicy(max_retries=1)}
+FOUR = [predictions(f"step_{number}", options=RETRIED) for number in range(4)]
+SELECTIONS = {
+    **{name: [assets] for name, assets in MODELS.items()},
+    "pooled": [before_pooled, MODELS["pooled"]],
+    "four": FOUR,
+}
 
-kumo = KumoResource(poll_interval=0.3, request_max_retries=2)
+kumo = KumoResource(poll_interval=0.3, request_max_retries=2, max_concurrent_jobs=20)
 
 defs = dg.Definitions(
-    assets=[*MODELS.values(), *FOUR],
+    assets=[*MODELS.values(), *FOUR, before_pooled],
     jobs=[
         dg.define_asset_job(f"{name}_{executor}", selection=selection, executor_def=executor_def)
-        for name, selection in {**{n: [a] for n, a in MODELS.items()}, "four": FOUR}.items()
+        for name, selection in SELECTIONS.items()
         for executor, executor_def in EXECUTORS.items()
     ],
     sensors=[build_kumo_hold_sensor(minimum_interval_seconds=1)],

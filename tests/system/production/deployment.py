@@ -1,5 +1,8 @@
 """A Dagster as it is run in production, on PostgreSQL, and what its runs leave."""
 
+import os
+import re
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +51,21 @@ class Deployment:
         }
         one = {"dagster/partition": partitions[0]}
         return self.web.launch(job, {}, {**(days if partitions[1:] else one), **tags})
+
+    def kill(self, run_id: str) -> None:
+        """Kill the process of a run."""
+        in_process = re.compile(r"in process \(pid: (\d+)\)")
+        lines = (entry.message for entry in self.instance.all_logs(run_id))
+        (pid,) = {found[1] for found in map(in_process.search, lines) if found}
+        os.kill(int(pid), signal.SIGKILL)
+
+    def kill_steps(self, run_id: str) -> None:
+        """Kill the processes of a run's steps."""
+        wanted = dg.DagsterEventType.STEP_WORKER_STARTED
+        for entry in self.instance.all_logs(run_id, of_type=wanted):
+            assert entry.dagster_event is not None
+            pid = entry.dagster_event.engine_event_data.metadata["pid"].value
+            os.kill(int(str(pid)), signal.SIGKILL)
 
     def attempts(self, run_id: str) -> list[dg.DagsterRun]:
         """A run and its retries, oldest first."""
@@ -101,6 +119,14 @@ class Deployment:
             if j["tags"].get("dagster.asset", "").startswith(asset)
         ]
 
+    def launched(self, model: str, *partitions: str) -> dict[str, list[str]]:
+        """The jobs that were launched for a model's assets, for each of some partitions."""
+        found: dict[str, list[str]] = {key: [] for key in partitions}
+        for job in self.jobs(model):
+            if (key := job["tags"]["dagster.partition"]) in found:
+                found[key].append(job["job_id"])
+        return found
+
     def materialized(self, *path: str) -> dict[str | None, set[str]]:
         """The jobs that an asset was materialized from, by partition."""
         found: dict[str | None, set[str]] = {}
@@ -109,6 +135,16 @@ class Deployment:
             assert made is not None
             job_id = str(made.metadata["dagster-kumo/job_id"].value)
             found.setdefault(made.partition, set()).add(job_id)
+        return found
+
+    def noted(self, *path: str) -> dict[str | None, set[str]]:
+        """The jobs that runs have noted at an asset, by partition."""
+        found: dict[str | None, set[str]] = {}
+        for record in self.instance.fetch_observations(dg.AssetKey(path), limit=1000).records:
+            noted = record.event_log_entry.asset_observation
+            assert noted is not None
+            job_id = str(noted.metadata["dagster-kumo/job_id"].value)
+            found.setdefault(noted.partition, set()).add(job_id)
         return found
 
     def lines(self, run_id: str) -> list[str]:

@@ -1,9 +1,5 @@
 """One launch, one job, on a Dagster as it is run in production."""
 
-import os
-import re
-import signal
-
 import dagster as dg
 import pytest
 
@@ -14,34 +10,6 @@ from tests.system.runs.processes import LOOK, POST_JOB, of_day
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
-JOB_ID = "dagster-kumo/job_id"
-
-
-def launched(production: Deployment, model: str, *days: str) -> dict[str, list[str]]:
-    """The jobs that were launched for the days of a model."""
-    by_day: dict[str, list[str]] = {day: [] for day in days}
-    for job in production.jobs(model):
-        if (partition := job["tags"]["dagster.partition"]) in by_day:
-            by_day[partition].append(job["job_id"])
-    return by_day
-
-
-def noted(production: Deployment, *path: str) -> dict[str | None, set[str]]:
-    """The jobs that runs have noted at an asset, by partition."""
-    by_day: dict[str | None, set[str]] = {}
-    for record in production.instance.fetch_observations(dg.AssetKey(path), limit=1000).records:
-        observation = record.event_log_entry.asset_observation
-        assert observation is not None
-        job_id = str(observation.metadata[JOB_ID].value)
-        by_day.setdefault(observation.partition, set()).add(job_id)
-    return by_day
-
-
-def kill(production: Deployment, run_id: str) -> None:
-    """Kill the process of a run."""
-    lines = [entry.message for entry in production.instance.all_logs(run_id)]
-    (pid,) = {found[1] for found in map(re.compile(r"in process \(pid: (\d+)\)").search, lines) if found}  # fmt: skip
-    os.kill(int(pid), signal.SIGKILL)
 
 
 def test_a_run_that_is_killed_finds_a_job_that_is_listed_late_or_has_lost_its_tags(
@@ -59,7 +27,7 @@ def test_a_run_that_is_killed_finds_a_job_that_is_listed_late_or_has_lost_its_ta
     runs.append(quick.launch("one_in_process", late))
     answer.wait()
     for run_id in runs:
-        kill(quick, run_id)
+        quick.kill(run_id)
     quick.gate.release_all()
 
     last = [quick.wait_for_end(run_id) for run_id in runs]
@@ -71,20 +39,39 @@ def test_a_run_that_is_killed_finds_a_job_that_is_listed_late_or_has_lost_its_ta
     assert [{id} for id in jobs] == [delivered[untagged], delivered[late]]
 
 
-def test_what_four_processes_note_at_the_same_moment_all_survives(quick: Deployment) -> None:
-    days = [day(18), day(17)]
+def test_a_launch_without_an_answer_is_not_repeated_while_the_list_is_late(
+    quick: Deployment,
+) -> None:
+    partition = day(14)
+    faults = quick.gate.open_to.faults
+    lost = faults.lose_answer(502, path="/prediction_jobs$", method="POST")
+    faults.list_late(5)
+
+    last = quick.wait_for_end(quick.launch("one_in_process", partition))
+
+    assert last.status == SUCCESS
+    assert lost.hits == 1
+    (job_id,) = quick.launched("one", partition)[partition]
+    assert quick.materialized("one", "predictions")[partition] == {job_id}
+
+
+def test_what_four_processes_note_at_the_same_moment_survives_and_when_they_are_killed_each_is_retried(
+    quick: Deployment,
+) -> None:
+    noting, killed = day(18), day(17)
     steps = [f"step_{number}" for number in range(4)]
     answers = quick.gate.hold(*POST_JOB)
-    runs = {day: quick.launch("four_multiprocess", day) for day in days}
-    answers.wait(len(steps) * len(days))
+    runs = {key: quick.launch("four_multiprocess", key) for key in (noting, killed)}
+    answers.wait(len(steps) * len(runs))
+    quick.kill_steps(runs[killed])
     answers.release()
 
-    last = {day: quick.wait_for_end(run_id) for day, run_id in runs.items()}
+    last = {key: quick.wait_for_end(run_id) for key, run_id in runs.items()}
 
+    assert {run.status for run in last.values()} == {SUCCESS}
     for step in steps:
-        jobs = launched(quick, step, *days)
-        assert [len(ids) for ids in jobs.values()] == [1, 1]
-        by_day = noted(quick, step, "predictions")
-        for partition, (job_id,) in jobs.items():
-            assert by_day[partition] == {job_id}
+        by_day = quick.noted(step, "predictions")
+        delivered = quick.materialized(step, "predictions")
+        for partition, (job_id,) in quick.launched(step, *runs).items():
+            assert by_day[partition] == delivered[partition] == {job_id}
             assert last[partition].tags[f"dagster-kumo/job.{step}__predictions"] == job_id
