@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-fast test-production test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
+.PHONY: help demo dagit test test-fast test-production test-production-fast test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("dagster-kumo needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
@@ -70,6 +70,9 @@ postgresql:
 
 test-production: $(VENV)/.dev postgresql ## run the tests with PostgreSQL, a daemon and a web server
 	@$(BIN)/python -m pytest -m production tests/system/production
+
+test-production-fast: $(VENV)/.dev postgresql ## those of them that together take two minutes
+	@$(BIN)/python -m pytest -m 'production and not slow' tests/system/production
 
 # ROWS="oldest newest" runs only those.
 compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK
