@@ -10,6 +10,7 @@ from tests.system.production.deployment import Deployment
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 
+SLOW = pytest.mark.slow
 # The models whose backfills go on in one run for all days, and in a run for each.
 ONE_OUTPUT = {"single run": "many", "many runs": "one"}
 TWO_OUTPUTS = {"single run": "both", "many runs": "pair"}
@@ -41,7 +42,9 @@ def delivered(production: Deployment, model: str, output: str, partitions: Seque
     return all(made.get(key) == done[key] for key in partitions)
 
 
-@pytest.mark.parametrize("how", [*ONE_OUTPUT, "a job"])
+@pytest.mark.parametrize(
+    "how", ["single run", pytest.param("many runs", marks=SLOW), pytest.param("a job", marks=SLOW)]
+)
 def test_a_backfill_re_executed_from_failure_delivers_the_jobs_that_are_paid(
     how: str, quick: Deployment
 ) -> None:
@@ -68,6 +71,7 @@ def test_a_backfill_re_executed_from_failure_delivers_the_jobs_that_are_paid(
     assert delivered(quick, model, "predictions", partitions)
 
 
+@SLOW
 def test_a_backfill_that_is_launched_anew_is_a_new_launch(quick: Deployment) -> None:
     partitions = days(30)
     for times in (1, 2):
@@ -76,6 +80,7 @@ def test_a_backfill_that_is_launched_anew_is_a_new_launch(quick: Deployment) -> 
         assert jobs_of(quick, "many", partitions) == {key: ["DONE"] * times for key in partitions}
 
 
+@SLOW
 @pytest.mark.parametrize("how", ONE_OUTPUT)
 def test_a_backfill_that_is_cancelled_cancels_its_jobs_and_is_carried_on_when_asked(
     how: str, production: Deployment
@@ -98,6 +103,7 @@ def test_a_backfill_that_is_cancelled_cancels_its_jobs_and_is_carried_on_when_as
     assert delivered(production, model, "predictions", partitions)
 
 
+@SLOW
 @pytest.mark.parametrize("how", ONE_OUTPUT)
 def test_a_daemon_that_is_killed_in_the_middle_of_a_backfill_costs_no_second_job(
     how: str, production: Deployment
@@ -118,6 +124,7 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_backfill_costs_no_second_job
     assert delivered(production, model, "predictions", partitions)
 
 
+@SLOW
 @pytest.mark.parametrize("how", TWO_OUTPUTS)
 def test_a_day_that_lacks_an_output_keeps_the_others_from_nothing(
     how: str, quick: Deployment

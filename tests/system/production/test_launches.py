@@ -55,23 +55,24 @@ def test_a_launch_without_an_answer_is_not_repeated_while_the_list_is_late(
     assert quick.materialized("one", "predictions")[partition] == {job_id}
 
 
+@pytest.mark.slow
 def test_what_four_processes_note_at_the_same_moment_survives_and_when_they_are_killed_each_is_retried(
-    quick: Deployment,
+    production: Deployment,
 ) -> None:
     noting, killed = day(18), day(17)
     steps = [f"step_{number}" for number in range(4)]
-    answers = quick.gate.hold(*POST_JOB)
-    runs = {key: quick.launch("four_multiprocess", key) for key in (noting, killed)}
+    answers = production.gate.hold(*POST_JOB)
+    runs = {key: production.launch("four_multiprocess", key) for key in (noting, killed)}
     answers.wait(len(steps) * len(runs))
-    quick.kill_steps(runs[killed])
+    production.kill_steps(runs[killed])
     answers.release()
 
-    last = {key: quick.wait_for_end(run_id) for key, run_id in runs.items()}
+    last = {key: production.wait_for_end(run_id) for key, run_id in runs.items()}
 
     assert {run.status for run in last.values()} == {SUCCESS}
     for step in steps:
-        by_day = quick.noted(step, "predictions")
-        delivered = quick.materialized(step, "predictions")
-        for partition, (job_id,) in quick.launched(step, *runs).items():
+        by_day = production.noted(step, "predictions")
+        delivered = production.materialized(step, "predictions")
+        for partition, (job_id,) in production.launched(step, *runs).items():
             assert by_day[partition] == delivered[partition] == {job_id}
             assert last[partition].tags[f"dagster-kumo/job.{step}__predictions"] == job_id

@@ -4,7 +4,6 @@ import dagster as dg
 import pytest
 
 from tests.support import day
-from tests.system.production.definitions import EXECUTORS
 from tests.system.production.deployment import Deployment
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
@@ -12,7 +11,9 @@ pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 
 
-@pytest.mark.parametrize("executor", sorted(EXECUTORS))
+@pytest.mark.parametrize(
+    "executor", ["in_process", pytest.param("multiprocess", marks=pytest.mark.slow)]
+)
 def test_a_run_over_its_time_leaves_the_job_for_its_retry(
     executor: str, production: Deployment
 ) -> None:

@@ -1,11 +1,14 @@
 """Runs that a person terminates: in the first second, while they wait for a pool, and with many jobs."""
 
+from contextlib import suppress
+
 import dagster as dg
 import pytest
 
 from tests.support import day, wait_until
 from tests.system.production.definitions import EXECUTORS, POOL
 from tests.system.production.deployment import Deployment
+from tests.system.runs.processes import LOOK, of_day
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 
@@ -25,7 +28,9 @@ def wait_for_status(production: Deployment, run_id: str, *statuses: dg.DagsterRu
     wait_until(has_status, seconds=120, pause=0.02)
 
 
-@pytest.mark.parametrize("executor", sorted(EXECUTORS))
+@pytest.mark.parametrize(
+    "executor", ["in_process", pytest.param("multiprocess", marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_terminated_while_it_starts_launches_nothing(
     executor: str, production: Deployment
 ) -> None:
@@ -33,7 +38,9 @@ def test_a_run_that_is_terminated_while_it_starts_launches_nothing(
     starting, started = day(first), day(first + 1)
     runs = {key: production.launch(f"one_{executor}", key) for key in (starting, started)}
     wait_for_status(production, runs[starting], dg.DagsterRunStatus.STARTING, STARTED)
-    production.web.terminate(runs[starting])
+    # Dagster may say that it cannot, for the process is not known yet: no signal is sent then.
+    with suppress(AssertionError):
+        production.web.terminate(runs[starting])
     wait_for_status(production, runs[started], STARTED)
     production.web.terminate(runs[started])
 
@@ -54,8 +61,9 @@ def test_a_run_that_is_terminated_while_it_waits_for_a_pool_launches_nothing(
     """The run that has the pool is killed: its slot becomes free, and its retry delivers its job."""
     production.web.ask(SET_LIMIT, pool=POOL)
     holding, *waiting = day(12), day(13), day(14)
+    looks = production.gate.hold(*LOOK, about=of_day(holding), way="there")
     holder = production.launch("pooled_in_process", holding)
-    wait_until(lambda: production.launched("pooled", holding)[holding], seconds=120)
+    looks.wait()
     runs = [
         production.launch(f"pooled_{executor}", key)
         for executor, key in zip(EXECUTORS, waiting, strict=True)
@@ -64,6 +72,7 @@ def test_a_run_that_is_terminated_while_it_waits_for_a_pool_launches_nothing(
         wait_until(lambda r=run_id: is_blocked(production, r), seconds=120)
         production.web.terminate(run_id)
     production.kill(holder)
+    looks.release()
 
     assert [production.wait_for_end(run_id).status for run_id in runs] == [CANCELED, CANCELED]
     assert production.wait_for_end(holder).status == SUCCESS
