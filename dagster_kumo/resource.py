@@ -179,7 +179,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         default="user",
         description=(
             "Whether Kumo jobs are cancelled with their run: if a user terminates it ('user'), "
-            "also if its process is evicted ('always'), or never ('never')."
+            "also if its process is evicted or the run passes its time limit ('always'), or never "
+            "('never')."
         ),
     )
     # Any, because Dagster has no type for a union in a resource.
