@@ -89,6 +89,7 @@ class People:
         self._random = random.Random(seed)
         self._days = {name: _newest_first() for name in ("day", *BACKFILLED)}
         self._next_deed = time.monotonic() + PAUSE_SECONDS[1]
+        self._next_names: list[str] = []
         self.runs = Runs(services.instance)
         self.launched: list[Launched] = []
         self.did: Counter[str] = Counter()
@@ -109,7 +110,10 @@ class People:
         if self._random.random() < TIME_LIMITED:
             tags["dagster/max_runtime"] = str(self._random.randint(*LIMIT_SECONDS))
             self.did["launched with a time limit"] += 1
-        name = self._random.choice(["day", "day", *BACKFILLED])
+        if not self._next_names:  # some of each kind, whatever the seed
+            self._next_names = ["day", "day", *BACKFILLED]
+            self._random.shuffle(self._next_names)
+        name = self._next_names.pop()
         if name == "day":
             (day,) = self._take(name, 1)
             job = self._random.choice([f"day_{executor}" for executor in EXECUTORS])
