@@ -83,7 +83,9 @@ class Deployment:
         """Launch a backfill of a job: its id."""
         return self.web.backfill_of_job(job, partitions, tags)
 
-    def wait_for_backfill(self, backfill_id: str) -> BulkActionStatus:
+    def wait_for_backfill(
+        self, backfill_id: str, *, seconds: float = END_SECONDS
+    ) -> BulkActionStatus:
         """Wait until a backfill has ended: how."""
 
         def ended() -> BulkActionStatus | None:
@@ -91,7 +93,7 @@ class Deployment:
             over = backfill is not None and backfill.status in BULK_ACTION_TERMINAL_STATUSES
             return backfill.status if backfill is not None and over else None
 
-        return wait_until(ended, seconds=END_SECONDS)
+        return wait_until(ended, seconds=seconds)
 
     def runs_of_backfill(self, backfill_id: str) -> Sequence[dg.DagsterRun]:
         """The runs of a backfill, newest first."""

@@ -105,13 +105,14 @@ def fetched(production: Deployment) -> Counter[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_a_run_over_three_hundred_days_has_few_tags_and_a_note_for_each_job(
     quick: Deployment,
 ) -> None:
     partitions = days(5, 300)
     backfill = quick.backfill([["year", "predictions"]], *partitions)
 
-    assert quick.wait_for_backfill(backfill).value == "COMPLETED_SUCCESS"
+    assert quick.wait_for_backfill(backfill, seconds=900).value == "COMPLETED_SUCCESS"
 
     (run,) = quick.runs_of_backfill(backfill)
     tags = {key: value for key, value in run.tags.items() if key.startswith("dagster-kumo/")}
