@@ -33,7 +33,7 @@ def _check_verify_ssl(value: Any) -> Any:
     """Accept True, False, a path, and an `EnvVar` with a path."""
     if isinstance(value, bool | str) or (isinstance(value, Mapping) and list(value) == ["env"]):
         return value
-    raise ValueError(f"verify_ssl is True, False or the path of a bundle of CAs, not {value!r}.")
+    raise ValueError(f"verify_ssl is True, False or the path of a CA bundle, not {value!r}.")
 
 
 class SnowflakeCredentials(dg.Config):
@@ -110,7 +110,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         ),
     )
     # Secret as a whole: the Dagster UI would show secret fields of a nested value.
-    # Any, for the launchpad puts a text in the place of what is secret.
+    # Any, because the launchpad replaces a secret by a text.
     snowflake: Annotated[Any, BeforeValidator(_check_snowflake)] = Field(
         default=None,
         json_schema_extra=SECRET,
@@ -234,15 +234,15 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Run the prediction of assets made by `@kumo_assets`, and yield their results.
 
-        For each partition of the run, launches a job, or attaches to the one of an earlier attempt. Waits for it,
-        and passes each selected output to the I/O manager as `Predictions`, which is read only there.
-        With `prediction_table="generate"`, a job for each table comes first. If the run's tag
-        `dagster-kumo/deliver_job` names a job that is done, it delivers that one instead.
+        For each partition of the run, it launches a job or attaches to the job of an earlier
+        attempt, and waits for it. It passes each selected output to the I/O manager as
+        `Predictions`. No file is read before that. With `prediction_table="generate"`, a job makes
+        each table first. If the run's tag `dagster-kumo/deliver_job` names a job that is done, the
+        run delivers that job instead.
 
         Args:
             context: The context of the assets.
-            model: The asset that stands for the trained model, an external one: what is known of the
-                model is shown there.
+            model: The asset of the trained model, at which an observation describes the model.
 
         Raises:
             KumoModelError: There is no trained model as asked for.
@@ -251,7 +251,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoDataError: The job or its table is for another time than the partition's; or another asset's
                 output is stored in the place.
             OSError: The I/O manager cannot store the outputs. No job was launched.
-            KumoPartitionsError: Any of these of some partitions, in a run over several.
+            KumoPartitionsError: Some partitions failed with one of these, in a run over several.
         """
         check_has_run(context)
         warn_unless_held(context)
@@ -285,13 +285,13 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             table_name: The table or folder, to which `_<output_type>` is added. `{partition_key}` in
                 it stands for the partition.
             output_type: `predictions` or `embeddings`.
-            write_mode: `OVERWRITE` or `APPEND`, where the warehouse has the choice.
+            write_mode: `OVERWRITE` or `APPEND`, if the warehouse supports it.
             metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
 
         Raises:
             KumoError: The upstream asset has not been materialized by a prediction job.
             KumoJobFailedError: The export ended FAILED or CANCELLED.
-            KumoPartitionsError: That of some partitions, in a run over several.
+            KumoPartitionsError: Some partitions failed, in a run over several.
         """
         check_has_run(context)
         target = ExportTarget(

@@ -75,7 +75,7 @@ def test_a_bundle_of_cas_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch) -
 def test_a_bundle_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUNDLE", "/no/such/bundle.pem")
 
-    with pytest.raises(ValueError, match="bundle of CAs that is not there"):
+    with pytest.raises(ValueError, match="CA bundle that does not exist"):
         resource_in_a_run(verify_ssl=dg.EnvVar("BUNDLE"))
     monkeypatch.delenv("BUNDLE")
     with pytest.raises(ValueError, match="BUNDLE, which is not set"):

@@ -28,8 +28,8 @@ def checked_key(key: str | None) -> str | None:
     if not key.isascii() or any(ord(c) <= 32 for c in key):
         # Checked here, because requests would put the key into its own message.
         raise ValueError(
-            "The Kumo API key holds white space or another character that no key has. "
-            "Was it copied with its line break?"
+            "The Kumo API key contains white space or another invalid character. "
+            "Was a line break copied with it?"
         )
     return key
 

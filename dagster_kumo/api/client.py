@@ -42,7 +42,7 @@ class KumoClient(Connection):
         url: The API's address, for example `https://<customer_id>.kumoai.cloud/api`. Falls back to
             `KUMO_API_ENDPOINT`, then to the customer that the key names.
         api_key: `<customer_id>:<secret>`. Falls back to `KUMO_API_KEY`. Without either, and with a
-            `url`, no key is sent: a deployment of one's own may ask for none.
+            `url`, no key is sent: a self-hosted deployment may need none.
         snowflake: Instead of a key, for a deployment in Snowpark Container Services: `user`,
             `account`, and `password` or `private_key` (with `private_key_passphrase`), as the SDK's
             `snowflake_credentials`; and `host` where the account is reached by a private link.
@@ -124,7 +124,7 @@ class KumoClient(Connection):
         )
 
     def get_prediction_progress(self, job_id: str, *, repeat: bool = True) -> JobProgress:
-        """How far a prediction job is. With `repeat=False` the request is not retried."""
+        """The progress of a prediction job. With `repeat=False` the request is not retried."""
         path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/progress"
         answer = self._call("GET", path, repeat=repeat)
         return parse_answer(JobProgress, answer, source=f"The progress of {job_id}")

@@ -1,4 +1,4 @@
-"""A connection to one Kumo deployment: who asks, for which project, and how calls are sent."""
+"""A connection to one Kumo deployment: the login, the project, and how calls are sent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Connection:
             auth = SessionTokenAuth(self.snowflake)
         self.url = checked_url(url)
         if isinstance(verify_ssl, str) and not Path(verify_ssl).exists():
-            raise ValueError(f"verify_ssl names a bundle of CAs that is not there: {verify_ssl}")
+            raise ValueError(f"verify_ssl names a CA bundle that does not exist: {verify_ssl}")
         self._group = group
         self._project = project
         self._generation: Generation | None = None
@@ -181,7 +181,7 @@ class Connection:
         raise missing
 
     def _launched(self, job_id: str) -> str:
-        """Take a job as one that the server may not show yet."""
+        """Remember a job that the server may not show yet."""
         self._settled_at[quote(job_id, safe="")] = time.monotonic() + self.launch_settling_time
         return job_id
 

@@ -42,7 +42,7 @@ _ENDING_BEFORE_TYPE = re.compile(r"\.(csv|parquet)_(predictions|embeddings)$", r
 
 
 class Generation(ABC):
-    """How one generation of the API is asked.
+    """How to call one generation of the API.
 
     Args:
         get: Asks the server.
@@ -112,7 +112,7 @@ def find_generation(get: Get, *, group: str | None, project: str | None) -> Gene
     try:
         found = _find_project(get, group, project)
     except KumoAPIError as error:
-        # Something in front of an older deployment answers unknown paths with a page.
+        # A proxy in front of an older deployment may answer unknown paths with a page.
         if error.status_code != 404 and not _is_success(error):
             raise
         return Generation2(get, group, project)

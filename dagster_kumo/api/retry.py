@@ -47,7 +47,7 @@ class Failure(Exception):
 
     @property
     def may_have_been_carried_out(self) -> bool:
-        """Whether the server may have done what was asked of it all the same."""
+        """Whether the server may have carried out the request anyway."""
         if self.response is not None:
             return self.response.status_code != 429
         never_arrived = (NewConnectionError, ConnectTimeoutError)

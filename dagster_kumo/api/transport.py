@@ -105,7 +105,7 @@ class Transport:
         self._verify = verify_ssl
         self._threads = threading.local()
         self.has_been_accepted = False
-        """Whether the server has taken the key; set by who knows that a call needs it."""
+        """Whether the server has accepted the key. Set by a caller that knows that a call needs it."""
 
     def with_limits(self, *, timeout: float, before_request: Callable[[], None]) -> Transport:
         """The same connection with a shorter timeout and without retries; see `KumoClient.with_limits`."""
@@ -230,9 +230,7 @@ class Transport:
                     stream=True,
                 )
         except requests.exceptions.InvalidURL:
-            raise KumoConnectionError(
-                f"{without_query(url)} is not an address that can be asked."
-            ) from None
+            raise KumoConnectionError(f"{without_query(url)} is not a valid address.") from None
 
     def _read_limited(self, response: requests.Response, url: str) -> bytes:
         chunks: list[bytes] = []
@@ -243,8 +241,8 @@ class Transport:
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise KumoAPIError(
-                    f"{url} answered with more than {MAX_ANSWER_BYTES // 1024**2} MB, which no call of "
-                    "Kumo's API does.",
+                    f"{url} answered with more than {MAX_ANSWER_BYTES // 1024**2} MB, which is more "
+                    "than any call of Kumo's API returns.",
                     status_code=response.status_code,
                     detail="answer too large",
                 )

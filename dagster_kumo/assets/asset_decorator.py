@@ -28,7 +28,7 @@ def kumo_assets(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Make assets of the outputs of a batch prediction: `<name>/predictions` and `<name>/embeddings`.
 
-    They share one Kumo job, and each can be materialized alone. With time partitions, the anchor time
+    One Kumo job makes both, and each can be materialized alone. With time partitions, the anchor time
     of the job is the end (or the start) of the partition's window. With `prediction_table="generate"`
     there is also `<name>/prediction_table`, the table that Kumo generates first.
 

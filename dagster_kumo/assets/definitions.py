@@ -35,7 +35,8 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
 
     Attributes:
         model: The trained model, an observable asset.
-        predictions: The definition of predictions, embeddings and prediction table, those that exist.
+        predictions: The definition of the predictions, and of embeddings and prediction table if
+            there are any.
         exports: One for each `KumoExport`.
 
     Examples:
@@ -86,7 +87,7 @@ def build_kumo_assets_definitions(
         name: The model's name; the prefix of the keys.
         prediction: What to run.
         exports: What Kumo writes to warehouses and buckets after the predictions.
-        partitions_def: The partitions of all assets but the model.
+        partitions_def: The partitions of all assets except the model.
         deps: The source tables that the model reads, as the `deps` of any asset.
         translator: Changes the specs.
         resource_key: The key of the `KumoResource`.
@@ -187,7 +188,7 @@ def _model(
 
 
 def _with_condition_on_tables(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """A condition that waits for all dependencies would wait for the model for ever: nothing materializes it."""
+    """The condition without the model: nothing materializes the model, so `eager()` would never hold."""
     ignore = getattr(spec.automation_condition, "ignore", None)
     if ignore is None:
         return spec

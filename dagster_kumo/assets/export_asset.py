@@ -29,10 +29,15 @@ from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 class KumoExport(ExportTarget):
     """One export of a model's output, for `build_kumo_assets_definitions`.
 
-    `connector`, `table_name`, `output_type`, `write_mode` and `metadata_fields` are those of
-    `build_kumo_export_asset`.
-
     Args:
+        connector: Where to, for example `SnowflakeConnector("warehouse")`.
+        table_name: The table or folder, to which `_<output_type>` is added; a pair
+            `(schema, table)` for Databricks. With `{partition_key}` in it, each partition has its
+            own table or folder. Without it, each export replaces the one before, unless
+            `write_mode` is `APPEND`.
+        output_type: `predictions` or `embeddings`.
+        write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
+        metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
         key: The key of the asset. Two exports to the same storage need different keys.
         deps: Further upstream assets.
         automation_condition: When Dagster materializes the export automatically.
@@ -83,8 +88,9 @@ def build_kumo_export_asset(
             such as `"churn/predictions"`. The job behind its latest materialization is exported.
         connector: Where to, for example `SnowflakeConnector("warehouse")`.
         table_name: The table or folder, to which `_<output_type>` is added; a pair
-            `(schema, table)` for Databricks. With `{partition_key}` in it, each partition has a table
-            or folder of its own; without, what is exported last is what is there, unless it is appended.
+            `(schema, table)` for Databricks. With `{partition_key}` in it, each partition has its
+            own table or folder. Without it, each export replaces the one before, unless
+            `write_mode` is `APPEND`.
         output_type: `predictions` or `embeddings`.
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
         metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
@@ -97,7 +103,7 @@ def build_kumo_export_asset(
         options: See `AssetOptions`.
 
     Raises:
-        ValueError: The connector does not take an option, or `predictions` has no such output.
+        ValueError: The connector does not support an option, or `predictions` has no such output.
 
     Examples:
         >>> from dagster_kumo import S3Connector

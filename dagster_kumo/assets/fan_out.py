@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.files import PartitionFile
 
 _MODEL = "model"
-"""The input of the graph that is the trained model."""
+"""The name of the graph's input for the trained model."""
 _KEPT = {STEP_VALUE: True}
 _WITHOUT_DYNAMIC_STEPS = ("dask",)
 
@@ -220,7 +220,7 @@ def _check(
         )
     if backfill_policy is not None and backfill_policy.max_partitions_per_run != 1:
         raise ValueError(
-            f"{name!r} fans out, one partition a run, and its backfill policy puts several in one.\n"
+            f"{name!r} uses fan_out, one partition for each run, but its backfill policy makes several in one run.\n"
             "Write BackfillPolicy.multi_run(), or leave fan_out=True out."
         )
 
@@ -229,8 +229,8 @@ def _check_executor(context: dg.AssetExecutionContext) -> None:
     executor = context.job_def.executor_def.name
     if executor in _WITHOUT_DYNAMIC_STEPS:
         raise ValueError(
-            f"The {executor} executor leaves out steps that are planned while a run goes on, and the run "
-            "would end as a success with nothing stored.\n"
+            f"The {executor} executor skips steps that are planned during a run, so the run "
+            "would succeed with nothing stored.\n"
             "Run the job by another executor, or leave fan_out=True out."
         )
 
@@ -273,7 +273,7 @@ def _live_file(kumo: KumoResource, plan: OutputPlan, index: int) -> "PartitionFi
     names = [file.name for file in files]
     if sorted(names) != sorted(plan.names):
         raise KumoDataError(
-            f"The {plan.provenance.output_type} of prediction job {result.id} have other files than when "
+            f"The files of the {plan.provenance.output_type} of prediction job {result.id} have changed since "
             "the run planned their transfer. Was the job's output replaced? Materialize again."
         )
     name = plan.names[index]

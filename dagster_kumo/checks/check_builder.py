@@ -70,25 +70,23 @@ def build_kumo_prediction_checks(
             or of `columns`.
         max_null_fraction: The share of missing values that each column, or each of `columns`, may have,
             0 to 1.
-        max_psi_warn: From which population stability index on drift is a warning.
-        max_psi_error: From which index on it is an error.
+        max_psi_warn: The population stability index (PSI) from which on drift is a warning.
+        max_psi_error: The PSI from which on drift is an error.
         reference: The partition to compare with, by default the previous one. Without partitions and
             without a reference there is no check `drift`.
         holdout_drift: Check drift also against the holdout data of the model that made the output, with
-            the same limits. Each model is compared with its own, so a new model is no drift. Reads that
-            data from Kumo. Without scores in it, the check passes and says so.
-        max_anchor_age: How old the anchor time may be. A run for a past partition passes: the window of
-            the partition after it has ended as well.
+            the same limits. Each model is compared with its own holdout data, so a new model is no
+            drift. The data is read from Kumo. If it has no scores, the check passes and says so.
+        max_anchor_age: The maximum age of the anchor time. A run for a past partition passes.
         columns: The columns that `scores_in_range`, `null_fraction` and `drift` check, instead of their
             defaults.
-        blocking: Whether a check that fails with an error stops the same run from making what is
-            downstream.
+        blocking: Whether an error of a check stops downstream assets in the same run.
         name: The name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
             call for the same asset needs one.
         io_manager_key: The key of the `KumoIOManager`.
         resource_key: The key of the `KumoResource`, which `holdout_drift` needs.
         automation_condition: When Dagster runs the checks automatically.
-        op_tags: As Dagster's `multi_asset_check` takes them.
+        op_tags: Passed on to Dagster's `multi_asset_check`.
         retry_policy: The same.
         pool: The same.
 

@@ -72,21 +72,21 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
     and stores them as state. Definitions load from the state, without a network.
 
     Examples:
-        .. code-block:: yaml
-
-            type: dagster_kumo.KumoWorkspaceComponent
-            attributes:
-              kumo:
-                api_key: "{{ env.KUMO_API_KEY }}"
-              io_manager:
-                base_path: s3://bucket/predictions
-              models:
-                tags:
-                  team: growth
-              assets:
-                partitions_def:
-                  type: daily
-                  start_date: 2026-11-01
+        ```yaml
+        type: dagster_kumo.KumoWorkspaceComponent
+        attributes:
+          kumo:
+            api_key: "{{ env.KUMO_API_KEY }}"
+          io_manager:
+            base_path: s3://bucket/predictions
+          models:
+            tags:
+              team: growth
+          assets:
+            partitions_def:
+              type: daily
+              start_date: 2026-11-01
+        ```
     """
 
     kumo: ResolvedKumo = None

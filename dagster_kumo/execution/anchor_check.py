@@ -16,7 +16,7 @@ from dagster_kumo.predictions.predictions import Predictions
 _TOLERANCE = timedelta(seconds=1)
 """How far a stated time may be from the requested one: a server may drop fractions of a second."""
 _INSTEAD_OF_INLINE = (
-    "A Kumo server older than this way of asking predicts for the latest time in its data. Write "
+    "A Kumo server that is too old for this predicts for the latest time in its data. Write "
     'BatchPrediction(..., prediction_table="generate"), which every server knows.'
 )
 
@@ -95,7 +95,7 @@ def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
         refused += f"\n{_INSTEAD_OF_INLINE}"
     if found is None and not expected.is_stated:
         raise KumoDataError(
-            f"{asked} neither the job nor its {output.output_type} say for when it did. {refused}"
+            f"{asked} neither the job nor its {output.output_type} state the time. {refused}"
         )
     time_asked = expected.anchor_time.astimezone(timezone.utc)  # a local time counts by the clock
     earliest, latest = time_asked - expected.window, time_asked + _TOLERANCE

@@ -46,7 +46,7 @@ def job_metadata(
     tracking_url: str,
     seconds: float | None,
 ) -> dict[str, Any]:
-    """The metadata of the prediction job behind a materialization, in the order of what a person asks."""
+    """The metadata of the prediction job behind a materialization, most important first."""
     entries: dict[str, Any] = {}
     if provenance and provenance.prediction_time:
         entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)

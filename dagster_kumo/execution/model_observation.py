@@ -41,7 +41,7 @@ def observe_model(
         metadata = _metadata(context, client, model)
         context.log_event(dg.AssetObservation(asset_key, metadata=metadata))
     except Exception as error:  # noqa: BLE001 - the model predicts without it
-        context.log.warning(f"What is known of the model {model.job_id} is not shown: {error}")
+        context.log.warning(f"The model {model.job_id} cannot be described: {error}")
 
 
 def _metadata(
@@ -63,5 +63,5 @@ def _query_of(
     try:
         return client.get_predictive_query(model.config.pquery_id)
     except KumoError as error:
-        context.log.warning(f"The query of the model {model.job_id} is not shown: {error}")
+        context.log.warning(f"The query of the model {model.job_id} cannot be shown: {error}")
         return None

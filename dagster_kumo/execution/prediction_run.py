@@ -76,9 +76,9 @@ class PredictionRun:
         self._tables_failed: Mapping[str, Exception] = {}
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
-        """Make what is selected, all partitions, and yield it asset by asset.
+        """Make the selected assets of all partitions, and yield them one by one.
 
-        A prediction table counts as made as soon as it is: predicting from it may take long.
+        A prediction table is yielded first, because predicting from it may take long.
         """
         definition = self._definition
         self._jobs.raise_if_terminated()
@@ -154,7 +154,7 @@ class PredictionRun:
         return checked_table(self._client, job_id, anchor_time)
 
     def _finished_job(self, partition_key: str | None) -> _Done:
-        """The job of a partition: launched and waited for, or the one that the run is to deliver."""
+        """The finished job of a partition: a launched one, or the one that the run must deliver."""
         if (adopted := self._adopted) is not None:
             self._context.log.info(
                 f"Delivering prediction job {adopted.result.id}, which is done: the run's tag names it"

@@ -1,7 +1,7 @@
 """Prediction tables that are generated for an anchor time, which every Kumo server knows.
 
-`prediction_time` in a launch is young, and a server that does not know it predicts for the latest
-time in its data. The anchor time in the plan of a prediction table is as old as the API.
+`prediction_time` in a launch is a recent field. A server that does not know it predicts for the
+latest time in its data. The anchor time in the plan of a prediction table is as old as the API.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def table_request(
 
 
 def checked_table(client: KumoClient, job_id: str, anchor_time: datetime | None) -> GeneratedTable:
-    """A table that is done, for the anchor time that was asked for.
+    """A finished table, checked to be for the requested anchor time.
 
     Raises:
         KumoDataError: It stands for another time, or for none.
@@ -78,12 +78,12 @@ def materialized_table(
     model: TrainingJobResource,
     anchor_time: datetime | None,
 ) -> GeneratedTable:
-    """The table of an asset's latest materialization, checked as one that has just been made.
+    """The table of an asset's latest materialization, checked like a new one.
 
     As with any asset that a run leaves out, its dependents use its latest version.
 
     Raises:
-        KumoError: There is none, or Kumo does not have it any more.
+        KumoError: There is none, or Kumo no longer has it.
         KumoDataError: It stands for another time, or was made for another query.
     """
     where = f", partition {partition_key}," if partition_key else ""
@@ -100,7 +100,7 @@ def materialized_table(
         if error.status_code != 404:
             raise
         raise KumoError(
-            f"{name} was made by job {job_ids[0]}, which Kumo does not have any more: {error.detail}\n"
+            f"{name} was made by job {job_ids[0]}, which Kumo no longer has: {error.detail}\n"
             "Materialize it again."
         ) from None
     if job.config.pquery_id and job.config.pquery_id != model.config.pquery_id:

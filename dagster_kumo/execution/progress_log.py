@@ -58,7 +58,7 @@ class ProgressLog:
             return
         self._state = state
         if report.status == FAILED:
-            # In its own line: where the error is shown, a stack trace follows it.
+            # In a line of its own, because a stack trace follows the error.
             self._context.log.error(
                 f"{self._job} FAILED{': ' if report.reason else ''}{report.reason}"
             )

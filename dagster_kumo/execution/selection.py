@@ -1,4 +1,4 @@
-"""Which outputs are selected: by the arguments of a factory, and by a run."""
+"""Which outputs an argument of a factory, or a run, selects."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def check_has_run(context: dg.AssetExecutionContext) -> None:
         _ = context.run
     except dg.DagsterError:  # its subclass for this is not public
         raise ValueError(
-            "The asset was called directly, and a Kumo job is launched by a run, which later attempts "
-            "attach to.\nIn a test, write dg.materialize([...], resources={...}), with LocalKumo as the server."
+            "The asset was called directly. A Kumo job belongs to a run, so that later attempts can "
+            "attach to it.\nIn a test, write dg.materialize([...], resources={...}), with LocalKumo as the server."
         ) from None
 
 
 def find_output(
     given: OutputReference, output_type: OutputType | None, *, argument: str
 ) -> tuple[dg.AssetKey, dg.PartitionsDefinition | None]:
-    """The one output that a user means, and its partitions where they are known.
+    """The output that an argument names, and its partitions if they are known.
 
     Args:
         given: What names the output.
         output_type: Which output of the definitions; None for the predictions or else the only output,
             which may be that of an ordinary asset.
-        argument: The user's name of what is given.
+        argument: The name of the argument, for messages.
 
     Raises:
-        ValueError: No output is meant, or several are.
+        ValueError: It names no output, or several.
     """
     key = given_key(given)
     if key is not None:
@@ -86,7 +86,7 @@ def find_output(
 
 
 def given_key(given: OutputReference) -> dg.AssetKey | None:
-    """The key that is given in any of the forms that Dagster has; None for definitions and specs."""
+    """The key, given in any form that Dagster accepts; None for definitions and specs."""
     if isinstance(given, dg.AssetKey):
         return given
     if isinstance(given, str):
@@ -162,7 +162,7 @@ class RunDefinition:
         return cls(assets_def, context.selected_asset_keys, keys)
 
     def window(self, partition_key: str | None) -> dg.TimeWindow | None:
-        """The time that a partition stands for; None when it stands for none."""
+        """The time window of a partition; None if it has none."""
         return window_of(self.partitions_def, partition_key)
 
     def anchor_time(self, partition_key: str | None) -> datetime | None:

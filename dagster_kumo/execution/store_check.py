@@ -1,4 +1,4 @@
-"""Checks that outputs can be stored, before a job is launched that costs something."""
+"""Checks that outputs can be stored, before a job is launched and paid for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_stores(context: dg.AssetExecutionContext, definition: RunDefinition) -
     for asset_key in definition.outputs.values():
         key = context.assets_def.metadata_by_key[asset_key].get(IO_MANAGER_KEY)
         store: Any = getattr(context.resources, key, None) if key else None
-        if not hasattr(store, "check_writable"):  # an I/O manager of somebody else
+        if not hasattr(store, "check_writable"):  # another I/O manager
             continue
         try:
             store.check_writable(asset_key, partition_key, before)

@@ -73,7 +73,7 @@ class RunJobs:
             raise
 
     def finish(self, launch: Launch, about: str) -> str:
-        """Attach to a job or launch it, log how it gets on, and wait until it is done: its id.
+        """Attach to a job or launch it, log its progress, wait until it is done, and return its id.
 
         Raises:
             KumoJobFailedError: The job ended FAILED or CANCELLED.
@@ -83,7 +83,7 @@ class RunJobs:
             job_id = launch.run()
             done = "Attached to" if launch.attached else "Launched"
             for warning in launch.warnings:
-                self._context.log.warning(f"Kumo warns of {job_id}: {warning}")
+                self._context.log.warning(f"Kumo warns about {job_id}: {warning}")
             log = ProgressLog(
                 self._context,
                 f"{launch.kind.capitalize()} {job_id}",
@@ -116,7 +116,7 @@ class RunJobs:
 
     @contextmanager
     def track(self, launch: Launch) -> Generator[None, None, None]:
-        """Let a job count as one that is waited for while the block runs."""
+        """Register a job as one that the run waits for, while the block runs."""
         self._waited_for.append(launch)
         try:
             self._raise_if_ended()  # after the append: a run that ends now finds the launch, or is found here
@@ -127,7 +127,7 @@ class RunJobs:
         self._waited_for.remove(launch)
 
     def interruptible(self, on_status: OnStatus) -> OnStatus:
-        """`on_status`, by which a thread that waits for a job learns that the run has ended."""
+        """Wrap `on_status`, so that a waiting thread learns that the run has ended."""
 
         def raise_or_tell(report: JobStatusReport) -> None:
             self._raise_if_ended()
@@ -194,7 +194,7 @@ class RunJobs:
     def _is_over_its_time(self) -> bool:
         """Whether Dagster's monitoring ends the run, since it has taken longer than `dagster/max_runtime`.
 
-        Nothing but the words of the event tells it from a user's terminate.
+        Only the text of the event distinguishes this from a user's terminate.
         """
         return any("maximum runtime" in entry.message for entry in self._terminations())
 

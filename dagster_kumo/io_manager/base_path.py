@@ -14,7 +14,8 @@ from dagster_kumo.predictions.store.storage_errors import http_status, reason
 if TYPE_CHECKING:
     from upath import UPath
 
-# Words in the names of options that are secret. The value of any other is shown: it tells what is wrong.
+# Words in the names of secret options. Values of all other options are shown, because they tell
+# what is wrong.
 _SECRET = re.compile("key|secret|token|pass|credential|connection_string|sas", re.IGNORECASE)
 SHORTEST_SECRET = 6
 _DISK = ("file", "local")
@@ -69,7 +70,7 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
         # As manifests are read: that needs no permission beyond those of the store itself.
         root.fs.cat_file((root / "manifest.json").path)
     except OSError as error:
-        # Anything else passes, or is told better when a file is really read or written.
+        # Other errors are clearer when a file is really read or written.
         if re.search(
             r"specified (bucket|container) (does not exist|is not valid)",
             f"{error} {error.__cause__}",
@@ -78,7 +79,7 @@ def check_usable(root: UPath, base_path: str, storage_options: Mapping[str, Any]
                 f"base_path {base_path!r}: there is no such bucket or container. Create it, or correct the name."
             ) from None
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
-        if http_status(error) in (None, 401, 403):  # another answer may be of the moment
+        if http_status(error) in (None, 401, 403):  # other answers may be temporary
             raise ValueError(
                 _explained(base_path, from_environment("storage_options", storage_options), error)
             ) from None

@@ -1,6 +1,6 @@
-"""What a context says of an output or input, and what is said of it in errors.
+"""What a context tells about an output or input, and what errors say about it.
 
-A context that a test has built says less than a run's.
+A context that a test has built knows less than that of a run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _instance(context: dg.InputContext | dg.OutputContext) -> dg.DagsterInstance
 
 
 def annotation_of(context: dg.InputContext) -> Annotation:
-    """An input's annotation; open where there is none."""
+    """An input's annotation; an open one if there is none."""
     try:
         return Annotation.parse(context.dagster_type.typing_type)
     except dg.DagsterInvariantViolationError:
@@ -55,7 +55,7 @@ def columns_of(metadata: Mapping[str, Any]) -> list[str] | None:
     """The columns that an input's metadata names; None: all.
 
     Raises:
-        TypeError: It is a text, whose letters would be taken for names.
+        TypeError: It is a string: its letters would be taken as names.
     """
     columns = metadata.get("columns")
     if isinstance(columns, str):

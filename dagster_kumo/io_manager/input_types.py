@@ -95,8 +95,8 @@ class InputType(ABC):
     def match(self, kind: Any) -> bool:
         """Whether `kind` is this class.
 
-        It is recognized by its name: code that uses the annotation has imported the library, and nobody else has to
-        wait for that import. `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and
+        It is recognized by its name, so that only code that uses the library imports it.
+        `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and
         `pyarrow._dataset.Dataset` is `pyarrow.dataset.Dataset`.
         """
         package, _, class_name = self.name.rpartition(".")
@@ -268,6 +268,6 @@ def _names_in_files(stored: Predictions) -> list[str]:
 
 
 def _alike(names: Sequence[str]) -> list[str]:
-    """The names that have another one in other letters' case beside them."""
+    """The names that differ from another one only in upper and lower case."""
     times = Counter(name.lower() for name in names)
     return [name for name in names if times[name.lower()] > 1]

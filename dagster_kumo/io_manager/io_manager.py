@@ -80,7 +80,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     base_path: str = Field(
         description="The folder to store in: a path, or any url that fsspec knows (s3://, gs://, abfss://)."
     )
-    # Any, for the launchpad puts a text in the place of what is secret.
+    # Any, because the launchpad replaces a secret by a text.
     storage_options: Annotated[Any, BeforeValidator(_check_storage_options)] = Field(
         default={},
         repr=False,

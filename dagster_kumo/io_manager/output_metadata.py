@@ -65,7 +65,7 @@ def output_metadata(
     preview_rows: int,
     store_of: Callable[[str], PartitionStore],
 ) -> dict[str, Any]:
-    """The entries of an output that is in force, in the order of what a person asks.
+    """The entries of a stored output, most important first.
 
     Args:
         context: Of the output.
@@ -149,7 +149,7 @@ def _type_name(type_name: str, column: ColumnSummary | None) -> str:
 
 
 def _told_elsewhere(summary: OutputSummary) -> set[str]:
-    """Columns without news: what has one value in all rows, and what follows from another column."""
+    """Columns that say nothing new: one value in all rows, or derived from another column."""
     told = {ENTITY, ANCHOR_TIMESTAMP}
     if "True_PROB" in summary.columns:
         told |= {"False_PROB", "TARGET_PRED"}
@@ -244,7 +244,7 @@ def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
 
 
 def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
-    """Words that the Dagster UI shows in place, and the picture, which is one click away."""
+    """A text that the Dagster UI shows in place, and the picture, one click away."""
     from dagster_kumo.io_manager.distribution import (
         chart_of,
         distribution_as_picture,

@@ -1,6 +1,6 @@
 """The values that the steps of a fan-out pass on, through the store, which all steps can reach.
 
-None of them contains a secret: the step that fetches a file requests its url again.
+They contain no secrets: a step that fetches a file requests the file's url again.
 """
 
 from __future__ import annotations

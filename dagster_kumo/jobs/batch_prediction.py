@@ -89,9 +89,9 @@ class BatchPredictionJob:
         """Wait until the job has ended, successfully or not.
 
         Args:
-            poll_interval: The longest time between two status requests, in seconds. The first ones
-                are close together; the longer the job takes, the rarer they are.
-            timeout: How long to wait, in seconds; None waits as long as it takes.
+            poll_interval: The longest time between two status requests, in seconds. Requests are
+                frequent at first, and less frequent later.
+            timeout: How long to wait, in seconds. None waits without a limit.
             on_status: Called with each status report.
             on_progress: Called with each progress report; there are fewer of them.
 
@@ -160,7 +160,7 @@ class BatchPredictionJobResult:
         return f"BatchPredictionJobResult({self.id!r})"
 
     def get(self) -> BatchPredictionJobResource:
-        """The job as the server keeps it. Once it has ended, the answer is kept."""
+        """The job as the server describes it. After the job has ended, the answer is cached."""
         if self._ended is not None:
             return self._ended
         job = self._client.get_prediction_job(self.id)
@@ -242,8 +242,8 @@ class BatchPredictionJobResult:
             output_table_name: The table or folder, to which `_<output_type>` is added; a pair
                 `(schema, table)` for Databricks. None names it after the job.
             metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
-            write_mode: `OVERWRITE` (what the service does by default) or `APPEND`, where the
-                warehouse has the choice.
+            write_mode: `OVERWRITE` (the default of the service) or `APPEND`, if the warehouse
+                supports it.
 
         Returns:
             the id of the export job; `ArtifactExportJob(id, client).result()` waits for it.

@@ -18,7 +18,8 @@ from dagster_kumo.api.connectors import (
 from dagster_kumo.api.records import OutputType
 
 PARTITION_KEY = "{partition_key}"
-"""In a table's name, the partition of the asset. (`{PARTITION}` is Kumo's own: a part's name.)"""
+"""The placeholder of the asset's partition in a table's name. (`{PARTITION}` is Kumo's, for the
+name of a part.)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,12 @@ class ExportTarget:
         table_name: The table or folder, to which `_<output_type>` is added; a pair `(schema, table)`
             for Databricks. `{partition_key}` in it stands for the asset's partition.
         output_type: `predictions` or `embeddings`.
-        write_mode: `OVERWRITE` (the default of the service) or `APPEND`, where the warehouse has the
-            choice.
+        write_mode: `OVERWRITE` (the default of the service) or `APPEND`, if the warehouse supports
+            it.
         metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
 
     Raises:
-        ValueError: The connector has no room for an option, or a name is missing.
+        ValueError: The connector does not support an option, or a name is missing.
 
     Examples:
         >>> from dagster_kumo import S3Connector
@@ -62,24 +63,24 @@ class ExportTarget:
 
     @property
     def full_name(self) -> str:
-        """The table's name as a person writes it; of a folder, the url."""
+        """The table's full name; for a folder, the url."""
         return self.connector.display_name(self.table_name, self.output_type)
 
     @property
     def appends(self) -> bool:
-        """Whether the rows are added to those that are there."""
+        """Whether the rows are added to existing ones."""
         return self.write_mode == "APPEND"
 
     @property
     def names_partition(self) -> bool:
-        """Whether each partition has a table or folder of its own."""
+        """Whether each partition has its own table or folder."""
         return PARTITION_KEY in "".join(self.table_name)
 
     def for_partition(self, partition_key: str | None) -> Self:
         """The target of one partition.
 
         Raises:
-            ValueError: With this partition, the name cannot be one of a table or folder.
+            ValueError: The partition makes the name invalid.
         """
         if isinstance(self.table_name, str):
             return replace(self, table_name=of_partition(self.table_name, partition_key))
@@ -102,5 +103,5 @@ class ExportTarget:
 
 
 def of_partition(name: str, partition_key: str | None) -> str:
-    """The name with the partition in the place of `{partition_key}`."""
+    """The name with the partition instead of `{partition_key}`."""
     return name if partition_key is None else name.replace(PARTITION_KEY, partition_key)

@@ -32,23 +32,25 @@ class BatchPrediction:
 
     Args:
         training_job_id: The training job whose model predicts.
-        training_job_tags: Instead of an id, tags of the training job: the newest one that is DONE
-            and carries them is used, chosen anew in each run.
+        training_job_tags: Instead of an id, tags of the training job. Each run uses the newest
+            training job that is DONE and carries them all.
         outputs: `predictions`, `embeddings` or both. They come from one job.
         binary_classification_threshold: The probability from which TARGET_PRED is true, 0 to 1.
-        num_classes_to_return: The most classes that an entity gets; the likeliest are kept.
+        num_classes_to_return: The maximum number of classes for each entity; the most likely ones
+            are kept.
         num_workers: How many workers share the work, 1 to 4; each writes one file.
-        anchor: Which end of a time partition's window is the anchor time, the point in time that
-            predictions look ahead from: `"end"`, `"start"`, or None for none, which leaves it to
-            Kumo (the latest time in the data). Without partitions there is never one.
-        prediction_table: `"inline"` sends the anchor time with the launch, for newer servers;
-            `"generate"` first makes a prediction table with that anchor time, by another job, which
-            works with every server.
-        prediction_table_options: With `"generate"`, for a forecasting model, as it was trained:
-            `forecast_length`, `lag_timesteps`, `year_over_year`. Kumo chooses what is left out.
+        anchor: The anchor time, the point in time that predictions look ahead from: the `"end"` or
+            the `"start"` of the partition's time window. With None, and without partitions, Kumo
+            takes the latest time in the data.
+        prediction_table: `"inline"` sends the anchor time with the launch, which needs a newer
+            server. `"generate"` first runs a job that makes a prediction table with that anchor
+            time, which works with every server.
+        prediction_table_options: For a forecasting model with `"generate"`, the options that it was
+            trained with: `forecast_length`, `lag_timesteps`, `year_over_year`. Kumo chooses those
+            that are left out.
         prediction_table_job_id: Predict for the entities of this prediction table.
         prediction_table_path: Predict for the entities of your own prediction table at this path.
-        graph_snapshot_id: A snapshot of the data to predict on; None takes a fresh one.
+        graph_snapshot_id: A snapshot of the data to predict from; by default a fresh one.
         job_tags: Further tags of the Kumo job.
 
     Raises:

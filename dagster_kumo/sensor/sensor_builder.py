@@ -47,11 +47,11 @@ def build_kumo_sensor(
         name: The sensor's name.
         deliver: Whether to request a run that passes the data of each job to the I/O manager. If not,
             the sensor records a materialization, and the data stay with Kumo.
-        lookback: How old jobs may be at the first tick, by the time of their launch.
+        lookback: The maximum age of jobs at the first tick, counted from their launch.
         max_calls_per_tick: How many calls to Kumo's API a tick makes at most, 10 or more. The next tick
             continues.
         resource_key: The key of the `KumoResource`.
-        minimum_interval_seconds: The least time between two ticks, by default Dagster's.
+        minimum_interval_seconds: The minimum time between two ticks, by default Dagster's.
         default_status: Whether the sensor runs as soon as it is deployed. By default you switch it on.
         description: What the Dagster UI shows. By default it says what the sensor does.
         tags: Tags of the sensor.

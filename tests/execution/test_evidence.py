@@ -261,7 +261,7 @@ def test_an_announced_export_is_left_to_a_person_though_its_mark_is_gone(
     assert not materialize(appended, tags=tags).success
     run = materialize(appended, tags=again(tags))
 
-    assert "Look whether the rows are in ANNOUNCED_predictions" in error_of(run)[1]
+    assert "Check whether the rows are in ANNOUNCED_predictions" in error_of(run)[1]
     assert len(kumo.exports) == before + 1
 
 

@@ -405,7 +405,7 @@ def test_rows_are_not_appended_twice_when_the_answer_is_lost(
     assert written(kumo)[0] == ROWS
     if mode == "APPEND":
         (failure,) = [e for e in run.all_events if e.event_type_value == "STEP_FAILURE"]
-        assert "Look whether the rows are in LOST_APPEND_predictions" in str(
+        assert "Check whether the rows are in LOST_APPEND_predictions" in str(
             failure.step_failure_data.error
         )
 

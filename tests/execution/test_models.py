@@ -243,7 +243,9 @@ def test_a_query_that_cannot_be_read_fails_nothing(
     assert "dagster-kumo/query" not in seen.metadata
     assert "dagster-kumo/holdout/auroc" in seen.metadata
     lines = [e.user_message for e in instance.all_logs(run.run_id)]
-    assert any(line.startswith(f"The query of the model {PURCHASE} is not shown") for line in lines)
+    assert any(
+        line.startswith(f"The query of the model {PURCHASE} cannot be shown") for line in lines
+    )
 
 
 def test_what_is_shown_of_the_model_makes_nothing_out_of_date(

@@ -277,7 +277,7 @@ def test_a_table_that_kumo_has_no_more_is_to_be_made_again(
     found_class, message = error_of(materialize(PREDICTIONS))
 
     assert found_class == "KumoError"
-    assert "does not have any more" in message
+    assert "no longer has" in message
     assert "Materialize it again" in message
 
 
@@ -483,7 +483,7 @@ def test_what_neither_job_nor_data_say_the_time_of_is_refused(
     found_class, message = error_of(materialize(prediction=embeddings))
 
     assert found_class == "KumoDataError"
-    assert "neither the job nor its embeddings say for when it did" in message
+    assert "neither the job nor its embeddings state the time" in message
     assert 'prediction_table="generate"' in message
     assert not list((tmp_path / "store").rglob("*.parquet"))
 

@@ -88,5 +88,5 @@ def test_a_renewed_address_may_not_lead_to_this_machine(server, serve_file, tmp_
     listings = [[serve_file(b"", expired)], ["file:///etc/passwd"]]
     addresses = OutputUrls(lambda: listings.pop(0), what="The output")
     remote = RemoteFile(addresses, 0, KumoClient(server.url, "acme:s3cr3t").files)
-    with pytest.raises(KumoDataError, match="lies elsewhere"):
+    with pytest.raises(KumoDataError, match="has moved"):
         fetch(remote, tmp_path / "part")

@@ -28,7 +28,7 @@ class Attempt:
         assets_def: The definition of the assets that the step makes.
         step_key: The step that launches.
         log: What the attempt logs to.
-        settling_time: Seconds until Kumo shows whatever an earlier attempt launched.
+        settling_time: Seconds until Kumo shows a job that an earlier attempt launched.
         retry_number: How often the step has been retried in the run.
     """
 
@@ -40,7 +40,7 @@ class Attempt:
     settling_time: float
     retry_number: int = 0
     settled_at: float = field(init=False)
-    """By then, on the clock of `time.monotonic()`, Kumo shows whatever an earlier attempt launched."""
+    """The `time.monotonic()` from which on Kumo shows jobs of earlier attempts."""
 
     def __post_init__(self) -> None:
         self.notes = Notes(self.instance, self.run, self.assets_def)

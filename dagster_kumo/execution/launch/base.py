@@ -44,17 +44,17 @@ Find = Callable[[], str | None]
 class Launch(ABC):
     """The one job of one launch, whichever attempt launched it.
 
-    Not attached to: a job that FAILED or was CANCELLED, and one that has been delivered, which is to
-    say that its assets have been materialized from it, so that materializing again on purpose
-    launches again.
+    It does not attach to a job that FAILED, was CANCELLED, or was delivered (its assets have been
+    materialized from it). So materializing again on purpose launches again.
 
     Args:
         attempt: The attempt of the step.
         partition_key: The partition that the job is for.
-        request: What is asked of Kumo, as JSON, without tags.
+        request: The request to Kumo as JSON, without tags.
         assets: The assets that the job is noted at.
-        delivered_in: Of each asset that is made from the job, the entry of its metadata that names it.
-        wider_request: A request whose job would do as well, if there is one.
+        delivered_in: For each asset that is made from the job, the metadata entry that names the
+            job.
+        wider_request: A request whose job can be used as well, if there is one.
     """
 
     kind: str
@@ -106,11 +106,11 @@ class Launch(ABC):
         """The server's warnings about the request."""
 
     def run(self) -> str:
-        """Attach or launch: the id of the job, which is noted on the run.
+        """Attach or launch, note the job on the run, and return its id.
 
         Raises:
             KumoValidationError: The server refused the request.
-            KumoConnectionError: No answer, and no job to be found that the request made.
+            KumoConnectionError: There was no answer, and the request has made no job.
         """
         job_id = self._find() or self._resolve_duplicate(self._launch_on_thread())
         self._job_id = job_id
@@ -122,18 +122,18 @@ class Launch(ABC):
         return job_id
 
     def keep_note(self) -> None:
-        """See to it that the tags of the run still name the job. Called now and then."""
+        """Make sure that the tags of the run still name the job. Called now and then."""
         self._attempt.notes.keep_on_run()
 
     def stop(self) -> None:
-        """Send nothing more, and wait a little for the answer to what is on its way."""
+        """Send nothing more, and wait a little for a pending answer."""
         with self._lock:
             self._stopped = True
         if self._answer is not None:
             wait([self._answer], ANSWER_SECONDS)
 
     def cancel(self) -> str:
-        """Cancel the job, also when the launch was interrupted before its id was known.
+        """Cancel the job, even if the launch was interrupted before its id was known.
 
         Returns:
             What became of the job, in a sentence.
@@ -141,7 +141,7 @@ class Launch(ABC):
         self.stop()
         answer = self._answer
         if answer is not None and not answer.done():
-            raise KumoError("the answer to its launch has not come")
+            raise KumoError("the answer to its launch has not arrived")
         answered = answer.result() if answer is not None and not answer.exception() else None
         job_id = self._job_id or answered or self._evidence.look()
         if job_id is None:
@@ -153,8 +153,8 @@ class Launch(ABC):
         return f"Cancelled {self.kind} {job_id}{page}"
 
     def _launch_on_thread(self) -> str:
-        """Launch on a thread of its own: an interrupt must not cut off the answer, which tells what
-        there is to cancel or, for the attempt after this one, to attach to."""
+        """Launch on a separate thread, so that an interrupt does not lose the answer. The answer
+        names the job to cancel, or to attach to in the next attempt."""
         with self._lock:
             self._raise_if_stopped()
             self._answer = answer = Future[str]()
@@ -276,7 +276,7 @@ class TaggedLaunch(Launch):
         return self._create_tagged(tags, self._find_unless_stopped)
 
     def _find_unless_stopped(self) -> str | None:
-        """Looked for before the request is repeated, which it is not once the run has ended."""
+        """The job to attach to. If there is none and the run has ended, the request is not repeated."""
         found = self._evidence.look()
         if found is None:
             self._raise_if_stopped()

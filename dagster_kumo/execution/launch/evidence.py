@@ -32,7 +32,7 @@ class FoundJob:
 
 
 class Evidence:
-    """What speaks for a job of one launch.
+    """The evidence for a job of one launch.
 
     Args:
         attempt: The attempt that looks.
@@ -100,9 +100,9 @@ class Evidence:
         return next(iter(self.usable([*tagged, *filter(None, by_id.values())])), None)
 
     def usable(self, jobs: Sequence[FoundJob], *, launched: str | None = None) -> list[str]:
-        """Those of the jobs that can be attached to, in their order.
+        """The jobs that can be attached to, in their order.
 
-        `launched` is what this attempt has launched itself, which no earlier one can have delivered.
+        `launched` is the job that this attempt has launched: no earlier attempt can have delivered it.
         """
         held = self._held()
         return [

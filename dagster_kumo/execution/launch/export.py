@@ -41,7 +41,7 @@ class ExportLaunch(Launch):
         partition_key: The partition; None for an asset without partitions.
         job_id: The prediction job whose output is exported.
         target: What is exported, and where to.
-        full_name: The target's name as a person writes it.
+        full_name: The target's full name.
     """
 
     kind = "export job"
@@ -81,7 +81,7 @@ class ExportLaunch(Launch):
         if found is None and self._appends:
             if ANNOUNCED in (self._tag_of_job(), *self._noted()[:1]):
                 raise self._unknown(
-                    "An earlier attempt began the export and ended before its id came."
+                    "An earlier attempt began the export and ended before its id arrived."
                 )
             if missing := self._evidence.missing:
                 raise self._unknown(
@@ -152,8 +152,8 @@ class ExportLaunch(Launch):
                 f"{said} Materialize again: what is written replaces what is there."
             )
         return dg.Failure(
-            f"{said} Look whether the rows are in {self._full_name} before you materialize again, "
-            "for they would be appended twice.",
+            f"{said} Check whether the rows are in {self._full_name} before you materialize again, "
+            "because they would be appended twice.",
             allow_retries=False,
         )
 

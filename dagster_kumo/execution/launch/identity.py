@@ -51,7 +51,7 @@ def launch_key(
     root: str,
 ) -> str:
     """The key of a launch: the same for all its attempts, different for any other launch."""
-    # What tells the runs of a backfill apart in which an asset without partitions is made.
+    # Distinguishes the runs of a backfill that make an asset without partitions.
     partitions_of_run = [run.tags.get(tag) for tag in _PARTITION_TAGS]
     identity = {
         "assets": sorted(key.to_user_string() for key in assets),

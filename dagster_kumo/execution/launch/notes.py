@@ -1,8 +1,8 @@
 """What an attempt notes in Dagster about the jobs that it launched or attached to.
 
 The record is an observation of each asset that is made from the job. It carries the launch key, so that a
-later attempt finds it, also when the job has lost its tags. Events are only ever added: what several
-processes note at the same moment all survives.
+later attempt finds it, also when the job has lost its tags. Events are only added, so nothing is
+lost if several processes note something at the same moment.
 
 For people, and for runs that are held in the queue, the newest job of an op is on a tag of the run. There are no
 more tags, since Dagster's list of runs shows all of them. Dagster reads the tags of a run, adds to them and writes them back, so a process can overwrite what another
@@ -110,7 +110,7 @@ class Notes:
             self._write_tags()
 
     def keep_on_run(self) -> None:
-        """Write the tags again if they are not there. Called now and then while the run waits."""
+        """Write the tags again if they are missing. Called now and then while the run waits."""
         with RUNS_LOCK:
             if self._looks_left and time.monotonic() >= self._next_look:
                 self._write_tags()
@@ -139,7 +139,7 @@ def jobs_on_run(run: dg.DagsterRun, prefix: str) -> list[str]:
 
 
 def _tag(name: str) -> str:
-    """The name of a tag, as long as Dagster allows; cut, it still differs from others."""
+    """The name of a tag, within Dagster's limit. A name that is cut still differs from others."""
     if len(name) <= LONGEST_TAG:
         return name
     return f"{name[: LONGEST_TAG - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -35,9 +35,9 @@ def window_of(
 
 
 def length_of(window: dg.TimeWindow) -> timedelta:
-    """How long a window really lasts: a day on which clocks change has 23 hours, or 25.
+    """How long a window really lasts: a day on which clocks change has 23 or 25 hours.
 
-    `window.end - window.start` is the difference between what the clock shows.
+    `window.end - window.start` is the difference of clock times.
     """
     return timedelta(seconds=window.end.timestamp() - window.start.timestamp())
 
@@ -62,7 +62,7 @@ def partition_at(
         key = partitions_def.get_partition_key_for_timestamp(
             time.timestamp(), end_closed=anchor == "end"
         )
-    except (ValueError, OverflowError):  # so far away that the calendar ends before
+    except (ValueError, OverflowError):  # beyond the end of the calendar
         return None
     if not partitions_def.has_partition_key(key):
         return None
@@ -84,7 +84,7 @@ def check_anchor(
         return
     if not has_time(partitions_def):
         raise ValueError(
-            f"{name!r} has partitions that stand for no time, so there is no anchor time in them. Write "
+            f"{name!r} has partitions without a time, so there is no anchor time. Write "
             "BatchPrediction(..., anchor=None), or use time partitions such as "
             "DailyPartitionsDefinition(start_date=...)."
         )
@@ -97,7 +97,7 @@ def check_anchor(
 
 
 def has_time(partitions_def: dg.PartitionsDefinition) -> bool:
-    """Whether partitions stand for a time, by one of their dimensions at least."""
+    """Whether the partitions, or one of their dimensions, have a time."""
     if isinstance(partitions_def, dg.MultiPartitionsDefinition):
         return any(has_time(d.partitions_def) for d in partitions_def.partitions_defs)
     return isinstance(partitions_def, dg.TimeWindowPartitionsDefinition)

@@ -28,7 +28,7 @@ FAILURES_NAMED = 10
 
 
 class PartitionFailure(NamedTuple):
-    """What failed of a run over several partitions."""
+    """The failed partitions of a run over several."""
 
     partition_key: str
     error: Exception
@@ -50,8 +50,8 @@ class KumoPartitionsError(KumoError, dg.Failure):
     As a `dg.Failure` it has the links to the failed jobs in its metadata, by partition.
 
     Attributes:
-        failed: The error of each that failed, by partition key.
-        not_begun: The keys of those that were not tried, since they would have failed as well.
+        failed: The errors, by partition key.
+        not_begun: The partitions that were not started, because they would have failed as well.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class PartitionJobs(Generic[T]):
     Args:
         keys: The partitions, begun in this order.
         make: Called with the key of each.
-        at_once: How many threads there are. They are daemons, which an executor's threads are not: a
-            terminated run must not wait for the jobs that it leaves.
+        at_once: The number of threads. They are daemons, unlike an executor's: a terminated run
+            must not wait for jobs that it leaves running.
     """
 
     def __init__(self, keys: Sequence[str], make: Callable[[str], T], *, at_once: int) -> None:

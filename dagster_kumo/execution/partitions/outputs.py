@@ -112,7 +112,7 @@ def _add_metadata(asset_key: dg.AssetKey, made: Mapping[str, Metadata]) -> None:
         asset: Any = dg.AssetExecutionContext.get()
     except dg.DagsterInvariantViolationError:  # outside of a run, in a test
         return
-    if isinstance(asset, dg.AssetExecutionContext):  # in a graph it is an op's, which has no room
+    if isinstance(asset, dg.AssetExecutionContext):  # in a graph it is an op's
         for key, metadata in made.items():
             asset.add_asset_metadata(metadata, asset_key, key)
 
@@ -132,12 +132,12 @@ class _Results:
         results: Iterable[tuple[str, Callable[[], T]]],
         make: Callable[[dg.AssetKey, str, T], Metadata],
     ) -> None:
-        """Make each asset of each partition, of the partition's result, and go on when one fails."""
+        """Make each asset of each partition, and continue if one fails."""
         try:
             for key, result in results:
                 self._partitions += 1
                 self._make_partition(key, result, make)
-        except BaseException:  # a termination: what is made stays
+        except BaseException:  # a termination: finished ones stay
             self._record(context)
             raise
 
@@ -175,7 +175,7 @@ class _Results:
                 self._failed.append(PartitionFailure(key, error, named))
 
     def _record(self, context: Context) -> None:
-        """Record what Dagster would have recorded, had the step succeeded."""
+        """Record what Dagster records when a step succeeds."""
         for asset_key, made in self._made.items():
             for key, metadata in made.items():
                 context.log_event(

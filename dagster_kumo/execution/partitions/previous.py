@@ -10,9 +10,9 @@ def partition_before(
 ) -> str | None:
     """The partition before `key`; None for the first one, and for one that is not known (any more).
 
-    Of time partitions it is the one of the time before, of others the one that stands before it in
-    their order. Of multi-dimensional ones it has the time before and is the same otherwise; without a
-    dimension of time there is none.
+    For time partitions it is the previous time, for others the previous one in their order. For
+    multi-dimensional ones it is the previous time with the same other keys; without a time
+    dimension there is none.
 
     Args:
         partitions_def: The partitions.

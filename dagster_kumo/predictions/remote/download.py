@@ -100,8 +100,8 @@ class RemoteFile:
                 why = "changed each time while it was read. Is something still writing this output?"
             except _Damaged as damaged:
                 why = (
-                    f"came each time with another {damaged} checksum than the server named.\n"
-                    "Does a proxy change what it passes on, or is the file damaged in its storage?"
+                    f"had a wrong {damaged} checksum each time.\n"
+                    "Does a proxy change the files, or is the file damaged in its storage?"
                 )
         raise KumoDataError(f"{self.name}, fetched {1 + MAX_RESTARTS} times, {why}")
 
@@ -133,8 +133,8 @@ class _Version:
         span, length = _place(response)
         if length is None:
             raise KumoDataError(
-                f"{self.name} came without its length, so that a cut transfer could not be told "
-                "from a whole one. Is there a proxy in between that changes what it passes on?"
+                f"{self.name} came without its length, so a truncated transfer could not be "
+                "detected. Does a proxy in between remove headers?"
             )
         with self._lock:
             etag = _strong_etag(response)

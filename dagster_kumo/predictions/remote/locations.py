@@ -1,8 +1,8 @@
 """Where the files of a live output can be, and which module reads them.
 
 On SaaS, each address is a presigned url. In a customer's own cloud, it is a file or a directory in that cloud.
-All other addresses are refused, above all local ones: they come from a server, and no server may have local
-files read.
+All other addresses are refused, above all local ones: they come from a server, which must not make
+us read local files.
 """
 
 from __future__ import annotations
@@ -54,6 +54,6 @@ def _opener(
         if address.startswith(beginning):
             return opener
     raise KumoDataError(
-        f"{what} lies at {without_query(address).partition('?')[0]!r}, which is not a place that is read "
-        f"from here: those are https://, {', '.join(OPENERS)}. Export it with a connector instead."
+        f"{what} is at {without_query(address).partition('?')[0]!r}, which cannot be read from here. "
+        f"Supported are https://, {', '.join(OPENERS)}. Export it with a connector instead."
     )

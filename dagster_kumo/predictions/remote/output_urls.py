@@ -53,9 +53,7 @@ class OutputUrls:
                         "Was the job's output replaced while it was read? Materialize again."
                     )
                 if not all(map(is_http_url, fresh)):
-                    raise KumoDataError(
-                        f"{self.what} lies elsewhere than it did. Materialize again."
-                    )
+                    raise KumoDataError(f"{self.what} has moved. Materialize again.")
                 self._urls = _in_order_of(self._urls, fresh)
             assert self._urls is not None
             return self._urls[index]

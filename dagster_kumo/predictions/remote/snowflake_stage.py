@@ -1,7 +1,7 @@
 """Files on a Snowflake stage, such as `@db.schema.stage/path`, where SPCS deployments keep outputs.
 
 The connector lists and fetches them, and decrypts them if the stage encrypts for its clients. Names come from
-a server and are used in SQL, so names that could end a quoted text are refused.
+a server and are used in SQL, so names that could break out of a quoted string are refused.
 """
 
 from __future__ import annotations

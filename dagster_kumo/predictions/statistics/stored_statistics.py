@@ -69,7 +69,7 @@ class StoredColumn(BaseModel):
     is `values`, each of which has as many rows as `weights` says. (Statistics without `bins` are two hundred
     values of a column.)
 
-    `classes` are the commonest classes with their rows, `scores` the sums of their scores, `best` the
+    `classes` are the most frequent classes with their rows, `scores` the sums of their scores, `best` the
     entities that each of them is the best for. The fields `other_...` are the same of all other classes.
     """
 
@@ -106,7 +106,7 @@ class StoredColumn(BaseModel):
             elif max_bins:
                 known.bins = _runs_of(bins.limited(max_bins))
         if column.values is not None:
-            known.classes, known.other_classes = _commonest(column.values)
+            known.classes, known.other_classes = _most_frequent(column.values)
         return known
 
     @property
@@ -125,7 +125,7 @@ class StoredColumn(BaseModel):
 
     def divide(self, shares: ClassShares, entities: int | None) -> None:
         """Keep how an output divides among its classes."""
-        self.classes, self.other_classes = _commonest(shares.rows)
+        self.classes, self.other_classes = _most_frequent(shares.rows)
         names = self.classes
         self.scores = {name: round(shares.scores[name], 6) for name in names}
         self.other_scores = round(sum(shares.scores.values()) - sum(self.scores.values()), 6)
@@ -177,7 +177,7 @@ class StoredStatistics(BaseModel):
         return cls(num_rows=summary.num_rows, anchors=anchors, columns=columns)
 
 
-def _commonest(rows: Counter[Any]) -> tuple[dict[str, int], int]:
-    """The commonest classes with their rows, and the rows of all others."""
-    commonest = {str(name): count for name, count in rows.most_common(MAX_STORED_CLASSES)}
-    return commonest, rows.total() - sum(commonest.values())
+def _most_frequent(rows: Counter[Any]) -> tuple[dict[str, int], int]:
+    """The most frequent classes with their rows, and the rows of all others."""
+    most_frequent = {str(name): count for name, count in rows.most_common(MAX_STORED_CLASSES)}
+    return most_frequent, rows.total() - sum(most_frequent.values())

@@ -68,5 +68,5 @@ def read_statistics(
         return StoredStatistics.model_validate_json(content)
     except ValidationError:
         raise KumoDataError(
-            f"{path} holds no statistics of dagster-kumo.\nMaterialize again to have them written anew."
+            f"{path} holds no statistics of dagster-kumo.\nMaterialize again to write them."
         ) from None

@@ -108,5 +108,5 @@ def test_dagsters_dask_executor_which_would_leave_out_the_files_is_refused(world
     run = world.execute(on_dask, config=config, partition=None)
     assert not run.success
     (failure,) = [e for e in run.all_events if e.event_type_value == "STEP_FAILURE"]
-    assert "The dask executor leaves out steps" in failure.step_failure_data.error.cause.message
+    assert "The dask executor skips steps" in failure.step_failure_data.error.cause.message
     assert not world.launched
