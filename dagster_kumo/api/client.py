@@ -46,7 +46,7 @@ class KumoClient(Connection):
         snowflake: Instead of a key, for a deployment in Snowpark Container Services: `user`,
             `account`, and `password` or `private_key` (with `private_key_passphrase`), as the SDK's
             `snowflake_credentials`; and `host` where the account is reached by a private link.
-        group: The group to work in, by name or id, where the deployment has groups.
+        group: The group to work in, by name or id, if the deployment has groups.
         project: The project to work in, by name or id; on a deployment that speaks the API of SDK 3.0
             also by its slug, and the default project when none is named.
         request_timeout: Seconds after which a request counts as lost: without a byte, or almost

@@ -119,7 +119,7 @@ class Connection:
         self.generation.check()
 
     def list_groups(self) -> list[Group] | None:
-        """The groups that the key belongs to; None where the deployment has no groups."""
+        """The groups that the key belongs to; None if the deployment has no groups."""
         return self.generation.groups()
 
     def list_projects(self, group_id: str) -> list[Project]:

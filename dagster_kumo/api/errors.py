@@ -28,7 +28,7 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 
-# Parameters of a url that give access to whoever has the url.
+# Parameters of a url that give access to anyone who has the url.
 _SIGNATURE = re.compile(
     r"(?:^|[&?#;])(?:x-amz-\w+(?:-\w+)*|x-goog-\w+|[\w-]*signature|sig|[\w-]*token|awsaccesskeyid|api[_-]?key|password)=",
     re.IGNORECASE,

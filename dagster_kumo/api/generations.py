@@ -53,7 +53,7 @@ class Generation(ABC):
     knows_repeated_exports: bool
     """Whether the server tells a repeated request for an export by its `request_id`."""
     names_table_for_time: bool
-    """Whether a job may name the table that was made for its time in the place of the time."""
+    """Whether a job may name the table that was made for its time instead of the time."""
     files_query: Mapping[str, str]
     """How the files of a prediction table, and the holdout data, are asked for."""
 
@@ -70,7 +70,7 @@ class Generation(ABC):
 
     @abstractmethod
     def groups(self) -> list[Group] | None:
-        """The groups that the key belongs to; None where there are none."""
+        """The groups that the key belongs to; None if there are none."""
 
     def projects(self, group_id: str) -> list[Project]:
         """The projects of a group."""
@@ -90,7 +90,8 @@ class Generation(ABC):
         """An output as it is asked for, in a launch or an export."""
 
     def written_to(self, output: Mapping[str, Any]) -> str | None:
-        """The full name of what an output is written to, where the server knows more than the request."""
+        """The full name of what an output is written to, if the server knows more than the
+        request."""
         del output
         return None
 

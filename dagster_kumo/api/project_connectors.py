@@ -19,7 +19,7 @@ _NOT_IN_PATHS = re.compile(r"[?#\\]|%[\da-fA-F]{2}")
 
 
 def storage_of(url: str) -> str | None:
-    """The storage that a file lies in, as the API calls it; None for no bucket."""
+    """The storage of a file, as the API calls it; None if it is not in a bucket."""
     return _STORAGES.get(urlsplit(url).scheme)
 
 
@@ -68,7 +68,7 @@ class ProjectConnector(Record):
 
     @property
     def root(self) -> str | None:
-        """The folder that it is confined to, as a url; None where it takes any."""
+        """The folder that it is confined to, as a url; None if it takes any."""
         target = self.config.target
         if target.mode != "rooted":
             return None

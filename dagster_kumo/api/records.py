@@ -291,7 +291,7 @@ class Project(Record):
 
 
 class NamedProject(Project):
-    """A project as 3.0 describes it, which has a slug besides."""
+    """A project as 3.0 describes it: it also has a slug."""
 
     slug: str
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dagster_kumo")
 
 LOGIN_TIMEOUT = 60  # seconds; the connector would try for five minutes
-TOKEN_LIFETIME = 3600.0  # seconds, where Snowflake does not say
+TOKEN_LIFETIME = 3600.0  # seconds, if Snowflake does not say
 RENEW_AFTER = 0.9  # of a token's lifetime, so that no request uses one that is about to expire
 
 _KEYS = ("user", "account", "password", "private_key", "private_key_passphrase", "host")

@@ -21,7 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 class AssetOptions(TypedDict, total=False):
     """Options that every factory passes on to Dagster.
 
-    `group_name`, `owners` and `tags` apply to each asset, where the translator sets none. The others
+    `group_name`, `owners` and `tags` apply to each asset, unless the translator sets others. The
+    others
     are those of Dagster's `multi_asset`.
     """
 

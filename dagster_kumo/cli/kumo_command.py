@@ -32,7 +32,7 @@ def kumo_command(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @click.option("--url", metavar="URL", help="The API's address, instead of KUMO_API_ENDPOINT.")
-    @click.option("--group", help="The group to work in, by name or id, where there are groups.")
+    @click.option("--group", help="The group to work in, by name or id, if there are groups.")
     @click.option("--project", help="The project to work in, by name or id.")
     @functools.wraps(command)
     def with_client(

@@ -29,7 +29,7 @@ class ConnectorSection(dg.Model):
     )
     connector_id: str | None = Field(
         default=None,
-        description="Of a bucket: the connector that may write there, where there are groups.",
+        description="Of a bucket: the connector that may write there, if there are groups.",
     )
 
 

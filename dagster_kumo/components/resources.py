@@ -29,7 +29,7 @@ def _resolve_io_manager(context: dg.ResolutionContext, given: BaseModel) -> Kumo
 
 
 def with_connection(io_manager: KumoIOManager, kumo: KumoResource | None) -> KumoIOManager:
-    """The I/O manager with this connection, by which it reads results of jobs."""
+    """The I/O manager with this connection, which it uses to read results of jobs."""
     settings: dict[str, Any] = {
         name: getattr(io_manager, name) for name in io_manager.model_fields_set
     }

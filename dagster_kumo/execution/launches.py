@@ -1,4 +1,5 @@
-"""The launches of a definition: by which model, and what is asked of Kumo for one partition of its assets."""
+"""The launches of a definition: the model, and the request to Kumo for one partition of its
+assets."""
 
 from __future__ import annotations
 

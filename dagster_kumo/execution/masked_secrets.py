@@ -14,11 +14,11 @@ import dagster as dg
 SECRET: dict[str, Any] = {"dagster__is_secret": True}
 """Marks a setting as secret, as the `json_schema_extra` of its field."""
 MASK = "********"
-"""What Dagster shows in the place of a setting that is marked as secret."""
+"""What Dagster shows instead of a setting that is marked as secret."""
 
 
 def unmasked(resource: dg.ConfigurableResource[Any] | dg.ConfigurableIOManager, name: str) -> Any:
-    """The value of a secret setting of a resource, or where that is the mask, the one of the definitions.
+    """The value of a secret setting of a resource. If it is the mask, the value in the definitions.
 
     Raises:
         ValueError: It is the mask, and there are no definitions to look into.
@@ -35,7 +35,7 @@ def unmasked(resource: dg.ConfigurableResource[Any] | dg.ConfigurableIOManager, 
         defined = cast(Mapping[str, Any], defined).get(name)
     if defined == MASK:
         raise ValueError(
-            f"{name} is {MASK!r}, which Dagster's launchpad shows in the place of a secret.\n"
+            f"{name} is {MASK!r}, which Dagster's launchpad shows instead of a secret.\n"
             f"Delete the line {name} in the launchpad, or name the variable that holds it: {{env: NAME}}."
         )
     return from_environment(name, defined)

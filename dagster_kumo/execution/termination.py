@@ -152,7 +152,7 @@ class RunJobs:
             if cancels.result():
                 self._cancel(launch)
 
-        # All at once: whoever ends the process grants it some seconds. Daemons, so that they do not
+        # All at once: a process that is ended gets only some seconds. Daemons, so that they do not
         # outlive a second signal.
         threads = [threading.Thread(target=end, args=[one], daemon=True) for one in launches]
         for thread in threads:

@@ -31,7 +31,7 @@ MAX_PICTURE_BYTES = 40_000
 # The Dagster UI has a light theme and a dark one. These colours have a contrast of 3 or more with both.
 BARS, WORDS, MARK = "#7468f0", "#808791", "#d97706"
 
-# Where the scores of a rare event lie, of a frequent one, and of one that is neither.
+# Edges for the scores of a rare event, of a frequent one, and of one that is neither.
 _RARE = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _FREQUENT = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 _EVEN = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
@@ -83,7 +83,7 @@ def chart_of(
     Args:
         summary: Of the output.
         threshold: The probability from which the answer is yes, if it is known.
-        entities: For how many its job predicted, where that is known.
+        entities: How many entities its job predicted for, if that is known.
     """
     classes = _class_bars(summary, entities)
     if classes is not None:

@@ -1,4 +1,4 @@
-"""Validate the data of an output before its new version comes into force."""
+"""Validate the data of an output before its new version becomes the current one."""
 
 from __future__ import annotations
 

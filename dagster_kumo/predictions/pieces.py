@@ -208,7 +208,7 @@ def check_room(path: Path, needed: int, name: str) -> None:
     if needed > free:
         raise KumoDataError(
             f"{name} needs {needed} bytes more, and {path.parent} has room for {free}.\n"
-            "Make room there; where it is a temporary folder, TMPDIR can name another one."
+            "Make room there; if it is a temporary folder, TMPDIR can name another one."
         )
 
 

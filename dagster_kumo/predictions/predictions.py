@@ -144,7 +144,7 @@ class Predictions:
         return self.num_files
 
     def select(self, columns: Iterable[str]) -> Predictions:
-        """The same output, of which nothing but these columns is read.
+        """The same output, of which only these columns are read.
 
         Raises:
             KumoDataError: No file has such a column.

@@ -53,7 +53,7 @@ def unify(schemas: Sequence[pa.Schema], names: Sequence[str], rows: Sequence[int
 
 
 def check_names(schema: pa.Schema, name: str) -> None:
-    """Refuse a file, called `name`, whose columns cannot be told apart in every library.
+    """Refuse a file, called `name`, whose columns cannot be distinguished in every library.
 
     Raises:
         KumoDataError: It has two columns of the same name, or one without a name.

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE
 
 _NONE = ""  # of an entity without any score
-MAX_CLASSES = 10_000  # that are told apart; beyond it there are no shares
+MAX_CLASSES = 10_000  # that are counted; with more there are no shares
 
 
 @dataclass
@@ -108,7 +108,7 @@ class ClassShares:
         """How many entities each class has the highest score of; None when their rows do not lie together.
 
         Args:
-            entities: How many there are, where that is known.
+            entities: How many there are, if that is known.
         """
         found = self.best.total()
         lie_together = found == entities if entities is not None else self.longest > 1

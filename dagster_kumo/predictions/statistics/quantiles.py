@@ -195,7 +195,7 @@ def _firsts(*columns: IntArray) -> IntArray:
 
 
 def _counted(keys: IntArray, index: IntArray, shift: int, prefix_of: Prefix) -> Bins:
-    """Count rows by an index of the bins; where there are too many in one, divide it."""
+    """Count rows by an index of the bins; if there are too many in one, divide it."""
     counts = np.bincount(index)
     is_crowded = (counts > len(index) * CROWDED) if shift else np.zeros(len(counts), bool)
     there = np.flatnonzero((counts > 0) & ~is_crowded)

@@ -116,7 +116,7 @@ class StoredColumn(BaseModel):
 
     @property
     def distribution(self) -> Bins | None:
-        """How the numbers are distributed; None where it is not known."""
+        """The distribution of the numbers; None if it is not known."""
         if self.bins is not None:
             return _bins_of(self.bins)
         if self.values and self.weights:

@@ -164,7 +164,7 @@ class OutputSummary:
         self.failed: dict[str, str] = {}
         """Columns that could not be summarised, and why. They are not in `columns`."""
         self.class_shares: ClassShares | None = None
-        """How the scores divide among the classes; None where there are no scores of classes."""
+        """How the scores divide among the classes; None if there are no scores of classes."""
         if CLASS in self.columns and _is_number(getattr(self.columns.get(SCORE), "type", None)):
             self.class_shares = ClassShares()
             self.columns[CLASS].values = None  # they are counted there

@@ -13,7 +13,7 @@ from dagster_kumo.api.records import OutputType, UTCDatetime
 MANIFEST = "manifest.json"
 FORMAT = 1
 
-# A manifest leads to nothing but the files beside it.
+# A manifest names only files beside it.
 PlainName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 

@@ -26,7 +26,7 @@ PROBE_BYTES = 1_000_000  # on a disk: one that is full takes smaller files now a
 
 
 def storage_at(directory: UPath) -> Storage:
-    """The storage that a directory lies in, of any fsspec file system; it need not exist."""
+    """The storage of a directory, on any fsspec file system. The directory need not exist."""
     return DiskStorage(directory) if is_local(directory) else BucketStorage(directory)
 
 
@@ -62,7 +62,7 @@ class Storage(ABC):
 
         Args:
             version: The name of a version that does not exist.
-            needed: How many bytes there should be room for, where the storage tells.
+            needed: How many bytes of free space are needed, if the storage tells.
 
         Raises:
             OSError: Nothing can be written here; says why, and what to do.
@@ -73,7 +73,7 @@ class Storage(ABC):
         """Remove what killed processes left in a version that is in force."""
 
     def file_sizes(self, folder: UPath) -> dict[str, int] | None:
-        """What lies in a folder, by name; None where the credentials do not allow to list it."""
+        """What is in a folder, by name; None if the credentials do not allow listing it."""
         file_system = folder.fs
         file_system.invalidate_cache()
         with explained(f"{folder} could not be listed"):

@@ -101,7 +101,7 @@ class PartitionStore:
         """Check that a version could be written, without writing one.
 
         Args:
-            needed: How many bytes there should be room for, where the storage tells.
+            needed: How many bytes of free space are needed, if the storage tells.
 
         Raises:
             KumoDataError: The output of another owner is stored here.

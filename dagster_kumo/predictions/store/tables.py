@@ -101,7 +101,7 @@ def as_predictions(obj: Any) -> Predictions:
 
 
 def _reader(obj: Any) -> pa.RecordBatchReader | None:
-    """The batches of what an asset returned; None where it is nothing of the kind."""
+    """The batches of what an asset returned; None if it has none."""
     if isinstance(obj, pa.RecordBatchReader):
         return obj
     names = {f"{c.__module__}.{c.__qualname__}" for c in type(obj).__mro__}
