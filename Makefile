@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo dagit test test-fast test-production test-production-fast test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
+.PHONY: help demo dagit ui test test-fast test-production test-production-fast test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -41,6 +41,8 @@ HEEDING_SIGNALS = $(shell env --default-signal=INT,TERM true 2>/dev/null && echo
 dagit: $(VENV)/.demo ## open the Dagster UI (Dagit) on the example project
 	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' \
 	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
+
+ui: dagit ## the same
 
 # Half of the time of most tests is waiting, for a job or a process: two workers for each core.
 WORKERS = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
