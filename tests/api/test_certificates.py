@@ -39,7 +39,7 @@ def test_a_bundle_of_the_environment_is_trusted(secure_url, server, certificate,
 
 
 def test_a_bundle_that_is_not_there_is_refused_at_once():
-    with pytest.raises(ValueError, match=r"not there: /no/such/bundle\.pem"):
+    with pytest.raises(ValueError, match=r"does not exist: /no/such/bundle\.pem"):
         KumoClient(api_key=KEY, verify_ssl="/no/such/bundle.pem")
 
 

@@ -56,7 +56,7 @@ def test_an_address_may_be_written_in_more_ways_than_one(url):
         ("   ", "KUMO_API_KEY"),
         ("acme:s3cr3t\n", "line break"),
         ("acme:s3 cr3t", "white space"),
-        ("acme:s3cr3t\u200b", "white space or another character"),
+        ("acme:s3cr3t\u200b", "white space or another invalid"),
         ("s3cr3t", "<customer_id>:<secret>"),
         (":s3cr3t", "<customer_id>:<secret>"),
         ("ac/me:s3cr3t", "<customer_id>:<secret>"),
