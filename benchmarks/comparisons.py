@@ -5,6 +5,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from benchmarks.sides import JOB_SECONDS, JOBS_AT_ONCE, PARTITIONS
 
 ROWS_PER_FILE = 500_000
+WARM_UP = f"files-1-of-{ROWS_PER_FILE}"
 # Like a bucket: bytes per second of each connection, and seconds until the first byte.
 STREAM = (40e6, 0.05)
 LOOPBACK = (0.0, 0.0)
@@ -47,6 +49,8 @@ class Row:
     at_least: bool = False
     seconds: tuple[float, float] | None = None
     """Of the other side and of ours, for the plot."""
+    limit: str = ""
+    """How long a plain parallel download takes."""
 
     def met(self, margin: float = 1.0) -> bool:
         """Whether the figure meets its target, or misses it by no more than the factor `margin`."""
@@ -70,20 +74,39 @@ class Bench:
         self.files = files
         self.repeat = repeat
 
-    def measure(self, *sides: str, speed: tuple[float, float] = LOOPBACK) -> list[Measured]:
-        """Each side's medians. They run in turns, so that other load of the machine affects all alike."""
-        with server(*speed) as url:
-            runs = [[run(side, url, self.files) for side in sides] for _ in range(self.repeat)]
+    def measure(
+        self,
+        *sides: str,
+        speed: tuple[float, float] = LOOPBACK,
+        files: int | None = None,
+        whole: bool = False,
+    ) -> list[Measured]:
+        """Each side's medians. They run in turns, so that other load of the machine affects all alike.
+
+        Args:
+            sides: What is measured.
+            speed: Of the connections.
+            files: Into how many files the rows are divided.
+            whole: Whether the whole process is measured, with what it imports.
+        """
+        count = files or self.files
+        rows = self.files * ROWS_PER_FILE // count
+        with server(*speed, rows) as url:
+            job = f"files-{count}-of-{rows}"
+            runs = [
+                [run(side, url, job, whole=whole) for side in sides] for _ in range(self.repeat)
+            ]
         return _medians(runs)
 
     def peaks(self, side: str, *, files: Sequence[int]) -> list[float]:
         """A side's peak memory for outputs of so many files. Once each: it hardly varies."""
         with server(*LOOPBACK) as url:
-            return [run(side, url, count).peak_bytes for count in files]
+            jobs = [f"files-{count}-of-{ROWS_PER_FILE}" for count in files]
+            return [run(side, url, job).peak_bytes for job in jobs]
 
     def least(self, *sides: str) -> list[Measured]:
         """The same for what only computes: the least of some runs, for whatever disturbs adds to it."""
-        runs = [[run(side, "", 0) for side in sides] for _ in range(LEAST_OF)]
+        runs = [[run(side) for side in sides] for _ in range(LEAST_OF)]
         return [
             min(of_one_side, key=lambda one: one.seconds) for of_one_side in zip(*runs, strict=True)
         ]
@@ -100,9 +123,9 @@ def _medians(runs: list[list[Measured]]) -> list[Measured]:
 
 
 @contextmanager
-def server(bytes_per_second: float, delay: float) -> Iterator[str]:
+def server(bytes_per_second: float, delay: float, *rows: int) -> Iterator[str]:
     command = [sys.executable, "-m", "benchmarks.server"]
-    command += [str(value) for value in (ROWS_PER_FILE, bytes_per_second, delay)]
+    command += [str(value) for value in (bytes_per_second, delay, *{ROWS_PER_FILE, *rows})]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
@@ -111,20 +134,26 @@ def server(bytes_per_second: float, delay: float) -> Iterator[str]:
             process.terminate()
 
 
-def run(side: str, url: str, files: int) -> Measured:
+def run(side: str, url: str = "", job: str = "", *, whole: bool = False) -> Measured:
     """Seconds and peak bytes of one side, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.sides", side, url, f"files-{files}"]
+    warm_up = WARM_UP if url and not whole else ""
+    command = [sys.executable, "-m", "benchmarks.sides", side, url, job, warm_up]
+    started = time.perf_counter()
     printed = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
     if printed.returncode:
         sys.exit(f"{side} failed:\n{printed.stderr[-2000:]}")
     found = json.loads(printed.stdout.splitlines()[-1])
-    return Measured(found["seconds"], found["peak_bytes"])
+    return Measured(seconds if whole else found["seconds"], found["peak_bytes"])
 
 
-def faster(what: str, other: Measured, ours: Measured, target: float) -> Row:
+def faster(
+    what: str, other: Measured, ours: Measured, target: float, limit: Measured | None = None
+) -> Row:
     figure = other.seconds / ours.seconds
     times = other.seconds, ours.seconds
-    return Row(what, other.time, ours.time, figure, target, "x faster", True, times)
+    plain = limit.time if limit else ""
+    return Row(what, other.time, ours.time, figure, target, "x faster", True, times, plain)
 
 
 def smaller(what: str, other: Measured, ours: Measured, target: float) -> Row:
@@ -134,21 +163,72 @@ def smaller(what: str, other: Measured, ours: Measured, target: float) -> Row:
     )
 
 
-def frame(bench: Bench) -> list[Row]:
-    sdk, ours = bench.measure("sdk_frame", "our_frame")
-    what = "`predictions_df()`, loopback"
-    return [faster(what, sdk, ours, 1.5), smaller(what, sdk, ours, 1.0)]
+def one_file(bench: Bench) -> list[Row]:
+    """The usual case: a job with the default `num_workers=1`."""
+    sdk, limit, ours, sdk_stored, our_stored = bench.measure(
+        "sdk_frame", "plain_download", "our_frame", "sdk_store", "our_store", speed=STREAM, files=1
+    )
+    frame, store = (
+        "one file, `predictions_df()`, streams",
+        "one file, store with statistics, streams",
+    )
+    return [
+        faster(frame, sdk, ours, 3.5, limit),
+        smaller(frame, sdk, ours, 1.0),
+        faster(store, sdk_stored, our_stored, 4.0, limit),
+        smaller(store, sdk_stored, our_stored, 0.25),
+    ]
 
 
-def frame_on_streams(bench: Bench) -> list[Row]:
-    sdk, ours = bench.measure("sdk_frame", "our_frame", speed=STREAM)
-    return [faster("`predictions_df()`, streams of 40 MB/s", sdk, ours, 3.5)]
+def one_file_on_loopback(bench: Bench) -> list[Row]:
+    sdk, limit, ours, sdk_stored, our_stored = bench.measure(
+        "sdk_frame", "plain_download", "our_frame", "sdk_store", "our_store", files=1
+    )
+    return [
+        faster("one file, `predictions_df()`, loopback", sdk, ours, 1.5, limit),
+        faster("one file, store with statistics, loopback", sdk_stored, our_stored, 4.0, limit),
+    ]
 
 
-def store(bench: Bench) -> list[Row]:
-    sdk, ours = bench.measure("sdk_store", "our_store")
-    what = "store with statistics, loopback"
-    return [faster(what, sdk, ours, 4.0), smaller(what, sdk, ours, 0.25)]
+def four_files(bench: Bench) -> list[Row]:
+    sdk, limit, ours = bench.measure(
+        "sdk_frame", "plain_download", "our_frame", speed=STREAM, files=4
+    )
+    return [faster("four files, `predictions_df()`, streams", sdk, ours, 3.5, limit)]
+
+
+def many_files(bench: Bench) -> list[Row]:
+    sdk, limit, ours = bench.measure("sdk_frame", "plain_download", "our_frame", speed=STREAM)
+    return [faster(f"{bench.files} files, `predictions_df()`, streams", sdk, ours, 6.0, limit)]
+
+
+def many_files_on_loopback(bench: Bench) -> list[Row]:
+    sdk, limit, ours, sdk_stored, our_stored = bench.measure(
+        "sdk_frame", "plain_download", "our_frame", "sdk_store", "our_store"
+    )
+    frame = f"{bench.files} files, `predictions_df()`, loopback"
+    store = f"{bench.files} files, store with statistics, loopback"
+    return [
+        faster(frame, sdk, ours, 1.5, limit),
+        smaller(frame, sdk, ours, 1.0),
+        faster(store, sdk_stored, our_stored, 4.0, limit),
+        smaller(store, sdk_stored, our_stored, 0.25),
+    ]
+
+
+def one_against_eight(bench: Bench) -> list[Row]:
+    """An output of one file is stored as fast as the same rows in eight."""
+    (eight,) = bench.measure("our_store", speed=STREAM, files=8)
+    (one,) = bench.measure("our_store", speed=STREAM, files=1)
+    what = "store with statistics, one file instead of eight, streams"
+    figure = one.seconds / eight.seconds
+    return [Row(what, f"eight files: {eight.time}", one.time, figure, 1.1, "x as long")]
+
+
+def whole_process(bench: Bench) -> list[Row]:
+    sdk, ours = bench.measure("sdk_frame", "our_frame", speed=STREAM, files=1, whole=True)
+    what = "one file, whole process with imports to the frame, streams"
+    return [faster(what, sdk, ours, 1.5)]
 
 
 def growth(bench: Bench) -> list[Row]:
@@ -169,9 +249,11 @@ def growth(bench: Bench) -> list[Row]:
 
 
 def overhead(bench: Bench) -> list[Row]:
-    without, with_ = bench.measure("our_store_without_statistics", "our_store", speed=STREAM)
+    without, with_ = bench.measure(
+        "our_store_without_statistics", "our_store", speed=STREAM, files=1
+    )
     figure = with_.seconds / without.seconds
-    what = "statistics while storing, streams of 40 MB/s"
+    what = "one file, statistics while storing, streams"
     return [Row(what, f"without: {without.time}", with_.time, figure, 1.1, "x as long")]
 
 
@@ -192,7 +274,7 @@ def definitions(bench: Bench) -> list[Row]:
 
 def partitions(_: Bench) -> list[Row]:
     """A year of daily partitions in one run against the stand-in. Measured once: it takes minutes."""
-    seconds = run("our_range", "", 0).seconds
+    seconds = run("our_range").seconds
     chain = -(-PARTITIONS // JOBS_AT_ONCE) * JOB_SECONDS
     what = f"{PARTITIONS} partitions in one run, {JOBS_AT_ONCE} jobs at once"
     jobs = f"longest chain of jobs: {chain} s, all jobs: {PARTITIONS * JOB_SECONDS} s"
@@ -200,14 +282,18 @@ def partitions(_: Bench) -> list[Row]:
 
 
 COMPARISONS: list[Callable[[Bench], list[Row]]] = [
-    frame,
-    frame_on_streams,
-    store,
-    growth,
+    one_file,
+    one_against_eight,
     overhead,
+    four_files,
+    many_files,
+    one_file_on_loopback,
+    many_files_on_loopback,
+    whole_process,
+    growth,
     imports,
     definitions,
     partitions,
 ]
 # Quick to measure, and enough to notice a regression.
-QUICK = [frame, frame_on_streams, store, overhead, imports]
+QUICK = [one_file, many_files, many_files_on_loopback, imports]

@@ -1,6 +1,6 @@
 """A server with finished prediction jobs, whose files it makes: nothing but what is measured.
 
-The job `files-32` has 32 files, and so on; they repeat the same few.
+The job `files-32-of-500000` has 32 files of 500,000 rows, and so on; small ones repeat the same few.
 
 Run as a process of its own, so that neither side shares its interpreter with the server.
 """
@@ -28,13 +28,19 @@ CONFIG = {"job_tags": {}, "model_training_job_id": "trainingjob-1", "predict_opt
 
 
 PIECE = 256 * 1024
-DISTINCT = 8
+DISTINCT_ROWS = 4_000_000
+JOB = r"files-(\d+)-of-(\d+)"
+
+
+def distinct(rows: int) -> int:
+    """How many different files of so many rows there are."""
+    return max(1, DISTINCT_ROWS // rows)
 
 
 def make_files(folder: Path, rows: int) -> None:
     """Scores of a binary classification, as a large job writes them."""
     random = np.random.default_rng(7)
-    for index in range(DISTINCT):
+    for index in range(distinct(rows)):
         score = random.beta(1, 8, rows)
         anchor = np.full(rows, np.datetime64("2026-01-01", "us"))
         table = pa.table(
@@ -46,10 +52,10 @@ def make_files(folder: Path, rows: int) -> None:
                 "True_PROB": score,
             }
         )
-        pq.write_table(table, folder / f"{index}.parquet")
+        pq.write_table(table, folder / f"{rows}-{index}.parquet")
 
 
-def serve(folder: Path, rows: int, bytes_per_second: float, delay: float) -> None:
+def serve(folder: Path, bytes_per_second: float, delay: float) -> None:
     """Serve the files, each connection at no more than so many bytes a second (0: as fast as can be),
     after so many seconds before the first byte."""
 
@@ -60,15 +66,20 @@ def serve(folder: Path, rows: int, bytes_per_second: float, delay: float) -> Non
             path = self.path.partition("?")[0]
             origin = f"http://{self.headers['Host']}"
             if path.startswith("/files/"):
-                return self.send_file(folder / f"{int(Path(path).stem) % DISTINCT}.parquet")
-            job = re.search(r"files-(\d+)", path)
-            files = int(job[1]) if job else 0
+                rows, index = map(int, Path(path).stem.split("-"))
+                return self.send_file(folder / f"{rows}-{index % distinct(rows)}.parquet")
+            job = re.search(JOB, path)
+            files, rows = map(int, job.groups()) if job else (0, 0)
             if path.endswith("/get_prediction_df_urls"):
-                urls = [f"{origin}/files/{i}.parquet" for i in range(files)]
+                urls = [f"{origin}/files/{rows}-{i}.parquet" for i in range(files)]
                 return self.send({"prediction_partitions": urls})
             if path.startswith("/api/v1/prediction_jobs/"):
                 result = {"num_entities_predicted": files * rows}
-                known = {"job_id": f"files-{files}", "job_status_report": REPORT, "tags": {}}
+                known = {
+                    "job_id": f"files-{files}-of-{rows}",
+                    "job_status_report": REPORT,
+                    "tags": {},
+                }
                 return self.send({**known, **TIMES, "config": CONFIG, "result": result})
             return self.send([] if path.endswith("/connectors") else {})
 
@@ -112,7 +123,8 @@ def serve(folder: Path, rows: int, bytes_per_second: float, delay: float) -> Non
 
 
 if __name__ == "__main__":
-    rows, bytes_per_second, delay = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    bytes_per_second, delay = map(float, sys.argv[1:3])
     with tempfile.TemporaryDirectory() as name:
-        make_files(Path(name), rows)
-        serve(Path(name), rows, bytes_per_second, delay)
+        for rows in map(int, sys.argv[3:]):
+            make_files(Path(name), rows)
+        serve(Path(name), bytes_per_second, delay)

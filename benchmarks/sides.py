@@ -1,7 +1,7 @@
 """What is measured, once by the official SDK and once by dagster-kumo.
 
 Each side runs in a process of its own, which prints its seconds and its peak memory. It is warmed up
-with a job of one file first, so that importing is not counted. What only computes prints seconds of
+with a small job first, unless the whole process is measured, so that importing is not counted. What only computes prints seconds of
 CPU: nothing is waited for, and what else the machine does is no part of them.
 """
 
@@ -10,14 +10,19 @@ import logging
 import resource
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 KEY = "bench:mark"
+CONNECTIONS, RANGE, PIECE = 16, 8 * 1024**2, 256 * 1024
 MODELS = 500
 # A run over as many partitions as a year has days, which keeps so many jobs of so many seconds going.
 PARTITIONS = 365
@@ -38,6 +43,38 @@ def our_frame(url: str) -> Act:
     from dagster_kumo import BatchPredictionJobResult, KumoClient
 
     return lambda job: BatchPredictionJobResult(job, KumoClient(url, KEY)).predictions_df()
+
+
+def plain_download(url: str) -> Act:
+    """The limit: the same bytes over as many connections, by ranges, and nothing done with them."""
+    host = urlsplit(url).netloc
+    connections = threading.local()
+
+    def get(path: str, begin: int, end: int) -> int:
+        if not hasattr(connections, "one"):
+            connections.one = HTTPConnection(host)
+        connections.one.request("GET", path, headers={"Range": f"bytes={begin}-{end - 1}"})
+        answer = connections.one.getresponse()
+        while answer.read1(PIECE):
+            pass
+        answer.read()
+        return int(answer.headers["Content-Range"].rpartition("/")[2])
+
+    def download(job: str) -> None:
+        listing = HTTPConnection(host)
+        listing.request("GET", f"/api/v1/jobs/{job}/get_prediction_df_urls")
+        urls = json.loads(listing.getresponse().read())["prediction_partitions"]
+        paths = [urlsplit(one).path for one in urls]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            lengths = list(pool.map(lambda path: get(path, 0, 1), paths))
+            pieces = [
+                (path, begin, min(begin + RANGE, length))
+                for path, length in zip(paths, lengths, strict=True)
+                for begin in range(0, length, RANGE)
+            ]
+            list(pool.map(lambda piece: get(*piece), pieces))
+
+    return download
 
 
 def sdk_store(url: str) -> Act:
@@ -197,6 +234,7 @@ SIDES = {
     for side in (
         sdk_frame,
         our_frame,
+        plain_download,
         sdk_store,
         our_store,
         our_store_without_statistics,
@@ -211,10 +249,10 @@ SIDES = {
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
-    name, url, job = sys.argv[1:]
+    name, url, job, warm_up = sys.argv[1:]
     act = SIDES[name](url)
-    if url:
-        act("files-1")
+    if warm_up:
+        act(warm_up)
     clock = time.process_time if name in COMPUTING else time.perf_counter
     started = clock()
     act(job)
