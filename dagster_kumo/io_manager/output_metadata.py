@@ -86,7 +86,7 @@ def output_metadata(
         optional["distribution"] = lambda: _distribution(summary, about)
         optional["plotted numbers"] = lambda: _numbers(summary, about)
         if partition_key is not None:
-            optional["drift"] = lambda: _drift(context, summary, about, partition_key, store_of)
+            optional["drift"] = lambda: _drift(context, transferred, about, partition_key, store_of)
         optional["statistics"] = lambda: {"statistics": _statistics_table(summary)}
     if preview_rows:
         optional["preview"] = lambda: _preview(stored, preview_rows)
@@ -263,7 +263,7 @@ def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
 
 def _drift(
     context: dg.OutputContext,
-    summary: OutputSummary,
+    transferred: Transferred,
     about: _About,
     partition_key: str,
     store_of: Callable[[str], PartitionStore],
@@ -273,14 +273,13 @@ def _drift(
     Empty if that partition is not stored with statistics.
     """
     from dagster_kumo.predictions.statistics.drift import compared_columns, drift
-    from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
     from dagster_kumo.predictions.store.statistics_file import read_statistics
 
     before = partition_before(context.asset_partitions_def, partition_key, _instance())
     earlier = read_statistics(store_of(before)) if before is not None else None
-    if earlier is None:
+    now = transferred.statistics(about.entities)
+    if earlier is None or now is None:
         return {}
-    now = StoredStatistics.of(summary, entities=about.entities)
     moved = drift(earlier, now, compared_columns(now))
     return {f"{name}/psi": round(value, 4) for name, value in moved.items()}
 

@@ -21,8 +21,9 @@ from dagster_kumo.api.errors import KumoDataError
 MOST_STREAMS = 16
 FEWEST = 4
 WINDOW = 0.2  # seconds over which a rate is measured
+SETTLING = 0.1  # seconds in which a new connection gets going
 WORTH_IT = 1.2  # the growth of the rate that more connections must bring
-REST = 10  # windows before more connections are tried again
+REST = 4  # windows before more connections are tried again
 
 
 class _Named(Protocol):
@@ -90,10 +91,13 @@ class Streams:
             now = time.monotonic()
             if not self._since:
                 self._since = now
+            if now < self._since:
+                return
             self._came += count
             if now - self._since >= WINDOW:
-                self._adjust(self._came / (now - self._since))
+                rate = self._came / (now - self._since)
                 self._came, self._since = 0, now
+                self._adjust(rate)
 
     def slow_down(self) -> None:
         """Work over half as many connections, because a server asked for it."""
@@ -116,6 +120,7 @@ class Streams:
         elif self.limit < self._most and (self._queue or self._waiting):
             self._before = self.limit, rate
             self.limit = min(self._most, 2 * self.limit)
+            self._since += SETTLING
             self._start_threads()
             self._changed.notify_all()
         else:

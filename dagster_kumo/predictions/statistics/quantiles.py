@@ -51,15 +51,17 @@ class Bins:
     @classmethod
     def from_values(cls, values: FloatArray) -> Bins:
         """Count numbers without NaN and infinities."""
-        keys = keys_of(values)
-        if len(keys) <= SORTED_ROWS:
-            keys, rows = np.unique(keys, return_counts=True)
+        if len(values) <= SORTED_ROWS:
+            keys, rows = np.unique(keys_of(values), return_counts=True)
             return cls(keys, np.zeros_like(keys), rows)
-        low, high = int(keys.min()), int(keys.max())
+        low, high = keys_of(np.array([values.min(), values.max()])).tolist()
+        keys = values.view(np.int64) if low > 0 else keys_of(values)
         shift = max(0, (high - low).bit_length() - (MAX_BINS.bit_length() - 1))
         if shift <= _FINE_ENOUGH:
             first = low >> shift
-            return _counted(keys, (keys >> shift) - first, shift, lambda index: index + first)
+            index = keys >> shift
+            index -= first
+            return _counted(keys, index, shift, lambda index: index + first)
         # Zero and one, for example, are so far apart that only what is between them gets bins.
         cells = keys >> _CELL_BITS
         first = int(cells.min())

@@ -19,9 +19,10 @@ from dagster_kumo.predictions.schemas import check_names
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 
-# Of a batch: each core holds one.
-BATCH_ROWS = 131_072
-BATCH_VALUES = 1_000_000  # of all columns
+# Of a batch, of which each core holds one. Fewer rows would need more calls, between which threads wait for each other.
+BATCH_ROWS = 262_144
+BATCH_VALUES = 1_500_000  # of all columns
+UNIT_ROWS = 131_072  # of the row groups that are summarised together, at least
 
 
 @dataclass
@@ -122,7 +123,7 @@ class RowGroups:
             metadata, schema = parquet.metadata, parquet.schema_arrow
         check_names(schema, self._name)
         self._merged = FileSummary(schema, metadata.num_rows, None, self._empty_summary(schema))
-        self._units = [_unit(metadata, groups) for groups in groups_of_rows(metadata, BATCH_ROWS)]
+        self._units = [_unit(metadata, groups) for groups in groups_of_rows(metadata, UNIT_ROWS)]
         self._metadata = metadata
 
     def _start(self, is_ready: Callable[[_Unit], bool]) -> None:

@@ -86,7 +86,9 @@ class ColumnSummary:
         self._extend(extremes_of(column))
         self._count_values(column)
         if self.distribution is not None or pa.types.is_boolean(column.type):
-            numbers = column.cast(pa.float64(), safe=False)  # large integers lose some digits
+            numbers = column
+            if column.type != pa.float64():
+                numbers = column.cast(pa.float64(), safe=False)  # large integers lose some digits
             self._combine(len(column), pc.mean(numbers).as_py())
             if self.distribution is not None:
                 self.distribution.add(_as_numpy(numbers))

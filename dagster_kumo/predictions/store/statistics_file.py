@@ -30,14 +30,12 @@ def write_statistics(
     `entities` is for how many its job says that it predicted. When no statistics can be made, `warn` is
     told why.
     """
-    if transferred.summary is None:
-        return
     try:
-        statistics = StoredStatistics.of(
-            transferred.summary, transferred.anchors, entities=entities
-        )
+        statistics = transferred.statistics(entities)
     except Exception as error:  # noqa: BLE001 - statistics are optional: never fail the asset over them
         warn(f"No statistics are kept beside the files: {error}")
+        return
+    if statistics is None:
         return
     scratch = version.scratch / f"{STATISTICS}.partial"
     with version.scratch_errors():

@@ -26,6 +26,7 @@ from dagster_kumo.predictions.prefetch import prefetch
 from dagster_kumo.predictions.schemas import unify
 from dagster_kumo.predictions.statistics.anchors import TimeRange, merge_ranges
 from dagster_kumo.predictions.statistics.row_groups import FileSummary, RowGroups
+from dagster_kumo.predictions.statistics.stored_statistics import StoredStatistics
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import NewVersion
@@ -46,6 +47,16 @@ class Transferred:
     anchors: TimeRange | None
     """The earliest and the latest anchor time in the data; None if there are none."""
     seconds: float
+    _statistics: StoredStatistics | None = None
+
+    def statistics(self, entities: int | None) -> StoredStatistics | None:
+        """The statistics in the form in which they are stored, made once; None if none were requested.
+
+        `entities` is for how many the job says that it predicted.
+        """
+        if self._statistics is None and self.summary is not None:
+            self._statistics = StoredStatistics.of(self.summary, self.anchors, entities=entities)
+        return self._statistics
 
     @property
     def num_rows(self) -> int:
