@@ -63,7 +63,7 @@ class Checks:
             *self.exported_once(),
             *self.call_lists(),
             *self.nothing_goes_on(),
-            *self.nothing_left(folder),
+            *self.nothing_left(kills, folder),
         ]
 
     def delivered(self) -> Iterator[str]:
@@ -241,11 +241,12 @@ class Checks:
         if threads:
             yield f"threads are left: {threads}"
 
-    def nothing_left(self, folder: Path) -> Iterator[str]:
-        """No scratch files, and no secret in what was logged or stored."""
-        scratch = [path for path in (folder / "tmp").rglob("*") if "kumo" in path.name]
-        if scratch:
-            yield f"scratch files are left: {scratch}"
+    def nothing_left(self, kills: int, folder: Path) -> Iterator[str]:
+        """No scratch files but those of killed processes, and no secret in what was logged or stored."""
+        scratch = [path for path in (folder / "tmp").iterdir() if "kumo" in path.name]
+        self.counts["scratch folders left by the killed"] += len(scratch)
+        if len(scratch) > kills:
+            yield f"more scratch folders are left than the {kills} kills explain: {scratch}"
         searched = [folder / "dagster_home", self._data / "assets"]
         for path in searched:
             for file in path.rglob("*"):
