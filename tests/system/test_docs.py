@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from datetime import date
+from fnmatch import fnmatch
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -272,7 +273,7 @@ def test_old_partitions_are_removed_as_the_page_says(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2025-12-31", "2026-01-01"]
 
 
-def test_every_page_has_its_place_in_the_menu() -> None:
+def test_every_page_has_its_place_in_the_menu_and_in_llms_txt() -> None:
     def pages(entry: Any) -> Iterator[str]:
         if isinstance(entry, str):
             yield entry
@@ -280,8 +281,13 @@ def test_every_page_has_its_place_in_the_menu() -> None:
             for inner in entry.values() if isinstance(entry, dict) else entry:
                 yield from pages(inner)
 
-    menu = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    assert sorted(menu) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    there = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    assert sorted(pages(config["nav"])) == there
+
+    (llms,) = (plugin["llmstxt"] for plugin in config["plugins"] if "llmstxt" in plugin)
+    patterns = [pattern for section in llms["sections"].values() for pattern in section]
+    assert [page for page in there if not any(fnmatch(page, one) for one in patterns)] == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:
