@@ -166,7 +166,8 @@ def build_kumo_assets_definitions(
             predictions=predictions,
             translator=translator,
             resource_key=resource_key,
-            options=options,
+            # The description is that of the outputs.
+            options={**options, "description": None},
         )
         for export in exports
     ]

@@ -170,6 +170,7 @@ def export_asset(
         deps=[upstream, *target.deps],
         automation_condition=target.automation_condition,
         options=options,
+        asked=target.request(),
     )
 
     @dg.multi_asset(

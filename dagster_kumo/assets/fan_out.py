@@ -7,6 +7,7 @@ The steps are `predict`, `transfer[<file>]` for each file, and `store`; `_Steps`
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +60,15 @@ def build_fanned_out_assets(
         partitions_def: The partitions of the assets. Each run is for one.
         resource_key: The key of the `KumoResource`.
         io_manager_key: The key of the `KumoIOManager`.
-        op_options: The options of Dagster's `multi_asset`. The backfill policy applies to the graph, the
-            others to each step.
+        op_options: The options of Dagster's `multi_asset`. Backfill policy and hooks apply to the graph,
+            the others to each step.
 
     Raises:
         ValueError: The prediction or the backfill policy cannot be combined with a fan-out.
     """
     options = dict(op_options)
     backfill_policy: dg.BackfillPolicy | None = options.pop("backfill_policy")
+    hooks: AbstractSet[dg.HookDefinition] | None = options.pop("hooks")
     options["tags"] = options.pop("op_tags")
     _check(prediction, backfill_policy, name=name)
     by_type: dict[OutputType, dg.AssetSpec] = {spec.metadata[OUTPUT_TYPE]: spec for spec in specs}
@@ -91,6 +93,7 @@ def build_fanned_out_assets(
         },
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
+        hooks=hooks,
         can_subset=len(by_type) > 1,
     )
     def fan_out(**upstream: Any) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, TypedDict
 
 import dagster as dg
@@ -21,9 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 class AssetOptions(TypedDict, total=False):
     """Options that every factory passes on to Dagster.
 
-    `group_name`, `owners` and `tags` apply to each asset, unless the translator sets others. The
-    others
-    are those of Dagster's `multi_asset`.
+    `group_name`, `owners`, `tags`, `kinds` and `metadata` apply to each asset, unless the translator
+    sets others. The others are those of Dagster's `multi_asset`.
     """
 
     group_name: str | None
@@ -32,6 +34,19 @@ class AssetOptions(TypedDict, total=False):
     """The owners of the assets, such as `"team:growth"` or an email address."""
     tags: Mapping[str, str] | None
     """Tags of the assets."""
+    kinds: AbstractSet[str]
+    """Further kinds of the assets. Dagster shows three at most, and `kumo` is one."""
+    metadata: Mapping[str, Any]
+    """Further metadata of the definitions."""
+    description: str | None
+    """Instead of the translator's description: of the outputs, or of the export."""
+    freshness_policy: dg.FreshnessPolicy | None
+    """How late an output or an export may be. Dagster's daemon evaluates it."""
+    code_version: str | None
+    """By default a hash of what is asked from Kumo. Dagster shows when it has changed since an asset
+    was materialized."""
+    hooks: AbstractSet[dg.HookDefinition]
+    """What runs when a step has succeeded or failed."""
     op_tags: Mapping[str, Any] | None
     """Tags of the op, which executors and run launchers read."""
     retry_policy: dg.RetryPolicy | None
@@ -76,6 +91,7 @@ def prediction_specs(
             deps=upstream,
             automation_condition=automation_condition,
             options=options,
+            asked=prediction.to_json(),
         ).merge_attributes(metadata={BATCH_PREDICTION: dg.MetadataValue.json(prediction.to_json())})
         if kind == "prediction_table":
             specs[spec.key] = spec
@@ -92,16 +108,40 @@ def completed_spec(
     deps: Iterable[Any],
     automation_condition: dg.AutomationCondition[Any] | None,
     options: AssetOptions,
+    asked: Any = None,
 ) -> dg.AssetSpec:
-    """The spec with the definition's additions. Values that the translator has set stay."""
+    """The spec with the definition's additions. Values that the translator has set stay.
+
+    Args:
+        spec: What the translator says.
+        deps: Further upstream assets.
+        automation_condition: When Dagster materializes the asset automatically.
+        options: The options of the factory.
+        asked: What materializing it asks from Kumo, as JSON. None if nothing materializes it.
+    """
     tags = {k: v for k, v in (options.get("tags") or {}).items() if k not in spec.tags}
     owners = [owner for owner in options.get("owners", ()) if owner not in spec.owners]
-    return spec.merge_attributes(
-        deps=asset_deps(deps), tags=tags, owners=owners
+    spec = spec.merge_attributes(
+        deps=asset_deps(deps),
+        tags=tags,
+        owners=owners,
+        kinds={*options.get("kinds", ())},
+        metadata={k: v for k, v in options.get("metadata", {}).items() if k not in spec.metadata},
     ).replace_attributes(
         group_name=spec.group_name or options.get("group_name"),
         automation_condition=spec.automation_condition or automation_condition,
     )
+    if asked is None:
+        return spec
+    return spec.replace_attributes(
+        description=options.get("description") or spec.description,
+        freshness_policy=spec.freshness_policy or options.get("freshness_policy"),
+        code_version=spec.code_version or options.get("code_version") or _hash(asked),
+    )
+
+
+def _hash(asked: Any) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
@@ -129,7 +169,7 @@ def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
 
 def op_options(options: AssetOptions) -> dict[str, Any]:
     """The options that Dagster's `multi_asset` takes."""
-    names = ("op_tags", "retry_policy", "pool", "backfill_policy")
+    names = ("op_tags", "retry_policy", "pool", "backfill_policy", "hooks")
     return {name: options.get(name) for name in names}
 
 

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -59,6 +60,22 @@ ResolvedAutomationCondition = Annotated[
         examples=["{{ dg.AutomationCondition.eager() }}"],
     ),
 ]
+ResolvedFreshnessPolicy = Annotated[
+    dg.FreshnessPolicy | None,
+    dg.Resolver.default(
+        model_field_type=str,
+        description="How late an output or an export may be.",
+        examples=["{{ dg.FreshnessPolicy.cron('0 9 * * *', datetime.timedelta(hours=3)) }}"],
+    ),
+]
+ResolvedHooks = Annotated[
+    AbstractSet[dg.HookDefinition],
+    dg.Resolver.default(
+        model_field_type=str,
+        description="What runs when a step has succeeded or failed, from `template_vars_module`.",
+        examples=["{{ hooks }}"],
+    ),
+]
 
 
 @dataclass(kw_only=True)
@@ -96,6 +113,12 @@ class ModelSection(dg.Resolvable):
     group_name: str | None = None
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    kinds: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    description: str | None = None
+    freshness_policy: ResolvedFreshnessPolicy = None
+    code_version: str | None = None
+    hooks: ResolvedHooks = frozenset()
     op_tags: Mapping[str, Any] = field(default_factory=dict[str, Any])
     retry_policy: ResolvedRetryPolicy = None
     pool: str | None = None
@@ -148,6 +171,13 @@ class ModelSection(dg.Resolvable):
             "group_name": self.group_name or name,
             "owners": self.owners,
             "tags": self.tags,
+            "kinds": {*self.kinds},
+            "metadata": self.metadata,
+            "description": self.description,
+            "freshness_policy": self.freshness_policy,
+            # Rendering templates makes a number of "7".
+            "code_version": None if self.code_version is None else str(self.code_version),
+            "hooks": self.hooks,
             "op_tags": self.op_tags,
             "retry_policy": self.retry_policy,
             "pool": self.pool,

@@ -1,5 +1,6 @@
 """What the factories make, pass on and refuse."""
 
+import datetime as dt
 from typing import Any
 
 import dagster as dg
@@ -26,7 +27,20 @@ from tests.support import DAYS, EMBEDDINGS, PREDICTIONS, purchase_assets
 pytestmark = pytest.mark.fast
 
 MODEL = BatchPrediction(training_job_id="trainingjob-1")
+
+
+@dg.failure_hook
+def tell(context: dg.HookContext) -> None:
+    context.log.info("It failed.")
+
+
 OPTIONS: dict[str, Any] = {
+    "kinds": {"python"},
+    "metadata": {"tier": "gold"},
+    "description": "Who will buy.",
+    "freshness_policy": dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=1)),
+    "code_version": "7",
+    "hooks": {tell},
     "group_name": "growth",
     "owners": ["team:growth"],
     "tags": {"domain": "sales"},
@@ -65,10 +79,56 @@ def test_every_option_is_passed_on(made: dg.AssetsDefinition) -> None:
     assert made.op.retry_policy == OPTIONS["retry_policy"]
     for spec in made.specs:
         assert spec.group_name == "growth"
+        assert spec.kinds > {"kumo", "python"}
+        assert spec.metadata["tier"] == "gold"
+        assert (spec.description, spec.code_version) == ("Who will buy.", "7")
+        assert spec.freshness_policy == OPTIONS["freshness_policy"]
         assert spec.owners == ["team:growth"]
         assert spec.tags["domain"] == "sales"
         assert spec.automation_condition == OPTIONS["automation_condition"]
         assert "kumo" in spec.kinds
+
+
+def code_versions(*, connector: Any = None, **options: Any) -> list[str | None]:
+    assets = build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id="trainingjob-1", **options),
+        exports=[
+            KumoExport(connector=connector or SnowflakeConnector("warehouse"), table_name="CHURN")
+        ],
+    )
+    return [spec.code_version for made in assets for spec in made.specs]
+
+
+def test_the_code_version_is_that_of_what_is_asked() -> None:
+    model, predictions, export = code_versions()
+    assert model is None
+    assert predictions != export
+    assert code_versions() == [model, predictions, export]
+    assert code_versions(num_workers=2)[1:] != [predictions, export]
+    assert code_versions(num_workers=2)[2] == export
+    assert code_versions(connector=SnowflakeConnector("other"))[2] != export
+
+
+def test_options_of_a_model_go_to_all_that_it_makes_but_the_model_itself_which_nothing_materializes() -> (
+    None
+):
+    for fan_out in (False, True):
+        assets = build_kumo_assets_definitions(
+            name="purchase",
+            prediction=MODEL,
+            exports=[KumoExport(connector=SnowflakeConnector("warehouse"), table_name="CHURN")],
+            fan_out=fan_out,
+            **{**OPTIONS, "backfill_policy": None},
+        )
+        (model,), (predictions,), (export,) = (made.specs for made in assets)
+        assert (model.freshness_policy, model.code_version) == (None, None)
+        assert model.metadata["tier"] == predictions.metadata["tier"] == export.metadata["tier"]
+        assert predictions.description == "Who will buy."
+        assert export.description != model.description != "Who will buy."
+        for spec in (predictions, export):
+            assert (spec.freshness_policy, spec.code_version) == (OPTIONS["freshness_policy"], "7")
+        assert assets.predictions.hook_defs == assets.exports[0].hook_defs == {tell}
 
 
 def test_outputs_are_stored_by_the_io_manager_that_is_named() -> None:

@@ -19,8 +19,10 @@ from dagster_kumo import (
     KumoExport,
     KumoIOManager,
     KumoResource,
+    SnowflakeConnector,
     build_kumo_assets_definitions,
 )
+from dagster_kumo.assets.specs import AssetOptions
 from dagster_kumo.local import LocalKumo
 from tests.components.sandbox import NEVER_USED, batch_prediction, keys, project, refusal
 from tests.support import PURCHASE, files_below, resources
@@ -427,6 +429,75 @@ def test_an_export_takes_in_yaml_what_it_takes_in_python(templates: bool) -> Non
         in_yaml = defs.resolve_assets_def(dg.AssetKey(["warehouse", "churn"]))
         assert same(in_yaml) == same(made.exports[0])
     assert made.predictions.op.pool == "kumo"
+
+
+OPTIONS: dict[str, tuple[str, Any]] = {
+    "group_name": ("growth", "growth"),
+    "owners": ("[team:growth]", ["team:growth"]),
+    "tags": ("{domain: sales}", {"domain": "sales"}),
+    "kinds": ("[python]", {"python"}),
+    "metadata": ("{tier: gold}", {"tier": "gold"}),
+    "description": ("Who will buy.", "Who will buy."),
+    "freshness_policy": (
+        "\"{{ dg.FreshnessPolicy.cron('0 9 * * *', datetime.timedelta(hours=3)) }}\"",
+        dg.FreshnessPolicy.cron("0 9 * * *", dt.timedelta(hours=3)),
+    ),
+    "code_version": ('"7"', "7"),
+    "hooks": ('"{{ hooks }}"', None),  # from a module of variables, below
+    "op_tags": ("{team: growth}", {"team": "growth"}),
+    "retry_policy": ("{max_retries: 2}", dg.RetryPolicy(max_retries=2)),
+    "pool": ("kumo", "kumo"),
+    "backfill_policy": ("{type: single_run}", dg.BackfillPolicy.single_run()),
+}
+HOOKS = """
+import dagster as dg
+
+@dg.failure_hook
+def tell(context): ...
+
+@dg.template_var
+def hooks(context): return {tell}
+"""
+
+
+def test_yaml_takes_every_option_of_the_factories() -> None:
+    assert {*OPTIONS} == {*AssetOptions.__annotations__}
+    fields = "".join(f"{name}: {text}\n" for name, (text, _) in OPTIONS.items())
+    exports = "exports: [{connector: {type: snowflake, name: w}, table_name: T}]\n"
+    options: dict[str, Any] = {name: value for name, (_, value) in OPTIONS.items() if value}
+    made = build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id="trainingjob-1"),
+        exports=[KumoExport(connector=SnowflakeConnector("w"), table_name="T")],
+        partitions_def=dg.DailyPartitionsDefinition("2026-01-01"),
+        **options,
+    )
+    with create_defs_folder_sandbox() as sandbox:
+        folder = sandbox.defs_folder_path / "purchase"
+        folder.mkdir()
+        (folder / "variables.py").write_text(HOOKS)
+        mine = "kumo: {}\nio_manager: {base_path: /store}\n"
+        yaml = batch_prediction(DAILY + mine + exports + fields)
+        (folder / "defs.yaml").write_text(f"template_vars_module: .variables\n{yaml}")
+        with sandbox.build_all_defs() as defs:
+            for asset in (made.predictions, *made.exports):
+                in_yaml = defs.resolve_assets_def(asset.key)
+                (ours,), (theirs,) = asset.specs, in_yaml.specs
+                for name in (
+                    "group_name",
+                    "owners",
+                    "tags",
+                    "kinds",
+                    "description",
+                    "code_version",
+                ):
+                    assert getattr(theirs, name) == getattr(ours, name), name
+                assert theirs.freshness_policy == ours.freshness_policy
+                assert theirs.metadata["tier"] == "gold"
+                assert [hook.name for hook in in_yaml.hook_defs] == ["tell"]
+                assert in_yaml.op.tags["team"] == "growth"
+                assert (in_yaml.op.retry_policy, in_yaml.op.pool) == (asset.op.retry_policy, "kumo")
+                assert in_yaml.backfill_policy == asset.backfill_policy
 
 
 def test_the_fields_of_an_export_are_described() -> None:
