@@ -69,7 +69,7 @@ def find_output(
     found = [spec for spec in specs if spec.metadata.get(OUTPUT_TYPE) == wanted]
     if not found and output_type is None:
         found = [spec for spec in specs if OUTPUT_TYPE in spec.metadata]
-        if not found and isinstance(given, dg.AssetsDefinition):
+        if not found and isinstance(given, dg.AssetsDefinition) and given.is_materializable:
             found = specs
     if len(found) == 1:
         return found[0].key, found[0].partitions_def

@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Union, get_args, get_origin
 
 from dagster_kumo.api.errors import KumoDataError
@@ -163,10 +164,14 @@ class PolarsLazyFrame(InputType):
     def load(self, stored: Predictions) -> Any:
         import polars as pl
 
+        scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)
         paths = _paths_on_disk(stored)
-        if paths is None:
+        # Polars' own reader takes date64 for a time, but it is a date in Parquet.
+        dates = [field.name for field in stored.schema if "date32" in str(field.type)]
+        schemas = [scan(path).collect_schema() for path in paths or () if dates]
+        if paths is None or any("Datetime" in str(read[n]) for read in schemas for n in dates):
             return pl.scan_pyarrow_dataset(stored.to_dataset())
-        lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+        lazy = scan(paths)
         if stored.columns is None:
             return lazy
         # By position, because polars takes names such as "*" and "^x.*$" for patterns.

@@ -211,6 +211,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
         from dagster_kumo.predictions.store.transfer import transfer
 
         store = store_of(key)
+        before = None
         if isinstance(obj, FinishedOutput):
             output, transferred = obj.output, obj.transferred
             with store.shared_version(obj.plan.version) as version:
@@ -226,11 +227,14 @@ class KumoIOManager(dg.ConfigurableIOManager):
                     summarise=self.summarised,
                 )
                 stored = self._validate_and_commit(context, version, output, transferred)
-        rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
         files = len(transferred.files)
+        size = f"{transferred.size_bytes / 1e6:,.1f} MB"
+        if not before:
+            rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
+            size += f" at {rate:,.0f} MB/s"
         context.log.info(
-            f"Stored {transferred.num_rows:,} rows in {files} file{'s' * (files != 1)} "
-            f"({transferred.size_bytes / 1e6:,.1f} MB at {rate:,.0f} MB/s) in {store.directory}"
+            f"{'Kept' if before else 'Stored'} {transferred.num_rows:,} rows in {files} "
+            f"file{'s' * (files != 1)} ({size}) in {store.directory}"
         )
         return output_metadata(
             context,

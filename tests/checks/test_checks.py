@@ -225,6 +225,15 @@ def test_a_score_out_of_range_fails_with_the_range_that_was_found(tmp_path: Path
     assert values(found)["allowed"] == "0 to 1"
 
 
+@pytest.mark.parametrize("column", ["SCORE", "True_PROB", "False_PROB"])
+def test_scores_are_checked_whatever_kumo_calls_them(tmp_path: Path, column: str) -> None:
+    days = {key: rows.rename(columns={"True_PROB": column}) for key, rows in two_days().items()}
+    days[day(3)][column] *= 3
+    frames = Frames(tmp_path, days)
+    assert failed(frames.make(day(4))) == {}
+    assert failed(frames.make(day(3))) == {"scores_in_range": ERROR, "drift": ERROR}
+
+
 def test_a_probability_that_32_bits_round_up_is_no_failure(tmp_path: Path) -> None:
     rows = frame().astype({"True_PROB": "float32"})
     rows.loc[3, "True_PROB"] = np.nextafter(np.float32(1), np.float32(2))
@@ -576,13 +585,11 @@ def test_one_output_is_found_in_whatever_names_it() -> None:
 
 def test_what_names_no_output_or_several_is_refused_with_what_to_write() -> None:
     prediction = BatchPrediction(training_job_id="trainingjob-1")
-    two = [
-        *build_kumo_assets_definitions(name="churn", prediction=prediction),
-        *build_kumo_assets_definitions(name="spend", prediction=prediction),
-    ]
+    churn = build_kumo_assets_definitions(name="churn", prediction=prediction)
+    two = [*churn, *build_kumo_assets_definitions(name="spend", prediction=prediction)]
     refused: dict[str, Any] = {
         'asset="churn/predictions"': [two, dg.Definitions(assets=two), None, 1, [], [None]],
-        "has no predictions, only churn/model": [[two[0]]],
+        "has no predictions, only churn/model": [churn.model, [churn.model], *churn.model.specs],
     }
     for words, inputs in refused.items():
         for given in inputs:

@@ -177,6 +177,15 @@ def test_a_retry_delivers_what_is_stored_of_its_launch_without_fetching_it_again
     run = materialize([both], kumo, instance, tmp_path)
 
     assert run.success
+    said = [log.user_message for log in instance.all_logs(run.run_id)]
+    for key in (PREDICTIONS, EMBEDDINGS):
+        for partition in RANGE:
+            folder = str(tmp_path.joinpath(*key.path, partition))
+            lines = [line for line in said if line.endswith(folder) and " rows in " in line]
+            # Nothing is transferred a second time, so no speed is told.
+            assert sorted(line.split()[0] for line in lines) in (["Stored"], ["Kept", "Stored"])
+            assert all((" MB/s)" in line) is line.startswith("Stored") for line in lines)
+    assert any(line.startswith("Kept 23,570 rows in ") for line in said)
     fetched = [r.path for r in kumo.requests if r.path.startswith("/files/") and r.method == "GET"]
     assert len(fetched) == len(set(fetched)) > 0
     for key in (PREDICTIONS, EMBEDDINGS):

@@ -11,7 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_kumo import BatchPrediction, KumoIOManager, KumoResource, kumo_assets
+from dagster_kumo import (
+    BatchPrediction,
+    KumoIOManager,
+    KumoResource,
+    build_kumo_assets_definitions,
+    kumo_assets,
+)
+from tests.components.sandbox import batch_prediction, project
 from tests.support import error_of
 from tests.system.other_server import OtherServer
 
@@ -120,3 +127,44 @@ def test_a_window_in_which_the_clocks_change_is_as_long_as_it_really_is(
 
     check_refused(predict(server, tmp_path, data_for=before, **given), tmp_path)
     assert predict(server, tmp_path, data_for=within, **given).success
+
+
+@pytest.mark.parametrize("fan_out", [False, True])
+@pytest.mark.parametrize("written", ["Python", "YAML"])
+def test_the_factory_and_yaml_take_the_same_data_with_and_without_fan_out(
+    written: str, fan_out: bool, server: OtherServer, tmp_path: Path
+) -> None:
+    partitions_def, key, end, hours = CLOCK_CHANGES[0]
+    given = {
+        "kumo": KumoResource(url=server.url, api_key=server.api_key),
+        "kumo_io_manager": KumoIOManager(base_path=str(tmp_path)),
+    }
+
+    def check(defs: dg.Definitions) -> None:
+        job = defs.resolve_implicit_global_asset_job_def()
+        for minutes, taken in {1: False, -hours * 60 - 5: False, -hours * 60 + 5: True}.items():
+            server.only_time = at(end, minutes=minutes)
+            run = job.execute_in_process(partition_key=key, raise_on_error=False)
+            assert run.success is taken
+            # A fan-out leaves files for another attempt. They are not in force without a manifest.
+            assert bool(list(tmp_path.rglob("manifest.json"))) is taken
+            if not taken:
+                found_class, message = error_of(run)
+                assert found_class == "KumoDataError"
+                assert "but its data is for" in message
+
+    if written == "Python":
+        made = build_kumo_assets_definitions(
+            name="churn",
+            prediction=BatchPrediction(training_job_id="trainingjob-1"),
+            partitions_def=partitions_def,
+            fan_out=fan_out,
+        )
+        check(dg.Definitions(assets=made, resources=given))
+    else:
+        yaml = f"""
+        fan_out: {str(fan_out).lower()}
+        partitions_def: {{type: daily, start_date: 2025-01-01, timezone: Europe/Berlin}}
+        """
+        with project(batch_prediction(yaml), resources=given) as (_, defs, _):
+            check(defs)

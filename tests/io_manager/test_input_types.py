@@ -136,6 +136,16 @@ def test_files_that_cannot_be_one_are_a_data_error(keep, read, values):
         read(keep(*(pa.table({"x": value}) for value in values)), None)
 
 
+@pytest.mark.parametrize("types", [("64",), ("32", "64"), ("64", "32")], ids=str)
+@pytest.mark.parametrize("columns", [None, ["x"]], ids=str)
+def test_dates_are_dates_whatever_width_they_had(keep, read, types, columns):
+    widths = {"32": pa.date32(), "64": pa.date64()}
+    tables = [pa.table({"y": [1], "x": pa.array([day], widths[name])}) for name in types]
+    rows = read(keep(*tables), columns)
+    assert [row["x"] for row in rows] == [day] * len(types)
+    assert all(type(row["x"]) is dt.date for row in rows)
+
+
 def test_an_integer_that_no_float_holds_is_not_rounded(keep, read):
     with pytest.raises(Exception, match="9007199254740993"):
         read(keep(pa.table({"x": [2**53 + 1]}), pa.table({"x": [0.5]})), None)
@@ -191,6 +201,18 @@ def test_a_column_that_no_file_has_is_a_data_error_at_once(keep, columns):
     for annotation, _ in ENGINES.values():
         with pytest.raises(KumoDataError, match=r"no column (nope|\*); there are: x"):
             load(annotation, keep(pa.table({"x": [1]})), columns)
+
+
+class Special(pl.DataFrame):
+    """As libraries over frames have them."""
+
+
+@pytest.mark.parametrize("annotation", [Special, pl.Series, pa.RecordBatch, list[pl.DataFrame]])
+def test_a_class_of_ones_own_is_refused_with_what_to_write(annotation):
+    with pytest.raises(
+        TypeError, match=r"annotated with \S+\. Annotate it with one of Predictions"
+    ):
+        input_type(annotation)
 
 
 @pytest.mark.parametrize("annotation", ["DataFrame", "LazyFrame"])
