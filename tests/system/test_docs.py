@@ -166,9 +166,17 @@ def _check_command(words: list[str]) -> None:
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
         assert given <= options | {"--help", "-h"}, f"{' '.join(words)} has no {given - options}"
     else:
-        assert program in {"export", "source", "cd", "mkdir", "git", "python", "uvx", "kubectl"}, (
-            f"How is {program!r} checked?"
-        )
+        assert program in {
+            "export",
+            "source",
+            "cd",
+            "mkdir",
+            "git",
+            "python3",
+            "python",
+            "uvx",
+            "kubectl",
+        }, f"How is {program!r} checked?"
 
 
 def _kumo_command() -> click.Command:
