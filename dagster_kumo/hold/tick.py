@@ -102,7 +102,7 @@ class TickSummary:
         if self.without_job:
             words.append(f"{self.without_job} held runs have no job yet.")
         if self.launched:
-            words.append(f"Launched jobs of {self.launched} runs.")
+            words.append(f"Launched {self.launched} jobs.")
         if self.released:
             words.append(f"Released {self.released} runs.")
         if self.cancelled:

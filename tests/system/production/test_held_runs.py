@@ -1,5 +1,6 @@
 """Runs that wait for Kumo in Dagster's queue, on a Dagster as it is run in production."""
 
+import os
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ import pytest
 from dagster_kumo import HOLD_UNTIL_DONE
 from tests.support import day, wait_until
 from tests.system.production.deployment import Deployment
+from tests.system.runs.processes import POST_JOB, of_day
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 
@@ -60,3 +62,105 @@ def test_a_run_is_held_while_kumo_works_and_delivers_its_job(production: Deploym
     assert stats.end_time is not None
     # The job alone takes sixteen seconds.
     assert stats.end_time - stats.start_time < 12
+
+
+# What is killed, and where the call of the sensor or of the run is then.
+KILLS = {
+    "before the launch": ("code server", "there", *POST_JOB),
+    "before its answer": ("code server", "back", *POST_JOB),
+    "before the look for it": ("code server", "back", "GET", "/prediction_jobs$"),
+    "the daemon, before the answer": ("daemon", "back", *POST_JOB),
+    "while Kumo works": ("code server", None, "", ""),
+    "as soon as the job is done": ("code server", "done", "", ""),
+    "the worker, while it stores": ("code server", "back", "GET", "^/files/"),
+}
+# More often than once, to look for what happens rarely.
+TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
+
+
+@pytest.mark.parametrize("time", range(TIMES))
+@pytest.mark.parametrize("kill", KILLS)
+def test_a_held_run_has_one_job_whatever_is_killed(kill: str, time: int, quick: Deployment) -> None:
+    process, way, method, path = KILLS[kill]
+    partition = day(21 + 3 * list(KILLS).index(kill))
+    before = len(jobs_of(quick, "one", partition))
+    calls = None
+    if way in ("there", "back"):
+        about = "launch_key" if kill == "before the look for it" else of_day(partition)
+        calls = quick.gate.hold(method, path, about=about, way=way, times=1)
+    run_id = quick.launch("one_in_process", partition, tags=HOLD_UNTIL_DONE)
+    if calls is not None:
+        calls.wait()
+    else:
+        job_id = job_of(quick, run_id, "one__predictions")
+        if way == "done":
+            wait_until(lambda: is_done(quick, job_id), seconds=60)
+    quick.services.kill(process)
+    quick.gate.release_all()
+    quick.services.start(process)
+
+    last = quick.wait_for_end(run_id)
+
+    assert last.status == SUCCESS
+    (job,) = jobs_of(quick, "one", partition)[before:]
+    assert job["job_id"] in quick.materialized("one", "predictions")[partition]
+    assert len(quick.materialized("one", "predictions")[partition]) == time + 1
+
+
+def is_done(production: Deployment, job_id: str) -> bool:
+    jobs = {job["job_id"]: job for job in production.gate.open_to.jobs}
+    return jobs[job_id]["job_status_report"]["status"] == "DONE"
+
+
+def test_a_job_that_failed_fails_the_run_and_the_retry_launches_again(quick: Deployment) -> None:
+    partition = day(3)
+    quick.gate.open_to.faults.fail_job("no such column", times=1)
+    run_id = quick.launch("one_in_process", partition, tags=HOLD_UNTIL_DONE)
+
+    last = quick.wait_for_end(run_id)
+
+    assert (last.status, last.parent_run_id) == (SUCCESS, run_id)
+    statuses = [job["job_status_report"]["status"] for job in jobs_of(quick, "one", partition)]
+    assert statuses == ["FAILED", "DONE"]
+    failed = run_of(quick, run_id)
+    assert (failed.status, failed.tags[PROGRESS]) == (dg.DagsterRunStatus.FAILURE, "FAILED")
+
+
+def test_a_run_that_is_terminated_while_it_is_held_cancels_its_jobs(
+    production: Deployment,
+) -> None:
+    partition = day(4)
+    run_id = production.launch("four_multiprocess", partition, tags=HOLD_UNTIL_DONE)
+    for number in range(4):
+        job_of(production, run_id, f"step_{number}__predictions")
+
+    production.web.terminate(run_id)
+
+    def cancelled() -> bool:
+        jobs = [job for n in range(4) for job in jobs_of(production, f"step_{n}", partition)]
+        return [job["job_status_report"]["status"] for job in jobs] == ["CANCELLED"] * 4
+
+    wait_until(cancelled, seconds=60)
+    wait_until(lambda: run_of(production, run_id).tags[HOLD] == "cancelled", seconds=60)
+
+
+@pytest.mark.parametrize(("model", "output"), [("pair", "embeddings"), ("tables", "predictions")])
+def test_a_backfill_of_many_runs_is_held(model: str, output: str, quick: Deployment) -> None:
+    partitions = [day(n) for n in (7, 6, 5)]
+    backfill = quick.backfill([[model, output]], *partitions, tags=HOLD_UNTIL_DONE)
+
+    assert quick.wait_for_backfill(backfill).value == "COMPLETED_SUCCESS"
+    runs = quick.runs_of_backfill(backfill)
+    assert [run.tags[HOLD] for run in runs] == ["released"] * 3
+    made = quick.materialized(model, output)
+    for partition in partitions:
+        (job,) = jobs_of(quick, model, partition)
+        assert made[partition] == {job["job_id"]}
+
+
+def test_a_backfill_in_one_run_is_not_held(quick: Deployment) -> None:
+    partitions = [day(n) for n in (7, 6, 5)]
+    backfill = quick.backfill([["many", "predictions"]], *partitions, tags=HOLD_UNTIL_DONE)
+
+    assert quick.wait_for_backfill(backfill).value == "COMPLETED_SUCCESS"
+    assert [len(jobs_of(quick, "many", partition)) for partition in partitions] == [1, 1, 1]

@@ -1,0 +1,352 @@
+"""Runs that are held in the queue while Kumo works: what is launched for them, and when they are released."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_kumo import (
+    BatchPrediction,
+    BatchPredictionJob,
+    KumoClient,
+    KumoResource,
+    build_kumo_hold_sensor,
+    kumo_assets,
+)
+from dagster_kumo.hold.queue import HoldQueue
+from dagster_kumo.local import LocalKumo
+from tests.hold.queued_runs import HOLD, PROGRESS, QueuedRuns
+from tests.support import DAYS, PURCHASE, day, instance_in, predict_all, purchase_assets
+
+DAY = day(4)
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+POST_JOB = {"method": "POST", "path": "/prediction_jobs$"}
+LIST_JOBS = {"method": "GET", "path": "/prediction_jobs$"}
+
+Queue = Callable[..., QueuedRuns]
+
+
+@pytest.fixture(scope="module")
+def _instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance(_instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """A queue without the runs of other tests."""
+    yield _instance
+    for run in _instance.get_runs():
+        _instance.delete_run(run.run_id)
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[LocalKumo]:
+    """A server that takes some seconds for a job."""
+    with LocalKumo(run_seconds=4) as kumo:
+        yield kumo
+
+
+@pytest.fixture
+def queue(kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path) -> Queue:
+    def queue(*assets: Any, **options: Any) -> QueuedRuns:
+        options = {"kumo": kumo, **options}
+        return QueuedRuns(list(assets), instance=instance, store=tmp_path, **options)
+
+    return queue
+
+
+@pytest.fixture
+def launched(kumo: LocalKumo) -> Callable[[], list[dict[str, Any]]]:
+    """The prediction jobs that the test has launched."""
+    if not kumo.jobs:
+        predict_all(kumo)  # the stand-in's first job takes seconds
+    before = len(kumo.jobs)
+    return lambda: kumo.jobs[before:]
+
+
+def model(name: str, **options: Any) -> dg.AssetsDefinition:
+    prediction = options.pop("prediction", None) or BatchPrediction(training_job_id=PURCHASE)
+
+    @kumo_assets(name=name, prediction=prediction, partitions_def=DAYS, **options)
+    def assets(context: dg.AssetExecutionContext, kumo: KumoResource) -> Iterator[Any]:
+        yield from kumo.predict(context)
+
+    return assets
+
+
+def posted(kumo: LocalKumo, what: str) -> int:
+    return sum(r.method == "POST" and r.path.endswith(what) for r in kumo.requests)
+
+
+# What is launched, and delivered ############################################################
+
+
+@pytest.mark.parametrize("outputs", [("predictions",), ("predictions", "embeddings")])
+def test_a_held_run_delivers_the_job_that_was_launched_for_it(
+    outputs: Any, queue: Queue, launched: Any
+) -> None:
+    held = queue(purchase_assets(outputs=outputs))
+    run_id = held.add(DAY)
+
+    assert held.tick() == "1 held runs have no job yet. Launched 1 jobs."
+    (job,) = launched()
+    tags = held.run(run_id).tags
+    assert tags["dagster-kumo/job.purchase__predictions"] == job["job_id"]
+    assert job["tags"]["dagster.run_id"] == run_id
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == SUCCESS
+    assert held.run(run_id).tags[PROGRESS] == "DONE"
+    assert len(launched()) == 1
+    assert any(f"Attached to prediction job {job['job_id']}" in line for line in held.lines(run_id))
+
+
+def test_a_run_waits_for_the_jobs_of_all_its_models(queue: Queue, launched: Any) -> None:
+    held = queue(model("first"), model("second"))
+    run_id = held.add(DAY)
+
+    held.tick()
+    assert sorted(job["tags"]["dagster.asset"] for job in launched()) == [
+        "first/predictions",
+        "second/predictions",
+    ]
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == SUCCESS
+    assert len(launched()) == 2
+
+
+def test_a_generated_table_comes_before_its_predictions(
+    queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    prediction = BatchPrediction(training_job_id=PURCHASE, prediction_table="generate")
+    held = queue(model("tables", prediction=prediction))
+    run_id = held.add(DAY)
+
+    held.tick()
+    assert "dagster-kumo/prediction_table_job.tables__predictions" in held.run(run_id).tags
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == SUCCESS
+    assert (posted(kumo, "/genpredtable_jobs"), len(launched())) == (1, 1)
+
+
+def test_a_job_that_failed_fails_the_run_with_its_reason_and_a_retry_launches_again(
+    queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    kumo.faults.fail_job("no such column", times=1)
+    held = queue(purchase_assets())
+    run_id = held.add(DAY)
+
+    held.tick_until_released(run_id)
+    assert held.run(run_id).tags[PROGRESS] == "FAILED"
+    assert held.execute(run_id).status == FAILURE
+    assert "no such column" in held.failure(run_id)
+    assert len(launched()) == 1
+
+    released = {HOLD: "released", PROGRESS: "FAILED"}
+    again = held.add(DAY, released, parent_run_id=run_id, root_run_id=run_id)
+    assert held.execute(again).status == SUCCESS
+    assert len(launched()) == 2
+
+
+def test_a_held_re_execution_attaches_to_the_job_of_the_run_before(
+    queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    held = queue(purchase_assets())
+    first = held.add(DAY, {HOLD: "released"})
+    broken = kumo.faults.answer(410, path="^/files/", times=None)
+    assert held.execute(first).status == FAILURE
+    assert broken.hits
+    kumo.faults.clear()
+
+    again = held.add(DAY, parent_run_id=first, root_run_id=first)
+    held.tick_until_released(again)
+
+    assert held.execute(again).status == SUCCESS
+    assert len(launched()) == 1
+
+
+def test_the_model_of_the_launch_is_the_model_of_the_run(
+    queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    tags = KumoClient(kumo.url, kumo.api_key).get_training_job(PURCHASE).tags
+    held = queue(model("newest", prediction=BatchPrediction(training_job_tags=tags)))
+    run_id = held.add(DAY)
+    held.tick_until_released(run_id)
+    # No model has the tags any more; a run that looked for it would fail.
+    kumo.faults.answer(200, method="GET", path="/training_jobs$", body=[], times=None)
+
+    assert held.execute(run_id).status == SUCCESS
+    assert len(launched()) == 1
+
+
+# What is released at once ###################################################################
+
+
+@dg.asset(partitions_def=DAYS)
+def orders() -> None: ...
+
+
+RELEASED_AT_ONCE = {
+    "several partitions": (
+        [model("several", backfill_policy=dg.BackfillPolicy.single_run())],
+        {
+            "dagster/asset_partition_range_start": day(6),
+            "dagster/asset_partition_range_end": day(5),
+        },
+        {},
+    ),
+    "upstream in the same run": ([orders, model("after", deps=["orders"])], {}, {}),
+    "nothing of Kumo": ([orders], {}, {}),
+    "a job to deliver": ([model("adopted")], {"dagster-kumo/deliver_job": "bp-job-1"}, {}),
+    "a connection of its own": (
+        [model("connected")],
+        {},
+        {"run_config": {"resources": {"kumo": {"config": {"poll_interval": 1.0}}}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RELEASED_AT_ONCE)
+def test_a_run_without_a_job_to_launch_ahead_is_released_at_once(
+    what: str, queue: Queue, launched: Any
+) -> None:
+    assets, tags, options = RELEASED_AT_ONCE[what]
+    held = queue(*assets)
+    partition = None if what == "several partitions" else DAY
+    run_id = held.add(partition, tags, **options)
+
+    assert held.tick() == "Released 1 runs."
+    assert not held.is_held(run_id)
+    assert PROGRESS not in held.run(run_id).tags
+    assert launched() == []
+
+
+def test_a_run_of_another_code_location_is_left_alone(queue: Queue) -> None:
+    held = queue(orders)
+    run_id = held.add(DAY)
+
+    assert HoldQueue(held.instance, "elsewhere").held() == []
+    assert [r.dagster_run.run_id for r in HoldQueue(held.instance, "here").held()] == [run_id]
+
+
+def test_only_what_does_not_depend_on_the_run_is_launched_ahead(
+    queue: Queue, launched: Any
+) -> None:
+    held = queue(orders, model("after", deps=["orders"]), model("free"))
+    run_id = held.add(DAY)
+    held.tick_until_released(run_id)
+
+    assert [job["tags"]["dagster.asset"] for job in launched()] == ["free/predictions"]
+    assert held.execute(run_id).status == SUCCESS
+    assert len(launched()) == 2
+
+
+# Errors #####################################################################################
+
+
+@pytest.mark.parametrize("path", [POST_JOB, LIST_JOBS])
+def test_an_error_that_may_pass_is_left_to_the_next_tick(
+    path: dict[str, str], queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    held = queue(purchase_assets(), settings={"launch_settling_time": 0})
+    run_id = held.add(DAY)
+    kumo.faults.answer(503, **path, times=1)
+
+    assert "The next tick tries again" in held.tick()
+    assert held.is_held(run_id)
+    held.tick_until_released(run_id)
+    assert held.execute(run_id).status == SUCCESS
+    assert len(launched()) == 1
+
+
+def test_any_other_error_is_the_run_s_own(queue: Queue, kumo: LocalKumo) -> None:
+    held = queue(purchase_assets())
+    run_id = held.add(DAY)
+    kumo.faults.refuse_launch("No quota", "Ask for more", times=None)
+
+    held.tick()
+    assert not held.is_held(run_id)
+    assert held.execute(run_id).status == FAILURE
+    assert "Ask for more" in held.failure(run_id)
+
+
+def test_a_launch_whose_answer_is_lost_is_not_sent_again_before_kumo_shows_it(
+    queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    held = queue(purchase_assets(), settings={"launch_settling_time": 2})
+    run_id = held.add(DAY)
+    kumo.faults.list_late(1.5)
+    kumo.faults.lose_answer(**POST_JOB)
+
+    held.tick()
+    assert len(launched()) == 1
+    held.tick_until_released(run_id)
+    assert held.execute(run_id).status == SUCCESS
+    assert len(launched()) == 1
+
+
+# A person ###################################################################################
+
+
+@pytest.mark.parametrize(("policy", "ends"), [("user", "CANCELLED"), ("never", "RUNNING")])
+def test_the_jobs_of_a_run_that_is_terminated_while_it_is_held_are_cancelled(
+    policy: str, ends: str, queue: Queue, slow: LocalKumo
+) -> None:
+    held = queue(purchase_assets(), kumo=slow, settings={"cancel_on_termination": policy})
+    run_id = held.add(DAY)
+    held.tick()
+    job_id = held.run(run_id).tags["dagster-kumo/job.purchase__predictions"]
+    held.instance.report_run_canceled(held.run(run_id))
+
+    said = held.tick()
+
+    assert ("Cancelled 1 jobs" in said) == (policy == "user")
+    assert BatchPredictionJob(job_id, held.resource.get_client()).status().status == ends
+    assert held.tick() == "No run is held."
+
+
+def test_a_run_that_is_not_held_is_told_of_once(
+    queue: Queue,
+) -> None:
+    held = queue(purchase_assets())
+    run_id = held.add(DAY)
+    assert held.execute(run_id).status == SUCCESS
+
+    assert "does not hold runs" in held.tick()
+    assert held.tick() == "No run is held."
+    (line,) = [line for line in held.lines(run_id) if "tag_concurrency_limits" in line]
+    assert "{key: dagster-kumo/hold, value: until_done, limit: 0}" in line
+
+
+# Limits #####################################################################################
+
+
+def test_no_more_jobs_go_on_than_the_limit_says_and_priorities_come_first(
+    queue: Queue, slow: LocalKumo
+) -> None:
+    held = queue(purchase_assets(), kumo=slow, max_jobs_in_flight=2)
+    before = len(slow.jobs)
+    for days_ago in (10, 11, 12):
+        held.add(day(days_ago))
+    urgent = held.add(day(13), {"dagster/priority": "5"})
+
+    def asked_for() -> set[str]:
+        return {job["tags"]["dagster.partition"] for job in slow.jobs[before:]}
+
+    held.tick()
+    assert asked_for() == {day(13), day(10)}
+    assert "2 held runs have no job yet" in held.tick()
+    assert asked_for() == {day(13), day(10)}
+    held.tick_until_released(urgent)
+    held.tick()
+    assert day(11) in asked_for()
+
+
+def test_a_limit_is_at_least_one() -> None:
+    with pytest.raises(ValueError, match="max_jobs_in_flight is 1 or more"):
+        build_kumo_hold_sensor(max_jobs_in_flight=0)
