@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any
 
 import dagster as dg
@@ -23,6 +24,8 @@ from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRet
 from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
+from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
+from dagster_kumo.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY, KumoIOManager
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
@@ -102,6 +105,15 @@ class ModelSection(dg.Resolvable):
             description="When all assets are materialized. `{}`: at the end of each partition."
         ),
     ] = None
+    hold: Annotated[
+        bool,
+        dg.Resolver.default(
+            description=(
+                "Whether runs of the schedule, of its job and of the automation condition wait for Kumo in "
+                "Dagster's queue, without a worker. dagster.yaml must say so too."
+            )
+        ),
+    ] = False
     translation: ResolvedTranslation = None
     automation_condition: ResolvedAutomationCondition = None
     fan_out: Annotated[
@@ -204,12 +216,21 @@ class ModelSection(dg.Resolvable):
             )
         ]
         definitions = dg.Definitions(assets=assets, asset_checks=checks, resources=resources)
-        if self.schedule is None:
-            return definitions
         selection = dg.AssetSelection.assets(assets.predictions, *assets.exports)
-        return dg.Definitions.merge(
-            definitions, self.schedule.definitions(own_name, selection, self.partitions_def)
-        )
+        run_tags = HOLD_UNTIL_DONE if self.hold else {}
+        parts = [definitions]
+        if self.schedule is not None:
+            about = (own_name, selection, self.partitions_def, run_tags)
+            parts.append(self.schedule.definitions(*about))
+        if self.hold:
+            parts.append(dg.Definitions(sensors=[_hold_sensor(resource_key)]))
+            if self.automation_condition is not None:
+                name = f"{own_name}_automation_sensor"
+                sensor = dg.AutomationConditionSensorDefinition(
+                    name, target=selection, run_tags=run_tags
+                )
+                parts.append(dg.Definitions(sensors=[sensor]))
+        return dg.Definitions.merge(*parts)
 
     def _own_name(self, name: str, translator: DagsterKumoTranslator) -> str:
         """What begins the names of resources and schedule: two models may differ by their prefix alone."""
@@ -217,6 +238,12 @@ class ModelSection(dg.Resolvable):
         if model.path[-2:] != [name, "model"]:
             return name
         return dg.AssetKey(model.path[:-1]).to_python_identifier()
+
+
+@cache
+def _hold_sensor(resource_key: str) -> dg.SensorDefinition:
+    """The sensor of a connection, one for all models that use it."""
+    return build_kumo_hold_sensor(name=f"{resource_key}_hold_sensor", resource_key=resource_key)
 
 
 class _Translator(DagsterKumoTranslator):

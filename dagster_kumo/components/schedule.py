@@ -45,13 +45,14 @@ class Schedule(dg.Model, dg.Resolvable):
         name: str,
         selection: dg.AssetSelection,
         partitions_def: dg.PartitionsDefinition | None,
+        run_tags: Mapping[str, str],
     ) -> dg.Definitions:
         """The schedule `<name>_schedule`, and the job `<name>_job` that it runs.
 
         Raises:
             ValueError: The options do not fit the partitions; the message says what to write.
         """
-        job = dg.define_asset_job(f"{name}_job", selection=selection)
+        job = dg.define_asset_job(f"{name}_job", selection=selection, tags=run_tags)
         about: dict[str, Any] = {
             "job": job,
             "name": f"{name}_schedule",

@@ -25,24 +25,29 @@ class RunSteps:
 
     def of(
         self, run: dg.DagsterRun, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
-    ) -> list[HeldStep]:
+    ) -> list[HeldStep] | None:
         """The steps of a run whose jobs can be launched ahead; none if there is nothing to wait for.
+
+        None is for a run that is left to the sensor of another connection.
 
         Not ahead: a run over several partitions, which keeps its own jobs going; predictions from
         tables that the same run makes; a run with a connection of its own; one that delivers a job
         that is done.
         """
-        if DELIVER_JOB_TAG in run.tags or "resources" in run.run_config:
-            return []
-        is_for_one, partition_key = partition_of(run)
-        if not is_for_one:
-            return []
         planned = self._planned_assets(run, instance)
         known = repository.assets_defs_by_key
         definitions = {id(known[key]): known[key] for key in sorted(planned) if key in known}
+        predict = [one for one in definitions.values() if prediction_of(one) is not None]
+        ours = [one for one in predict if self._resource_key in one.required_resource_keys]
+        if predict and not ours:
+            return None
+        is_for_one, partition_key = partition_of(run)
+        if DELIVER_JOB_TAG in run.tags or "resources" in run.run_config or not is_for_one:
+            return []
         steps: list[HeldStep] = []
-        for assets_def in definitions.values():
-            if self._is_launched_ahead(assets_def, planned):
+        for assets_def in ours:
+            upstream = {dep.asset_key for spec in assets_def.specs for dep in spec.deps}
+            if not (upstream - assets_def.keys) & planned:
                 key = partition_key if assets_def.partitions_def is not None else None
                 selected = RunDefinition(assets_def, assets_def.keys & planned, [key])
                 steps.append(HeldStep(assets_def, selected, key))
@@ -52,16 +57,6 @@ class RunSteps:
         """Keep in memory what is known of these runs alone."""
         kept = set(run_ids)
         self._planned = {key: value for key, value in self._planned.items() if key in kept}
-
-    def _is_launched_ahead(
-        self, assets_def: dg.AssetsDefinition, planned: set[dg.AssetKey]
-    ) -> bool:
-        upstream = {dep.asset_key for spec in assets_def.specs for dep in spec.deps}
-        return (
-            prediction_of(assets_def) is not None
-            and self._resource_key in assets_def.required_resource_keys
-            and not (upstream - assets_def.keys) & planned
-        )
 
     def _planned_assets(self, run: dg.DagsterRun, instance: dg.DagsterInstance) -> set[dg.AssetKey]:
         """The assets that the run is to make, by the events that Dagster writes when it creates a run."""

@@ -171,7 +171,10 @@ class HoldTick:
     def _look(self, held: HeldRun) -> bool:
         """Look at the jobs of a run, and release it if there is nothing to wait for: whether it waits."""
         try:
-            held.steps = self._run_steps.of(held.run, self._instance, self._repository)
+            steps = self._run_steps.of(held.run, self._instance, self._repository)
+            if steps is None:
+                return False
+            held.steps = steps
             for step in held.steps:
                 step.read_notes(held.run, self._attempt(held, step))
                 if step.job_id is not None:
