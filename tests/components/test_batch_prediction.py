@@ -337,6 +337,22 @@ def test_a_schedule_asks_for_the_partitions_that_are_due(
 # Options ###################################################################################
 
 
+def test_runs_are_held_where_the_section_says_so() -> None:
+    held = (
+        DAILY
+        + 'hold: true\nschedule: {}\nautomation_condition: "{{ dg.AutomationCondition.eager() }}"'
+    )
+    with project(batch_prediction(held)) as (_, defs, _):
+        repository = defs.get_repository_def()
+    tag = {"dagster-kumo/hold": "until_done"}
+    automation = repository.get_sensor_def("purchase_automation_sensor")
+
+    assert tag.items() <= repository.get_job("purchase_job").run_tags.items()
+    assert isinstance(automation, dg.AutomationConditionSensorDefinition)
+    assert tag.items() <= automation.run_tags.items()
+    assert repository.has_sensor_def("kumo_hold_sensor")
+
+
 def test_options_reach_the_ops_and_the_assets() -> None:
     yaml = """
     retry_policy: {max_retries: 2, delay: 30, backoff: EXPONENTIAL, jitter: FULL}
