@@ -12,6 +12,7 @@ from dagster_kumo import (
     KumoResource,
     SnowflakeConnector,
     build_kumo_export_asset,
+    build_kumo_hold_sensor,
     kumo_assets,
 )
 from example_project import definitions as example
@@ -88,6 +89,7 @@ def _definitions() -> dg.Definitions:
         resources=given.resources,
         executor=given.executor,
         jobs=jobs,
+        sensors=[build_kumo_hold_sensor(minimum_interval_seconds=2)],
     )
 
 

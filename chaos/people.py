@@ -17,6 +17,7 @@ from example_project.partitions import daily
 from chaos.definitions import APPENDED, BACKFILLED, DAILY_ASSETS, EXECUTORS, QUIET, defs
 from chaos.runs import Runs, materialized
 from chaos.server import Server
+from dagster_kumo import HOLD_UNTIL_DONE
 from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA, JOB_ID_METADATA
 from tests.system.production.services import Services
 
@@ -25,6 +26,7 @@ BUSY = 6
 BACKFILLED_DAYS = 3
 # Of the runs and backfills that are launched.
 TIME_LIMITED, LIMIT_SECONDS = 0.4, (15, 40)
+HELD = 0.4  # wait for Kumo in the queue
 PAUSE_SECONDS = (8.0, 20.0)  # between two deeds
 
 Deed = Literal[
@@ -106,10 +108,13 @@ class People:
             self._do(self._random.choice(DEEDS))
 
     def _launch(self) -> None:
-        tags = {}
+        tags: dict[str, str] = {}
         if self._random.random() < TIME_LIMITED:
             tags["dagster/max_runtime"] = str(self._random.randint(*LIMIT_SECONDS))
             self.did["launched with a time limit"] += 1
+        if self._random.random() < HELD:
+            tags |= HOLD_UNTIL_DONE
+            self.did["launched to be held in the queue"] += 1
         if not self._next_names:  # some of each kind, whatever the seed
             self._next_names = ["day", "day", *BACKFILLED]
             self._random.shuffle(self._next_names)

@@ -46,7 +46,7 @@ class Processes:
         A step whose worker dies alone goes on, as one does whose container did not die.
         """
         step = self._caller(port)
-        if step is None:
+        if step is None or _does(step, "grpc"):  # a tick of the sensor, in the code server
             return False
         doomed = [step]
         if whom != "step" and (worker := _run_worker(step)) is not None:
