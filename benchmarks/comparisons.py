@@ -19,6 +19,10 @@ STREAM = (40e6, 0.05)
 LOOPBACK = (0.0, 0.0)
 LEAST_OF = 4
 
+# Seconds of a job, and the most that a held run's worker takes of those of one that waits.
+WAITED = [(60, 0.5), (600, 0.1)]
+WAITED_SHORT = [(30, 0.8)]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -281,6 +285,19 @@ def partitions(_: Bench) -> list[Row]:
     return [Row(what, jobs, f"{seconds:.0f} s", seconds / chain, 1.5, "x the chain")]
 
 
+def waiting(bench: Bench) -> list[Row]:
+    """A run that waits for Kumo, and one that is held in the queue meanwhile. Once each: a job takes minutes."""
+    from benchmarks.waiting import measure
+
+    rows: list[Row] = []
+    for seconds, target in WAITED_SHORT if bench.repeat == 1 else WAITED:
+        other, ours = measure(seconds)
+        what = f"a job of {seconds} s, waited for or held in the queue"
+        figure = ours.worker / other.worker
+        rows.append(Row(what, str(other), str(ours), figure, target, "x the worker"))
+    return rows
+
+
 COMPARISONS: list[Callable[[Bench], list[Row]]] = [
     one_file,
     one_against_eight,
@@ -294,6 +311,7 @@ COMPARISONS: list[Callable[[Bench], list[Row]]] = [
     imports,
     definitions,
     partitions,
+    waiting,
 ]
 # Quick to measure, and enough to notice a regression.
-QUICK = [one_file, many_files, many_files_on_loopback, imports]
+QUICK = [one_file, many_files, many_files_on_loopback, imports, waiting]

@@ -49,7 +49,11 @@ def _measure(
 ) -> None:
     days = dg.DailyPartitionsDefinition(start_date="2015-01-01")
     held = QueuedRuns(
-        [purchase_assets(partitions_def=days)], instance=instance, kumo=kumo, store=folder / "store"
+        [purchase_assets(partitions_def=days)],
+        instance=instance,
+        url=kumo.url,
+        api_key=kumo.api_key,
+        store=folder / "store",
     )
     keys = days.get_partition_keys()[-runs:]
     started = time.monotonic()

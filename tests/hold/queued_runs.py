@@ -17,7 +17,6 @@ from dagster._core.remote_origin import (
 )
 
 from dagster_kumo import HOLD_UNTIL_DONE, KumoIOManager, KumoResource, build_kumo_hold_sensor
-from dagster_kumo.local import LocalKumo
 from tests.support import SETTLING, wait_until
 
 PROGRESS = "dagster-kumo/progress"
@@ -38,15 +37,16 @@ class QueuedRuns:
         assets: list[Any],
         *,
         instance: dg.DagsterInstance,
-        kumo: LocalKumo,
+        url: str,
+        api_key: str,
         store: Path,
         settings: Mapping[str, Any] | None = None,
         **sensor: Any,
     ) -> None:
         self.instance = instance
         self.resource = KumoResource(
-            url=kumo.url,
-            api_key=kumo.api_key,
+            url=url,
+            api_key=api_key,
             request_max_retries=2,
             poll_interval=0.1,
             **{"launch_settling_time": SETTLING, **(settings or {})},

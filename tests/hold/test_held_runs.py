@@ -52,8 +52,9 @@ def slow() -> Iterator[LocalKumo]:
 @pytest.fixture
 def queue(kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path) -> Queue:
     def queue(*assets: Any, **options: Any) -> QueuedRuns:
-        options = {"kumo": kumo, **options}
-        return QueuedRuns(list(assets), instance=instance, store=tmp_path, **options)
+        server: LocalKumo = options.pop("kumo", kumo)
+        about = {"url": server.url, "api_key": server.api_key, "store": tmp_path}
+        return QueuedRuns(list(assets), instance=instance, **about, **options)
 
     return queue
 
