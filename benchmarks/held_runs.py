@@ -69,7 +69,7 @@ def _measure(
     config = instance.get_concurrency_config()
     for _ in range(3):
         started = time.monotonic()
-        assert daemon._get_runs_to_dequeue(instance, config) == []
+        assert daemon._get_runs_to_dequeue(instance, config, None) == []
         print(f"Dagster's look at its queue: {time.monotonic() - started:.2f} s", flush=True)
     queued = instance.get_runs_count(dg.RunsFilter(statuses=[DagsterRunStatus.QUEUED]))
     assert queued == runs, queued
