@@ -10,7 +10,7 @@ from dagster_kumo.execution.launch.held_run import NOT_HELD
 from dagster_kumo.hold.held_jobs import HeldJobs
 from dagster_kumo.hold.queue import HoldQueue
 from dagster_kumo.hold.run_steps import RunSteps
-from dagster_kumo.hold.tick import Deadline, HoldTick
+from dagster_kumo.hold.tick import Deadline, HoldTick, TickSummary
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 # Dagster stops a tick after a minute.
@@ -74,21 +74,25 @@ def build_kumo_hold_sensor(
         origin = context.code_location_origin
         location = origin.location_name if origin is not None else None
         assert context.repository_def is not None
-        deadline = Deadline(TICK_SECONDS)
-        client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=deadline)
         queue = HoldQueue(context.instance, location)
-        summary = HoldTick(
-            context.instance,
-            context.repository_def,
-            queue,
-            run_steps,
-            client,
-            HeldJobs(client, location),
-            context.log,
-            deadline=deadline,
-            max_jobs_in_flight=max_jobs_in_flight,
-            cancels=kumo.cancel_on_termination != "never",
-        ).run()
+        held, terminated = queue.held(), queue.terminated()
+        summary = TickSummary()
+        if held or terminated:
+            deadline = Deadline(TICK_SECONDS)
+            client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=deadline)
+            tick = HoldTick(
+                context.instance,
+                context.repository_def,
+                queue,
+                run_steps,
+                client,
+                HeldJobs(client, location),
+                context.log,
+                deadline=deadline,
+                max_jobs_in_flight=max_jobs_in_flight,
+                cancels=kumo.cancel_on_termination != "never",
+            )
+            summary = tick.run(held, terminated)
         said, cursor = str(summary), context.cursor
         not_held = queue.not_held()
         if not_held is not None and cursor is None:

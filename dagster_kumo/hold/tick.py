@@ -155,11 +155,13 @@ class HoldTick:
         self._models: dict[str, TrainingJobResource] = {}
         self._summary = TickSummary()
 
-    def run(self) -> TickSummary:
+    def run(
+        self, held_runs: Sequence[dg.RunRecord], terminated: Sequence[dg.RunRecord]
+    ) -> TickSummary:
         """Cancel what was terminated, look at all jobs, release what has ended, launch what is missing."""
-        for record in self._queue.terminated():
+        for record in terminated:
             self._settle(record)
-        held = [HeldRun(record) for record in self._queue.held()]
+        held = [HeldRun(record) for record in held_runs]
         self._run_steps.forget_others(one.run.run_id for one in held)
         waiting = [one for one in held if self._look(one)]
         self._launch(waiting)

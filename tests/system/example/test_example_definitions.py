@@ -81,6 +81,16 @@ def test_the_job_makes_all_of_a_day(definitions: dg.Definitions) -> None:
     }
 
 
+def test_the_schedule_s_job_is_held_and_makes_all_but_the_source_tables(
+    definitions: dg.Definitions,
+) -> None:
+    daily, held = (definitions.resolve_job_def(n) for n in ("daily_call_list", "held_call_list"))
+    tables = definitions.resolve_job_def("source_tables").asset_layer.executable_asset_keys
+    assert held.run_tags["dagster-kumo/hold"] == "until_done"
+    left = {*daily.asset_layer.executable_asset_keys} - {*held.asset_layer.executable_asset_keys}
+    assert left == {*tables} == {dg.AssetKey("purchases"), dg.AssetKey("customers")}
+
+
 @pytest.mark.parametrize("days_late", [0, 3])
 def test_the_schedule_asks_for_the_day_that_has_ended(
     definitions: dg.Definitions, days_late: int
