@@ -9,6 +9,7 @@ import pytest
 from dagster_kumo import HOLD_UNTIL_DONE
 from tests.support import day, wait_until
 from tests.system.production.deployment import Deployment
+from tests.system.production.test_launches import kill as kill_worker
 from tests.system.runs.processes import POST_JOB, of_day
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
@@ -72,7 +73,7 @@ KILLS = {
     "the daemon, before the answer": ("daemon", "back", *POST_JOB),
     "while Kumo works": ("code server", None, "", ""),
     "as soon as the job is done": ("code server", "done", "", ""),
-    "the worker, while it stores": ("code server", "back", "GET", "^/files/"),
+    "the worker, while it stores": ("worker", "back", "GET", "^/files/"),
 }
 # More often than once, to look for what happens rarely.
 TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
@@ -95,9 +96,13 @@ def test_a_held_run_has_one_job_whatever_is_killed(kill: str, time: int, quick: 
         job_id = job_of(quick, run_id, "one__predictions")
         if way == "done":
             wait_until(lambda: is_done(quick, job_id), seconds=60)
-    quick.services.kill(process)
-    quick.gate.release_all()
-    quick.services.start(process)
+    if process == "worker":
+        kill_worker(quick, run_id)
+        quick.gate.release_all()
+    else:
+        quick.services.kill(process)
+        quick.gate.release_all()
+        quick.services.start(process)
 
     last = quick.wait_for_end(run_id)
 
