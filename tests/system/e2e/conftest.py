@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ class Dagit:
         answer.raise_for_status()
         return answer.json()["data"]
 
-    def launch(self, *assets: str, day: str | None = None) -> str:
+    def launch(self, *assets: str, day: str | None = None, tags: Mapping[str, str] = {}) -> str:
         """Launch a run of some assets with their checks: its id."""
         query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
             ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
@@ -67,12 +67,24 @@ class Dagit:
                     "assetSelection": [{"path": asset.split("/")} for asset in assets],
                 },
                 "executionMetadata": {
-                    "tags": [{"key": "dagster/partition", "value": day}] if day else []
+                    "tags": [
+                        {"key": key, "value": value}
+                        for key, value in {
+                            **tags,
+                            **({"dagster/partition": day} if day else {}),
+                        }.items()
+                    ]
                 },
             },
         )["launchRun"]
         assert "run" in answer, answer
         return answer["run"]["runId"]
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { tags { key value } } } }"
+        found = self.ask(query, id=run_id)["runOrError"]["tags"]
+        return {tag["key"]: tag["value"] for tag in found}
 
     def wait_for_run(self, run_id: str) -> str:
         """Wait until a run has ended: its status."""
