@@ -105,6 +105,16 @@ def test_a_held_run_delivers_the_job_that_was_launched_for_it(
     assert any(f"Attached to prediction job {job['job_id']}" in line for line in held.lines(run_id))
 
 
+def test_it_does_so_on_the_api_of_sdk_3(queue: Queue) -> None:
+    with LocalKumo(api="3") as kumo:
+        held = queue(purchase_assets(), kumo=kumo)
+        run_id = held.add(DAY)
+        held.tick_until_released(run_id)
+
+        assert held.execute(run_id).status == SUCCESS
+        assert len(kumo.jobs) == 1
+
+
 def test_a_run_waits_for_the_jobs_of_all_its_models(queue: Queue, launched: Any) -> None:
     held = queue(model("first"), model("second"))
     run_id = held.add(DAY)
