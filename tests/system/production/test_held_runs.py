@@ -149,15 +149,19 @@ def test_a_run_that_is_terminated_while_it_is_held_cancels_its_jobs(
     wait_until(lambda: run_of(production, run_id).tags[HOLD] == "cancelled", seconds=60)
 
 
-@pytest.mark.parametrize(("model", "output"), [("pair", "embeddings"), ("tables", "predictions")])
-def test_a_backfill_of_many_runs_is_held(model: str, output: str, quick: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [("pair", ["embeddings"]), ("tables", ["prediction_table", "predictions"])],
+)
+def test_a_backfill_of_many_runs_is_held(model: str, outputs: list[str], quick: Deployment) -> None:
     partitions = [day(n) for n in (7, 6, 5)]
-    backfill = quick.backfill([[model, output]], *partitions, tags=HOLD_UNTIL_DONE)
+    assets = [[model, output] for output in outputs]
+    backfill = quick.backfill(assets, *partitions, tags=HOLD_UNTIL_DONE)
 
     assert quick.wait_for_backfill(backfill).value == "COMPLETED_SUCCESS"
     runs = quick.runs_of_backfill(backfill)
     assert [run.tags[HOLD] for run in runs] == ["released"] * 3
-    made = quick.materialized(model, output)
+    made = quick.materialized(model, outputs[-1])
     for partition in partitions:
         (job,) = jobs_of(quick, model, partition)
         assert made[partition] == {job["job_id"]}
