@@ -48,8 +48,7 @@ class QueuedRuns:
             url=url,
             api_key=api_key,
             request_max_retries=2,
-            poll_interval=0.1,
-            **{"launch_settling_time": SETTLING, **(settings or {})},
+            **{"poll_interval": 0.1, "launch_settling_time": SETTLING, **(settings or {})},
         )
         self._resources = {
             "kumo": self.resource,
