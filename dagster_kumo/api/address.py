@@ -69,9 +69,8 @@ def checked_url(url: str | None) -> str:
     if not is_http_url(url) or re.search(r"[\s?#@]", url):
         # It is not shown: it may hold a password, or be the key in the wrong place.
         raise ValueError(
-            "The address of the Kumo API is like https://<customer_id>.kumoai.cloud/api: http or https, "
-            "a host, a path, and neither password nor query. What is given as url= or in "
-            "KUMO_API_ENDPOINT is not. The key goes into api_key=."
+            "Not an address of a Kumo API (url= or KUMO_API_ENDPOINT). Expected something like "
+            "https://<customer_id>.kumoai.cloud/api, without password and query. The key goes into api_key=."
         )
     return url.rstrip("/").removesuffix("/v1")
 

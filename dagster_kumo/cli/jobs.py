@@ -161,8 +161,8 @@ def _job(client: KumoClient, job_id: str) -> BatchPredictionJobResource:
     except KumoAPIError as error:
         if error.status_code == 404 and job_id.startswith("trainingjob-"):
             raise click.ClickException(
-                f"{job_id} is a training job, not a prediction job. To list training jobs: "
-                "dagster-kumo models"
+                f"{job_id} is a training job, not a prediction job. To show it: "
+                f"dagster-kumo models show {job_id}"
             ) from None
         raise
 

@@ -1,4 +1,4 @@
-"""`dagster-kumo models`: the models to predict with."""
+"""`dagster-kumo models`: the models to predict with, and one of them in full."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError
-from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
 from dagster_kumo.cli.kumo_command import (
     as_json_option,
     fits,
@@ -19,10 +19,13 @@ from dagster_kumo.cli.kumo_command import (
     status_option,
     tags_option,
 )
-from dagster_kumo.cli.output import own_tags, print_rows
+from dagster_kumo.cli.output import own_tags, print_facts, print_json, print_rows
 
 
-@click.command(short_help="List training jobs: the models to predict with.")
+@click.group(
+    invoke_without_command=True,
+    short_help="List training jobs, the models to predict with; show one.",
+)
 @tags_option
 @status_option
 @limit_option
@@ -32,6 +35,8 @@ def models(
     client: KumoClient, *, tags: Mapping[str, str], status: str | None, limit: int, as_json: bool
 ) -> None:
     """List training jobs, newest first. Predictions name them by training_job_id or by tags."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     found = [
         job
         for job in client.list_training_jobs(tags, status=status, limit=limit)
@@ -55,6 +60,45 @@ def models(
     )
 
 
+@models.command()
+@click.argument("training_job_id")
+@as_json_option
+@kumo_command
+def show(client: KumoClient, training_job_id: str, *, as_json: bool) -> None:
+    """Show all details of a training job."""
+    job = client.get_training_job(training_job_id)
+    report = job.job_status_report
+    query = _query(client, job.config.pquery_id) if job.config.pquery_id else None
+    facts: dict[str, Any] = {
+        **_row(job, query.name if query else job.config.pquery_id),
+        "query_string": query.query_string if query else None,
+        "tables": list(query.tables) if query else [],
+        "started_at": report.start_time,
+        "ended_at": report.end_time,
+        "reason": report.reason if report.is_terminal else "",
+        "tracking_url": client.public_url(report.tracking_url),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    print_facts(
+        {
+            "training job": training_job_id,
+            "status": facts["status"],
+            "reason": facts["reason"],
+            "query": facts["query"],
+            "text": " ".join((facts["query_string"] or "").split()),
+            "tables": ", ".join(facts["tables"]),
+            "holdout": facts["test_metrics"],
+            "created": facts["created_at"],
+            "started": facts["started_at"],
+            "ended": facts["ended_at"],
+            "page": facts["tracking_url"],
+            "tags": own_tags(facts["tags"]),
+        }
+    )
+
+
 def _row(job: TrainingJobResource, query: str | None) -> dict[str, Any]:
     metrics = job.result.eval_metrics.test_metrics if job.result else ()
     return {
@@ -73,9 +117,15 @@ def _row(job: TrainingJobResource, query: str | None) -> dict[str, Any]:
 
 def _query_name(client: KumoClient, query_id: str) -> str:
     """The name of a query, or its id where it has no name."""
+    query = _query(client, query_id)
+    return (query.name if query else None) or query_id
+
+
+def _query(client: KumoClient, query_id: str) -> PredictiveQuery | None:
+    """A query; None if Kumo does not have it any more."""
     try:
-        return client.get_predictive_query(query_id).name or query_id
+        return client.get_predictive_query(query_id)
     except KumoAPIError as error:
         if error.status_code != 404:
             raise
-        return query_id
+        return None

@@ -6,6 +6,7 @@
 <data>/jobs/<kind>/    one JSON file for each job
 <data>/files/<job id>/ prediction files, served by presigned urls
 <data>/exports/        what exports wrote: warehouses.duckdb, s3/<bucket>/..., gcs/..., adls/...
+<data>/port.json       the port of the newest server, which the next one takes again
 <data>/server.json     where the server of this folder answers, while there is one
 <data>/server.log      what a server started by `LocalKumo.shared` printed
 ```
@@ -73,6 +74,15 @@ class DataFolder:
     def warehouses(self) -> Path:
         """The DuckDB file with the tables that exports to warehouses wrote."""
         return self.exports / "warehouses.duckdb"
+
+    @property
+    def port(self) -> int:
+        """The port of the newest server; 0 before there was one."""
+        return (read_json(self.path / "port.json") or {}).get("port", 0)
+
+    @port.setter
+    def port(self, port: int) -> None:
+        write_json(self.path / "port.json", {"port": port})
 
     def _state(self) -> dict[str, Any]:
         path = self.path / "state.json"

@@ -271,8 +271,9 @@ class _Running:
                 "folder, or share it: LocalKumo.shared(data)."
             ) from None
         try:
-            self._socket = _listen(port)
+            self._socket = _listen_again(port, self.folder.port)
             self.port: int = self._socket.getsockname()[1]
+            self.folder.port = self.port
             self.recorder: Recorder = Recorder(keep_requests)
             self.store = JobStore(self.folder.jobs)
             self._runner = JobRunner(self.store, queue_seconds, run_seconds)
@@ -349,6 +350,14 @@ class _Running:
     def idle_seconds(self) -> float:
         """Seconds since the last call; 0 while a job runs."""
         return 0.0 if self._runner.busy else time.monotonic() - self.recorder.last_at
+
+
+def _listen_again(port: int, before: int) -> socket.socket:
+    """Listen on a port. Any port is the one before, if that is free: links to pages of jobs stay valid."""
+    if port == 0 and before:
+        with contextlib.suppress(RuntimeError):
+            return _listen(before)
+    return _listen(port)
 
 
 def _listen(port: int) -> socket.socket:

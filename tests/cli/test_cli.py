@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ def test_the_address_can_be_given(run: Run, kumo: LocalKumo) -> None:
     assert run("check", "--url", kumo.url, env=elsewhere).exit_code == 0
     wrong = run("check", "--url", "kumo")
     assert wrong.exit_code == 2
-    assert "The address of the Kumo API is like" in wrong.stderr
+    assert "Not an address of a Kumo API" in wrong.stderr
 
 
 def test_an_address_without_its_path_is_asked_about(run: Run, kumo: LocalKumo) -> None:
@@ -211,6 +212,20 @@ def test_the_json_of_a_model_has_its_metrics(run: Run) -> None:
     (model,) = json.loads(run("models", "--tag", "use_case=spend", "--json").stdout)
     assert set(model["test_metrics"]) == {"mae", "mse", "rmse"}
     assert model["query"] == "cdnow_spend"
+
+
+def test_a_model_is_shown_with_its_query(run: Run) -> None:
+    shown = run("models", "show", PURCHASE)
+    assert shown.exit_code == 0
+    facts = dict(re.split(r"\s{3,}", line, maxsplit=1) for line in shown.stdout.splitlines())
+    assert facts["status"] == "DONE"
+    assert facts["text"].startswith("PREDICT ")
+    assert "auroc=" in facts["holdout"]
+    assert json.loads(run("models", "show", PURCHASE, "--json").stdout)["tables"]
+
+
+def test_a_model_that_is_not_there_exits_with_one(run: Run) -> None:
+    assert run("models", "show", "trainingjob-nobody").exit_code == 1
 
 
 def test_a_status_is_one_that_kumo_has_in_any_case(run: Run) -> None:

@@ -42,19 +42,27 @@ def let_go(folder):
     return False
 
 
+def test_a_port_that_is_taken_by_now_is_replaced(tmp_path):
+    with LocalKumo(tmp_path / "a") as kumo:
+        address = kumo.url
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "port.json").write_text((tmp_path / "a" / "port.json").read_text())
+    with LocalKumo(tmp_path / "a") as kumo, LocalKumo(tmp_path / "b") as other:
+        assert kumo.url == address != other.url
+
+
 def test_a_restart_keeps_jobs_and_files(tmp_path, make_api):
     with LocalKumo(tmp_path) as kumo:
         api = make_api(kumo)
         job = api.run(job_tags={"key": "1"})
         frame, url = api.frame(job["job_id"]), api.urls(job["job_id"])[0]
-        port = kumo.url.split(":")[2].removesuffix("/api")
+        address = kumo.url
     with LocalKumo(tmp_path) as kumo:
         api = make_api(kumo)
         assert api.get("/prediction_jobs", key="1") == [job]
         assert api.frame(job["job_id"]).equals(frame)
-        # The url is as good as before, but for the port.
-        moved = url.replace(f":{port}/", f":{kumo.url.split(':')[2].removesuffix('/api')}/")
-        assert requests.get(moved, timeout=5).status_code == 200
+        assert kumo.url == address
+        assert requests.get(url, timeout=5).status_code == 200
     assert (tmp_path / "state.json").exists()
 
 
