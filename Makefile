@@ -39,6 +39,7 @@ HEEDING_SIGNALS = $(shell env --default-signal=INT,TERM true 2>/dev/null && echo
 
 # The same DAGSTER_HOME as the demo's: what it made is shown. DAGIT_OPTIONS="--port 3001", for example.
 dagit: $(VENV)/.demo ## open the Dagster UI (Dagit) on the example project
+	@$(BIN)/python -m example_project.which_kumo
 	@cd example_project && DAGSTER_HOME='$(CURDIR)/example_project/dagster_home' \
 	  exec $(HEEDING_SIGNALS) '$(abspath $(BIN))/dg' dev $(DAGIT_OPTIONS)
 

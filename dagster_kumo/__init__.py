@@ -43,7 +43,7 @@ from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
-from dagster_kumo.resource import KumoResource, SnowflakeCredentials
+from dagster_kumo.resource import KumoResource, LocalKumoResource, SnowflakeCredentials
 from dagster_kumo.sensor.sensor_builder import build_kumo_sensor
 from dagster_kumo.version import __version__
 
@@ -81,6 +81,7 @@ __all__ = [
     "KumoTimeoutError",
     "KumoValidationError",
     "KumoWorkspaceComponent",
+    "LocalKumoResource",
     "PredictionTable",
     "PredictionTableJob",
     "Predictions",

@@ -312,3 +312,43 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             max_concurrent_jobs=self.max_concurrent_jobs,
             cancel_on_termination=self.cancel_on_termination,
         )
+
+
+class LocalKumoResource(KumoResource):
+    """A stand-in for Kumo on this machine, with a small model of its own. It is not Kumo.
+
+    It starts by itself with the first call, in a process that all runs share, and ends half an hour after the last
+    one. It needs the extra `local`.
+
+    Examples:
+        >>> import dagster as dg
+        >>> defs = dg.Definitions(resources={"kumo": LocalKumoResource(data="data/kumo")})
+    """
+
+    data: str = Field(description="The folder for jobs, prediction files and exports.")
+    queue_seconds: float = Field(default=0.5, ge=0, description="How long a job is QUEUED.")
+    run_seconds: float = Field(default=1.5, ge=0, description="How long a job is RUNNING.")
+    api: str = Field(
+        default="2", description="Generation of the API: '2' as of SDK 2.x, '3' as of SDK 3.0."
+    )
+    poll_interval: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
+        default=1.0, description="The longest time between two polls of a job, in seconds."
+    )
+
+    def get_client(self) -> KumoClient:
+        """The client for the stand-in, which is started if it does not run.
+
+        Raises:
+            RuntimeError: It does not start; says where its log is.
+        """
+        if self._client is None:
+            from dagster_kumo.local import LocalKumo
+
+            local = LocalKumo.shared(
+                self.data,
+                queue_seconds=self.queue_seconds,
+                run_seconds=self.run_seconds,
+                api="3" if self.api == "3" else "2",
+            )
+            self._client = KumoClient(local.url, local.api_key)
+        return self._client

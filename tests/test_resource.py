@@ -304,6 +304,10 @@ def test_an_export_writes_the_job_behind_the_predictions(
     assert metadata["dagster-kumo/job_id"] == job_id == exported["job_id"]
     assert metadata["dagster-kumo/export_job_id"] == exported["id"]
     assert metadata["dagster-kumo/storage"] == storage
+    assert metadata["dagster-kumo/tracking_url"].endswith(f"/jobs/{job_id}")
+    assert metadata["dagster/row_count"] == 23_570
+    target = "dagster/uri" if "dagster/uri" in metadata else "dagster/table_name"
+    assert next(iter(metadata)) == target
     assert metadata["dagster-kumo/duration_seconds"] >= 0
     target = metadata.get("dagster/table_name") or metadata["dagster/uri"]
     assert target == export.metadata_by_key[export.key].get("dagster/table_name", target)

@@ -10,13 +10,19 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.deliveries import materialized_job_ids
+from dagster_kumo.execution.launch.deliveries import materialized_job_ids, newest_metadata
 from dagster_kumo.execution.launch.export import ExportLaunch
-from dagster_kumo.execution.metadata import JOB_ID_METADATA, export_metadata, target_entry
+from dagster_kumo.execution.metadata import (
+    JOB_ID_METADATA,
+    ROW_COUNT,
+    export_metadata,
+    target_entry,
+)
 from dagster_kumo.execution.partitions.concurrent_jobs import PartitionJobs
 from dagster_kumo.execution.partitions.outputs import materialize_each
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
+from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
 from dagster_kumo.jobs.export_target import ExportTarget, of_partition
 
 
@@ -87,6 +93,8 @@ class ExportRun:
             full_name=full_name,
             export_job_id=export_id,
             job_id=job_id,
+            tracking_url=self._page(job_id),
+            rows=self._rows(partition_key),
             seconds=time.monotonic() - started,
         )
 
@@ -100,6 +108,25 @@ class ExportRun:
         if defined != target.full_name:
             return defined
         return self._client.generation.written_to(target.request()) or defined
+
+    def _page(self, job_id: str) -> str:
+        """The page of the prediction job in Kumo, which exports do not have; empty if it is not known."""
+        try:
+            return BatchPredictionJob(job_id, self._client).tracking_url
+        except KumoError:  # everything is written: its metadata must not fail the asset
+            return ""
+
+    def _rows(self, partition_key: str | None) -> int | None:
+        """How many rows the upstream asset has, if it is the output that is exported."""
+        metadata = newest_metadata(self._context.instance, self._predictions, partition_key)
+        rows, schema = metadata.get(ROW_COUNT), metadata.get("dagster/column_schema")
+        if not isinstance(rows, dg.IntMetadataValue) or not isinstance(
+            schema, dg.TableSchemaMetadataValue
+        ):
+            return None
+        is_embeddings = any(column.name == "EMBEDDING" for column in schema.schema.columns)
+        wanted = self._targets[partition_key].output_type
+        return rows.value if is_embeddings == (wanted == "embeddings") else None
 
     def _prediction_job(self, partition_key: str | None) -> str:
         """The prediction job of the upstream asset's latest materialization."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import dagster as dg
 
 from dagster_kumo.api import errors
-from dagster_kumo.execution.metadata import TRACKING_URL_METADATA
+from dagster_kumo.execution.metadata import TRACKING_URL_METADATA, links
 
 
 # The name that the UI shows is the one that users know and catch.
@@ -23,8 +21,3 @@ class KumoJobFailedError(errors.KumoJobFailedError, dg.Failure):
             tracking_url=error.tracking_url,
         )
         self.metadata = links({TRACKING_URL_METADATA: error.tracking_url})
-
-
-def links(urls: Mapping[str, str]) -> dict[str, dg.MetadataValue[str | None]]:
-    """Those of the urls that are known, as metadata."""
-    return {name: dg.MetadataValue.url(url) for name, url in urls.items() if url}

@@ -104,20 +104,34 @@ def table_metadata(
 
 
 def export_metadata(
-    target: ExportTarget, *, full_name: str, export_job_id: str, job_id: str, seconds: float
+    target: ExportTarget,
+    *,
+    full_name: str,
+    export_job_id: str,
+    job_id: str,
+    tracking_url: str,
+    rows: int | None,
+    seconds: float,
 ) -> dict[str, Any]:
-    """The metadata of an export."""
+    """The metadata of an export, in the order of what a person asks."""
     entries: dict[str, Any] = {
         "storage": target.storage,
         "write_mode": target.write_mode or "OVERWRITE",
+        **links({"tracking_url": tracking_url}),
         "duration_seconds": round(seconds, 3),
     }
     return {
+        target_entry(target): full_name,
+        **({} if rows is None else {ROW_COUNT: rows}),
+        **_in_namespace(entries),
         EXPORT_JOB_ID_METADATA: export_job_id,
         JOB_ID_METADATA: job_id,
-        **_in_namespace(entries),
-        target_entry(target): full_name,
     }
+
+
+def links(urls: Mapping[str, str]) -> dict[str, dg.MetadataValue[str | None]]:
+    """Those of the urls that are known, as metadata."""
+    return {name: dg.MetadataValue.url(url) for name, url in urls.items() if url}
 
 
 def target_entry(target: ExportTarget) -> str:

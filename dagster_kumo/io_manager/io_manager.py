@@ -227,11 +227,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
                     summarise=self.summarised,
                 )
                 stored = self._validate_and_commit(context, version, output, transferred)
-        files = len(transferred.files)
-        size = f"{transferred.size_bytes / 1e6:,.1f} MB"
-        if not before:
-            rate = transferred.size_bytes / 1e6 / max(transferred.seconds, 1e-3)
-            size += f" at {rate:,.0f} MB/s"
+        files, mega = len(transferred.files), transferred.size_bytes / 1e6
+        size = f"{mega:,.1f} MB" if mega >= 1 else f"{mega * 1e3:,.0f} kB"
+        if not before and transferred.seconds >= 1:
+            size += f" at {mega / transferred.seconds:,.1f} MB/s"
         context.log.info(
             f"{'Kept' if before else 'Stored'} {transferred.num_rows:,} rows in {files} "
             f"file{'s' * (files != 1)} ({size}) in {store.directory}"

@@ -170,7 +170,7 @@ def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
     target = summary.columns.get("TARGET_PRED")
     if target is not None and target.values and summary.class_shares is None:
         if all(isinstance(value, bool) for value in target.values):
-            entries["share_yes"] = target.values[True] / target.count
+            entries["share_yes"] = finite(target.values[True] / target.count)
         else:
             entries |= _shares(
                 "share", {str(c): n / target.count for c, n in target.values.items()}
@@ -191,7 +191,7 @@ def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
             entries[f"{_shortened(column.name)}/mean"] = mean
     nulls = max((column.null_fraction for column in summary.columns.values()), default=0.0)
     if nulls:
-        entries["null_fraction"] = nulls
+        entries["null_fraction"] = finite(nulls)
     return {name: value for name, value in entries.items() if value is not None}
 
 
@@ -201,7 +201,8 @@ def _shares(name: str, shares: Mapping[str, float]) -> dict[str, float]:
     return {f"{name}/{_shortened(one)}": finite(shares[one]) or 0.0 for one in sorted(largest)}
 
 
-# The most informative columns come first: the Dagster UI cuts off wide tables on the right.
+# The Dagster UI cuts off wide tables on the right: at 1600 pixels there is room for these, three digits each.
+DIGITS = 3
 _STATISTICS_COLUMNS = {
     "column": "string",
     "mean": "float",
@@ -216,10 +217,12 @@ _STATISTICS_COLUMNS = {
 
 def _statistics_table(summary: OutputSummary) -> dg.TableMetadataValue:
     left_out = _told_elsewhere(summary) - {CLASS, SCORE}
+    has_nulls = any(column.nulls for column in summary.columns.values())
+    columns = {k: v for k, v in _STATISTICS_COLUMNS.items() if has_nulls or k != "nulls"}
     shown = [column for column in _scores_first(summary) if column.name not in left_out]
     return dg.MetadataValue.table(
         [_statistics_row(column) for column in shown[:MAX_COLUMNS]],
-        schema=dg.TableSchema([dg.TableColumn(*column) for column in _STATISTICS_COLUMNS.items()]),
+        schema=dg.TableSchema([dg.TableColumn(*column) for column in columns.items()]),
     )
 
 
@@ -229,12 +232,12 @@ def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
     return dg.TableRecord(
         {
             "column": f"{name} (norm)" if column.is_vector else name,
-            "mean": finite(column.mean, digits=4),
-            "5 %": finite(low, digits=4),
-            "median": finite(median, digits=4),
-            "95 %": finite(high, digits=4),
-            "min": _cell(column.min, digits=4),
-            "max": _cell(column.max, digits=4),
+            "mean": finite(column.mean, digits=DIGITS),
+            "5 %": finite(low, digits=DIGITS),
+            "median": finite(median, digits=DIGITS),
+            "95 %": finite(high, digits=DIGITS),
+            "min": _cell(column.min, digits=DIGITS),
+            "max": _cell(column.max, digits=DIGITS),
             "nulls": column.nulls,
         }
     )

@@ -131,11 +131,12 @@ def test_a_materialization_carries_all_metadata(
     statistics = {r.data["column"]: r.data for r in entries["dagster-kumo/statistics"].records}
     assert list(statistics) == ["True_PROB"]
     assert [c.name for c in entries["dagster-kumo/statistics"].schema.columns] == [
-        *("column", "mean", "5 %", "median", "95 %", "min", "max", "nulls"),
+        *("column", "mean", "5 %", "median", "95 %", "min", "max"),
     ]
     assert statistics["True_PROB"]["min"] == pytest.approx(0.011)
     assert not [name for name in entries if "null_fraction" in name or "False_PROB" in name]
     assert 0 < entries["dagster-kumo/share_yes"] < 1
+    assert len(str(entries["dagster-kumo/share_yes"])) <= 8
     assert "data:image/png;base64," in entries["dagster-kumo/distribution"]
     assert len(entries["dagster-kumo/preview"].records) == 3
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -71,6 +72,17 @@ def materialized_job_ids(
         if named is not None and isinstance(named.value, str):
             job_ids.append(named.value)
     return job_ids
+
+
+def newest_metadata(
+    instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition_key: str | None
+) -> Mapping[str, dg.MetadataValue[Any]]:
+    """The metadata of the newest materialization of an asset; empty if there is none."""
+    partitions = None if partition_key is None else [partition_key]
+    wanted = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions)
+    records = read_events(lambda: instance.fetch_materializations(wanted, limit=1))
+    newest = records[0].asset_materialization if records else None
+    return newest.metadata if newest else {}
 
 
 def _of_earlier_runs(

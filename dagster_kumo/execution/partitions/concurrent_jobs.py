@@ -17,7 +17,7 @@ from dagster_kumo.api.errors import (
     KumoJobFailedError,
     KumoModelError,
 )
-from dagster_kumo.execution.failures import links
+from dagster_kumo.execution.metadata import links
 
 T = TypeVar("T")
 

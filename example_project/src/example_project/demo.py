@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from example_project.folders import ASSETS, CALL_LISTS, DATA, PROJECT, STAND_IN, WAREHOUSE
+from example_project.folders import ASSETS, CALL_LISTS, DATA, PROJECT, WAREHOUSE
 
 LOG = DATA / "demo.log"
 PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
@@ -107,9 +107,9 @@ class _Runs:
 
     def __init__(self, status: Status) -> None:
         from example_project.definitions import defs
-        from example_project.resources import kumo_resource
+        from example_project.defs.resources import kumo_resource
 
-        kumo_resource(str(STAND_IN)).get_client()
+        kumo_resource().get_client()
         self._status = status
         self._title = ""
         logger = dg.Definitions(loggers={"demo": self._logger()})
@@ -160,6 +160,7 @@ class _Runs:
         class ShowProgress(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 # A message reads "<job> - <run> - <step> - <what happened>".
+                print(record.getMessage(), flush=True)  # into the log file
                 told = record.getMessage().rpartition(" - ")[2].partition("\n")[0]
                 runs._status.update(f"{runs._title}  [dim]{escape(told)}[/]")
 
@@ -215,12 +216,12 @@ def _scores(days: list[Day]) -> Table:
         chance = day.statistics(PREDICTIONS, "True_PROB")
         rows = day.value(PREDICTIONS, "dagster/row_count")
         likely = day.value(PREDICTIONS, "dagster-kumo/share_yes")
-        spend = day.statistics(SPEND, "TARGET_PRED")
+        spend = day.value(SPEND, "dagster-kumo/TARGET_PRED/mean")
         table.add_row(
             day.key,
             *(f"{chance[name]:.2%}" for name in ("mean", "5 %", "median", "95 %")),
             f"{likely * rows:,.0f} ({likely:.1%})",
-            f"${spend['mean'] * day.value(SPEND, 'dagster/row_count'):,.0f}",
+            f"${spend * day.value(SPEND, 'dagster/row_count'):,.0f}",
         )
     return table
 

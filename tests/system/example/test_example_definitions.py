@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from example_project.definitions import defs
 from example_project.defs.drift import purchase_drift
-from example_project.partitions import first_day, weekly
-from example_project.resources import StandInKumo, kumo_resource
+from example_project.defs.resources import kumo_resource
+from example_project.partitions import daily, weekly
 
-from dagster_kumo import KumoResource, Predictions
+from dagster_kumo import KumoResource, LocalKumoResource, Predictions
+from dagster_kumo.local import LocalKumo
 from dagster_kumo.predictions.store.tables import as_predictions
 
 PROJECT = Path(__file__).parents[3] / "example_project"
@@ -45,7 +46,7 @@ def test_dg_accepts_the_project_and_loading_it_starts_nothing(tmp_path: Path) ->
 
 
 def test_everything_is_connected(definitions: dg.Definitions) -> None:
-    tables = {"customers", "purchases"}
+    tables = {"customers", "purchases", "dbt/customer_segments"}
     assert _upstream(definitions, "customers") == {"purchases"}
     assert _upstream(definitions, "purchase/model") == tables
     for output in ("purchase/predictions", "purchase/embeddings"):
@@ -111,19 +112,8 @@ def test_the_schedule_asks_for_the_day_that_has_ended(
     assert request.partition_key == (ticked - timedelta(days=1)).isoformat()
 
 
-@pytest.mark.parametrize(
-    ("today", "first"),
-    [
-        (date(2027, 1, 1), date(2026, 8, 1)),
-        (date(2027, 5, 31), date(2026, 12, 1)),
-        (date(2027, 6, 1), date(2027, 1, 1)),
-        (date(2027, 12, 31), date(2027, 7, 1)),
-    ],
-)
-def test_the_partitions_begin_on_the_first_of_a_month(today: date, first: date) -> None:
-    assert first_day(today) == first
-    # Enough for Dagit's plots, and nothing that the stand-in refuses as too early.
-    assert timedelta(days=120) < today - first < timedelta(days=200)
+def test_the_partitions_fill_the_plots_of_the_ui() -> None:
+    assert len(daily.get_partition_keys()) > 120
 
 
 def test_weeks_begin_on_mondays_and_the_running_one_is_there() -> None:
@@ -133,13 +123,25 @@ def test_weeks_begin_on_mondays_and_the_running_one_is_there() -> None:
     assert weeks[-1] <= today < weeks[-1] + timedelta(weeks=1)
 
 
-def test_kumo_itself_is_used_when_there_is_a_key(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_kumo_itself_is_used_when_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUMO_API_KEY", "customer:secret")
-    assert type(kumo_resource(str(tmp_path))) is KumoResource
+    assert type(kumo_resource()) is KumoResource
     monkeypatch.delenv("KUMO_API_KEY")
-    assert type(kumo_resource(str(tmp_path))) is StandInKumo
+    assert type(kumo_resource()) is LocalKumoResource
+
+
+@pytest.mark.parametrize("key", ["", "customer:secret"])
+def test_it_is_said_which_kumo_is_used(key: str, tmp_path: Path) -> None:
+    env = {**os.environ, "EXAMPLE_DATA": str(tmp_path), "KUMO_API_KEY": key}
+    command = [sys.executable, "-m", "example_project.which_kumo"]
+    said = subprocess.run(command, env=env, text=True, capture_output=True, check=True).stdout
+    if key:
+        assert said.startswith("Kumo: the account of KUMO_API_KEY, https://customer.")
+        assert list(tmp_path.iterdir()) == []
+        return
+    shared = LocalKumo.shared(tmp_path / "kumo")
+    assert f"a stand-in on this machine, {shared.url}" in said
+    shared.stop()
 
 
 def _scores(*probabilities: float) -> Predictions:

@@ -162,7 +162,7 @@ def test_a_failure_is_told_in_two_lines(tmp_path: Path) -> None:
     told = run.stdout.partition("The demo failed.")[2]
     assert "begin with a new data folder" in told
     assert "Traceback" not in run.stdout
-    assert (tmp_path / "data" / "demo.log").exists()
+    assert (tmp_path / "data" / "demo.log").read_text()
 
 
 def test_it_runs_on_the_newer_generation_of_the_api(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from example_project.automation import newest_day
 from example_project.partitions import daily
 
 # The tables that both models learn and predict from.
-SOURCE_TABLES = ["customers", "purchases"]
+SOURCE_TABLES = ["customers", "purchases", "dbt/customer_segments"]
 
 QUESTIONS = {
     "purchase": "Will the customer buy in the next 30 days?",

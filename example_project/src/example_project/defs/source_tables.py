@@ -6,6 +6,15 @@ import pandas as pd
 from dagster_kumo.local import load_transactions
 from example_project.folders import STAND_IN
 
+# A table that dbt makes. With dagster-dbt it is among dbt's own assets, by the same key, and this line goes.
+customer_segments = dg.AssetSpec(
+    ["dbt", "customer_segments"],
+    description="One row for each customer: the segment. A dbt model in another project.",
+    group_name="shop",
+    owners=["team:shop"],
+    kinds={"dbt"},
+)
+
 
 @dg.asset(group_name="shop", owners=["team:shop"], kinds={"pandas", "parquet"})
 def purchases() -> pd.DataFrame:
