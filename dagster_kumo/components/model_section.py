@@ -24,11 +24,13 @@ from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRet
 from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
+from dagster_kumo.components.sensor import ResolvedSensor
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY, KumoIOManager
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+from dagster_kumo.sensor.sensor_builder import build_kumo_sensor
 
 PREDICTION = Section(BatchPrediction)
 
@@ -105,6 +107,7 @@ class ModelSection(dg.Resolvable):
             description="When all assets are materialized. `{}`: at the end of each partition."
         ),
     ] = None
+    sensor: ResolvedSensor = None
     hold: Annotated[
         bool,
         dg.Resolver.default(
@@ -215,7 +218,13 @@ class ModelSection(dg.Resolvable):
                 asset=assets.predictions, io_manager_key=io_manager_key, **given
             )
         ]
-        definitions = dg.Definitions(assets=assets, asset_checks=checks, resources=resources)
+        sensors: list[dg.SensorDefinition] = []
+        if self.sensor is not None:
+            given: dict[str, Any] = {"name": f"{own_name}_kumo_jobs_sensor", **self.sensor}
+            sensors.append(build_kumo_sensor(assets, resource_key=resource_key, **given))
+        definitions = dg.Definitions(
+            assets=assets, asset_checks=checks, resources=resources, sensors=sensors
+        )
         selection = dg.AssetSelection.assets(assets.predictions, *assets.exports)
         run_tags = HOLD_UNTIL_DONE if self.hold else {}
         parts = [definitions]

@@ -50,7 +50,7 @@ attributes:
 
 
 class _Params(BaseModel):
-    base_path: str = Field(default="predictions", description="Where outputs are stored.")
+    base_path: str = Field(default="data/kumo", description="Where outputs are stored.")
 
 
 class BatchPredictionParams(_Params):

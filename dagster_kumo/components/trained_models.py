@@ -44,13 +44,16 @@ class TrainedModel:
 
 
 class ModelSelection(dg.Model, dg.Resolvable):
-    """Selects trained models: those that carry all the tags, or those of the named query."""
+    """Selects trained models: by their ids, by the tags that they carry, or by the name of their query."""
 
+    ids: Sequence[str] = Field(
+        default=[], description="The training jobs. The default is the newest of each query."
+    )
     tags: Mapping[str, str] = Field(default={}, description="Tags that the training job carries.")
     query_name: str | None = Field(default=None, description="The name of the predictive query.")
 
     def __str__(self) -> str:
-        wanted = [f"{key}={value}" for key, value in sorted(self.tags.items())]
+        wanted = [*self.ids, *(f"{key}={value}" for key, value in sorted(self.tags.items()))]
         if self.query_name is not None:
             wanted.append(f"query_name={self.query_name}")
         return ", ".join(wanted) or "all"
@@ -67,6 +70,8 @@ def find_trained_models(client: KumoClient, selection: ModelSelection) -> list[T
     for job in jobs:
         query_id = job.config.pquery_id
         if query_id is None or query_id in found or job.job_status_report.status != DONE:
+            continue
+        if selection.ids and job.job_id not in selection.ids:
             continue
         query = client.get_predictive_query(query_id)
         query_name = query.name or query_id

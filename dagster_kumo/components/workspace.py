@@ -134,8 +134,7 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
         """The definitions of each model in the state; none before the first refresh."""
         if state_path is None:
             dg.get_dagster_logger().warning(
-                f"There are no assets, since the models have not been listed yet ({self.models}). "
-                "Run `dg utils refresh-defs-state`."
+                f"No models known yet ({self.models}): run `dg utils refresh-defs-state`."
             )
             return dg.Definitions()
         models = models_from_json(state_path.read_text(encoding="utf-8"))

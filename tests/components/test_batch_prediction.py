@@ -353,6 +353,17 @@ def test_runs_are_held_where_the_section_says_so() -> None:
     assert repository.has_sensor_def("kumo_hold_sensor")
 
 
+def test_a_sensor_takes_in_yaml_what_it_takes_in_python() -> None:
+    yaml = batch_prediction(
+        DAILY + "sensor: {deliver: true, default_status: RUNNING, minimum_interval_seconds: 90}"
+    )
+    with project(yaml, resources=NEVER_USED) as (_, defs, _):
+        sensor = defs.resolve_sensor_def("purchase_kumo_jobs_sensor")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds == 90
+    assert sensor.required_resource_keys == {"kumo"}
+
+
 def test_options_reach_the_ops_and_the_assets() -> None:
     yaml = """
     retry_policy: {max_retries: 2, delay: 30, backoff: EXPONENTIAL, jitter: FULL}

@@ -127,7 +127,7 @@ def test_before_a_refresh_there_is_nothing_and_it_is_said_why(
     assert not keys(shop.definitions())
 
     said = caplog.text
-    assert "have not been listed yet (team=growth)" in said
+    assert "No models known yet (team=growth)" in said
     assert "dg utils refresh-defs-state" in said
 
 
@@ -170,6 +170,18 @@ def test_a_refresh_takes_the_newest_model_of_each_query(
     assert shop.training_jobs() == {name: "old"}  # which a refresh alone changes
     shop.refresh()
     assert shop.training_jobs() == {name: "new"}
+
+
+def test_models_are_selected_by_their_ids(
+    other: OtherServer, workspaces: DefsFolderSandbox
+) -> None:
+    other.training_jobs = [
+        training_job("chosen", created_at="2026-02-01T00:00:00"),
+        training_job("newer", created_at="2026-03-01T00:00:00"),
+    ]
+    shop = Workspace(workspaces, "models: {ids: [chosen]}")
+    shop.refresh()
+    assert list(shop.training_jobs().values()) == ["chosen"]
 
 
 @pytest.mark.parametrize(
