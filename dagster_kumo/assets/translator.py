@@ -91,9 +91,13 @@ def _model(prediction: BatchPrediction | None) -> str:
 
 
 def _export_spec(name: str, target: ExportTarget) -> dg.AssetSpec:
+    description = f"The {target.output_type} of {name}, written by Kumo to {target.full_name}."
+    if target.storage == "snowflake":
+        table = target.full_name.rpartition(".")[2]
+        description += f'\n\nThe name has small letters, so SQL has to quote it: "{table}".'
     return dg.AssetSpec(
         [name, f"{target.output_type}_in_{target.storage}"],
-        description=f"The {target.output_type} of {name}, written by Kumo to {target.full_name}.",
+        description=description,
         kinds={"kumo", _ICONS.get(target.storage, target.storage)},
         metadata={target_entry(target): target.full_name},
     )

@@ -18,6 +18,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.checks.stored_output import NothingToCheck, StoredOutput, StoredOutputs
+from dagster_kumo.execution.metadata import finite
 from dagster_kumo.execution.partitions.anchor_time import said_time
 from dagster_kumo.predictions.columns import (
     ANCHOR_TIMESTAMP,
@@ -157,7 +158,7 @@ class ScoresInRange(PredictionCheck):
         for name, column in output.columns(names).items():
             if column.min is None or column.max is None:
                 continue
-            metadata |= {f"{name}/min": column.min, f"{name}/max": column.max}
+            metadata |= {f"{name}/min": finite(column.min), f"{name}/max": finite(column.max)}
             if column.min < self.low - slack or column.max > self.high + slack:
                 outside.append(f"{name} goes from {column.min:.6g} to {column.max:.6g}")
         if outside:

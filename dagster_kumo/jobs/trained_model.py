@@ -39,10 +39,15 @@ def _by_id(client: KumoClient, job_id: str) -> TrainingJobResource:
             f"There is no training job {job_id} in this deployment: {error.detail}\n"
             "Check the id in Kumo, or name the model by training_job_tags."
         ) from None
-    if job.job_status_report.status != DONE:
+    report = job.job_status_report
+    if report.status != DONE:
+        way_out = (
+            "Name another one."
+            if report.is_terminal
+            else "Wait until it is DONE, or name another one."
+        )
         raise KumoModelError(
-            f"Training job {job.job_id} is {job.job_status_report.status}, so there is no model "
-            "to predict with. Wait until it is DONE, or name another one."
+            f"Training job {job.job_id} is {report.status}, so there is no model to predict with. {way_out}"
         )
     return job
 

@@ -29,5 +29,8 @@ early_morning = dg.ScheduleDefinition(
     name="early_morning", job=source_tables, cron_schedule="30 5 * * *"
 )
 every_morning = dg.build_schedule_from_partitioned_job(
-    held_call_list, name="every_morning", hour_of_day=6
+    held_call_list,
+    name="every_morning",
+    hour_of_day=6,
+    description="Makes the call list of the day that has ended, at six in the morning (UTC).",
 )
