@@ -22,7 +22,7 @@ DAGSTER := dagster-webserver dagster-dg-cli
 # The stamps make a second call free; a change of the dependencies installs again.
 $(VENV)/.demo: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing what the demo needs into $(VENV) ..."
-	@$(PIP) $(DAGSTER) -e '.[local,plots]' -e example_project
+	@$(PIP) $(DAGSTER) -e '.[local,plots,evaluation]' -e example_project
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml example_project/pyproject.toml | $(BIN)/python

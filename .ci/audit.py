@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 LIST = Path(__file__).with_name("known-vulnerabilities.txt")
 LONGEST_WAIT = 90  # seconds, for all packages together
-EXTRAS = {"local", "plots", "snowflake", "databricks"}  # what users may install
+EXTRAS = {"local", "plots", "evaluation", "snowflake", "databricks"}  # what users may install
 
 
 def installed(name: str, extras: set[str], seen: dict[str, str]) -> dict[str, str]:

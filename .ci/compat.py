@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SHOWN = ("dagster", "pandas", "pyarrow", "numpy", "requests", "kumoai")
-EXTRAS = ("local", "plots", "snowflake", "databricks")
+EXTRAS = ("local", "plots", "evaluation", "snowflake", "databricks")
 DAGSTER = (
     "dagster-webserver>=1.12.7",
     "dagster-dg-cli>=1.12.7",

@@ -298,6 +298,23 @@ def waiting(bench: Bench) -> list[Row]:
     return rows
 
 
+def evaluation(bench: Bench) -> list[Row]:
+    """Peak memory of evaluating 16 million rows; a sixteenth of them for a quick look."""
+    files = bench.files if bench.files >= 32 else 2
+    fewer, all_ = (run("our_evaluation", job=f"files-{count}") for count in (-(-files // 4), files))
+    million = files * ROWS_PER_FILE / 1e6
+    return [
+        Row(
+            f"peak memory of evaluating {million:g} million rows",
+            f"a quarter of them: {fewer.gigabytes}",
+            f"{all_.gigabytes}, {all_.seconds:.0f} s",
+            all_.peak_bytes / 1e9,
+            1.2,
+            " GB",
+        )
+    ]
+
+
 COMPARISONS: list[Callable[[Bench], list[Row]]] = [
     one_file,
     one_against_eight,
@@ -312,6 +329,7 @@ COMPARISONS: list[Callable[[Bench], list[Row]]] = [
     definitions,
     partitions,
     waiting,
+    evaluation,
 ]
 # Quick to measure, and enough to notice a regression.
-QUICK = [one_file, many_files, many_files_on_loopback, imports, waiting]
+QUICK = [one_file, many_files, many_files_on_loopback, imports, waiting, evaluation]

@@ -228,6 +228,54 @@ def our_range(_: str) -> Act:
     return backfill
 
 
+def our_evaluation(_: str) -> Act:
+    """Predictions and outcomes of 500,000 rows a file, joined, measured and stored."""
+    import dagster as dg
+    import numpy as np
+    import pyarrow as pa
+
+    from dagster_kumo import KumoIOManager, KumoResource, build_kumo_evaluation_asset
+
+    size = 500_000
+
+    def rows(files: int, column: str, make: Callable[[Any], Any]) -> Any:
+        def batches() -> Any:
+            for number in range(files):
+                entities = np.arange(number * size, (number + 1) * size)
+                values = make(np.random.default_rng(number).random(size))
+                yield pa.RecordBatch.from_pydict({"ENTITY": entities, column: values})
+
+        first = next(batches())
+        return pa.RecordBatchReader.from_batches(first.schema, batches())
+
+    def evaluate(job: str) -> None:
+        files = int(job.rpartition("-")[2])
+
+        @dg.asset(key=["made_up", "predictions"], io_manager_key="kumo_io_manager")
+        def predictions() -> Any:
+            return rows(files, "True_PROB", lambda chance: chance**4)
+
+        @dg.asset(io_manager_key="kumo_io_manager")
+        def outcomes() -> Any:
+            return rows(files, "TARGET", lambda chance: chance > 0.7)
+
+        evaluation = build_kumo_evaluation_asset(
+            name="made_up",
+            predictions=predictions,
+            outcomes=outcomes,
+            window=timedelta(days=30),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            store = KumoIOManager(base_path=folder)
+            kumo = KumoResource(url="http://127.0.0.1:1", api_key=KEY)
+            dg.materialize(
+                [predictions, outcomes, evaluation],
+                resources={"kumo": kumo, "kumo_io_manager": store},
+            )
+
+    return evaluate
+
+
 COMPUTING = {"sdk_import", "our_import", "plain_definitions", "our_definitions"}
 SIDES = {
     side.__name__: side
@@ -243,6 +291,7 @@ SIDES = {
         plain_definitions,
         our_definitions,
         our_range,
+        our_evaluation,
     )
 }
 

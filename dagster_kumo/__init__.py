@@ -27,13 +27,17 @@ from dagster_kumo.api.errors import (
     KumoModelError,
     KumoTimeoutError,
     KumoValidationError,
+    KumoWindowError,
 )
 from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets.asset_decorator import kumo_assets
 from dagster_kumo.assets.definitions import KumoModelAssets, build_kumo_assets_definitions
+from dagster_kumo.assets.evaluation_asset import KumoEvaluation, build_kumo_evaluation_asset
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
+from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
+from dagster_kumo.evaluation.due import evaluation_partitions_due
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
 from dagster_kumo.hold.sensor_builder import build_kumo_hold_sensor
@@ -71,6 +75,7 @@ __all__ = [
     "KumoConnectionError",
     "KumoDataError",
     "KumoError",
+    "KumoEvaluation",
     "KumoExport",
     "KumoIOManager",
     "KumoJobFailedError",
@@ -80,6 +85,7 @@ __all__ = [
     "KumoResource",
     "KumoTimeoutError",
     "KumoValidationError",
+    "KumoWindowError",
     "KumoWorkspaceComponent",
     "LocalKumoResource",
     "PredictionTable",
@@ -90,10 +96,13 @@ __all__ = [
     "SnowflakeCredentials",
     "__version__",
     "build_kumo_assets_definitions",
+    "build_kumo_evaluation_asset",
+    "build_kumo_evaluation_checks",
     "build_kumo_export_asset",
     "build_kumo_hold_sensor",
     "build_kumo_prediction_checks",
     "build_kumo_sensor",
+    "evaluation_partitions_due",
     "kumo_assets",
 ]
 

@@ -10,6 +10,7 @@ KumoError
 ├── KumoJobFailedError         a job ended, but not DONE
 ├── KumoTimeoutError           the time limit of a wait is over; the job goes on
 ├── KumoDataError              a file is corrupt, incomplete or for another time
+├── KumoWindowError            what was predicted is not known yet; names the time it will be
 └── KumoPartitionsError        some partitions of a run failed (raised on the Dagster side)
 ```
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 # The query of a url, or of a path alone, as a server may quote one.
 _QUERY = re.compile(
@@ -141,3 +143,15 @@ class KumoTimeoutError(KumoError):
 
 class KumoDataError(KumoError):
     """A file or an output is truncated, corrupt, incomplete or for another time."""
+
+
+class KumoWindowError(KumoError):
+    """The outcome window of predictions is still open, so they cannot be evaluated yet.
+
+    Attributes:
+        closes_at: when the outcome is known.
+    """
+
+    def __init__(self, message: str, *, closes_at: datetime) -> None:
+        super().__init__(message)
+        self.closes_at = closes_at

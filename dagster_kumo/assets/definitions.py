@@ -1,4 +1,4 @@
-"""Everything for one model in one call: model, predictions, embeddings, exports."""
+"""Everything for one model in one call: model, predictions, embeddings, exports, evaluation."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
@@ -9,6 +9,7 @@ import dagster as dg
 from typing_extensions import Unpack
 
 from dagster_kumo.assets.asset_decorator import kumo_assets
+from dagster_kumo.assets.evaluation_asset import KumoEvaluation, evaluation_asset
 from dagster_kumo.assets.export_asset import KumoExport, export_asset
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
 from dagster_kumo.assets.specs import (
@@ -38,6 +39,7 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
         predictions: The definition of the predictions, and of embeddings and prediction table if
             there are any.
         exports: One for each `KumoExport`.
+        evaluation: Predictions held against what happened; None without `evaluation=`.
 
     Examples:
         >>> from dagster_kumo import BatchPrediction
@@ -52,11 +54,13 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
         model: dg.AssetsDefinition,
         predictions: dg.AssetsDefinition,
         exports: Sequence[dg.AssetsDefinition] = (),
+        evaluation: dg.AssetsDefinition | None = None,
     ) -> None:
-        super().__init__([model, predictions, *exports])
+        super().__init__([model, predictions, *exports, *([evaluation] if evaluation else [])])
         self.model = model
         self.predictions = predictions
         self.exports = list(exports)
+        self.evaluation = evaluation
 
 
 def build_kumo_assets_definitions(
@@ -64,6 +68,7 @@ def build_kumo_assets_definitions(
     name: str,
     prediction: BatchPrediction,
     exports: Sequence[KumoExport] = (),
+    evaluation: KumoEvaluation | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
     deps: Iterable[Any] = (),
     translator: DagsterKumoTranslator | None = None,
@@ -82,11 +87,13 @@ def build_kumo_assets_definitions(
       model and on the tables, which Kumo reads again for each prediction.
     - `<name>/prediction_table`, if the prediction generates one.
     - One asset for each export.
+    - `<name>/evaluation`, if `evaluation` says what happened.
 
     Args:
         name: The model's name; the prefix of the keys.
         prediction: What to run.
         exports: What Kumo writes to warehouses and buckets after the predictions.
+        evaluation: What the predictions are held against, once it is known.
         partitions_def: The partitions of all assets except the model.
         deps: The source tables that the model reads, as the `deps` of any asset.
         translator: Changes the specs.
@@ -171,8 +178,26 @@ def build_kumo_assets_definitions(
         )
         for export in exports
     ]
-    _check_keys([model.key, *predictions.keys, *(export.key for export in made)])
-    return KumoModelAssets(model, predictions, made)
+    evaluated = None
+    if evaluation is not None:
+        evaluated = evaluation_asset(
+            evaluation,
+            name=name,
+            predictions=predictions,
+            translator=translator,
+            resource_key=resource_key,
+            io_manager_key=io_manager_key,
+            # These are of the outputs.
+            options={
+                **options,
+                "description": None,
+                "freshness_policy": None,
+                "code_version": None,
+            },
+        )
+    assets = KumoModelAssets(model, predictions, made, evaluated)
+    _check_keys([key for asset in assets for key in asset.keys])
+    return assets
 
 
 def _model(

@@ -20,6 +20,7 @@ _DESCRIPTIONS = {
     "prediction_table": "The entities and the anchor time to predict for: a table that Kumo generates.",
     "predictions": "Predictions of {name} for each entity.",
     "embeddings": "Embeddings of {name}, a vector for each entity.",
+    "evaluation": "Predictions of {name} beside what happened, and how right they were.",
 }
 
 
@@ -35,7 +36,7 @@ class KumoAssetProps:
     """
 
     name: str
-    kind: Literal["model", "prediction_table", "predictions", "embeddings", "export"]
+    kind: Literal["model", "prediction_table", "predictions", "embeddings", "export", "evaluation"]
     prediction: BatchPrediction | None = None
     target: ExportTarget | None = None
 
@@ -77,7 +78,7 @@ class DagsterKumoTranslator:
         return dg.AssetSpec(
             [props.name, props.kind],
             description=f"{what}\n\n{_model(props.prediction)}",
-            kinds={"kumo", "parquet"} if props.kind in OUTPUT_TYPES else {"kumo"},
+            kinds={"kumo", "parquet"} if props.kind in (*OUTPUT_TYPES, "evaluation") else {"kumo"},
         )
 
 

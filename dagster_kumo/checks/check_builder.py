@@ -1,14 +1,15 @@
 """`build_kumo_prediction_checks`: asset checks of predictions that a `KumoIOManager` stores."""
 
-# No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
+from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
+from dagster_kumo.checks.check_op import checks_of
 from dagster_kumo.checks.findings import (
     AnchorAge,
     Drift,
@@ -18,7 +19,6 @@ from dagster_kumo.checks.findings import (
     PredictionCheck,
     ScoresInRange,
     UniqueEntities,
-    run_check,
 )
 from dagster_kumo.checks.stored_output import StoredOutputs
 from dagster_kumo.execution.selection import OutputReference, find_output, given_key
@@ -127,43 +127,17 @@ def build_kumo_prediction_checks(
             checks.append(HoldoutDrift(max_psi_warn, max_psi_error, columns))
     if max_anchor_age is not None:
         checks.append(AnchorAge(max_anchor_age))
-    if not checks:
-        raise ValueError("No check is left. Switch at least one on.")
-
-    @dg.multi_asset_check(
-        name=name
-        or f"{asset_key.to_python_identifier()}__{'blocking_checks' if blocking else 'checks'}",
-        specs=[
-            dg.AssetCheckSpec(
-                check.name,
-                asset=asset_key,
-                description=check.description,
-                blocking=blocking,
-                automation_condition=automation_condition,
-            )
-            for check in checks
-        ],
-        can_subset=True,
-        required_resource_keys={io_manager_key, *([resource_key] if holdout_drift else [])},
+    return checks_of(
+        asset_key,
+        checks,
+        lambda context, key: StoredOutputs(
+            context, key, partitions_def, io_manager_key, resource_key
+        ),
+        name=name,
+        blocking=blocking,
+        resource_keys={io_manager_key, *([resource_key] if holdout_drift else [])},
+        automation_condition=automation_condition,
         op_tags=op_tags,
         retry_policy=retry_policy,
         pool=pool,
     )
-    def run_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        # Not `asset_key`: loading a module under a prefix changes the key afterwards.
-        selected = {key.name: key.asset_key for key in context.selected_asset_check_keys}
-        checked_key = next(iter(selected.values()))
-        outputs = StoredOutputs(context, checked_key, partitions_def, io_manager_key, resource_key)
-        for check in checks:
-            if check.name in selected:
-                found = run_check(check, outputs)
-                yield dg.AssetCheckResult(
-                    passed=found.passed,
-                    asset_key=checked_key,
-                    check_name=check.name,
-                    description=found.said,
-                    metadata=dict(found.metadata),
-                    severity=found.severity,
-                )
-
-    return [run_checks]

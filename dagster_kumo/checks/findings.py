@@ -9,10 +9,11 @@ entities if an entity has several rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -51,8 +52,8 @@ class Finding:
 class PredictionCheck(ABC):
     """A check of stored predictions. Its fields are its limits."""
 
-    name: ClassVar[str]
-    description: ClassVar[str]
+    name: str
+    description: str
 
     @abstractmethod
     def run(self, outputs: StoredOutputs, partition_key: str | None) -> Finding:
@@ -62,6 +63,10 @@ class PredictionCheck(ABC):
             NothingToCheck: There is nothing that this check could check.
             KumoDataError: A stored file is damaged.
         """
+
+    def find(self, data: StoredOutputs) -> Finding:
+        """Check all partitions of the run."""
+        return find_in_each(self.partition_keys(data), partial(self.run, data))
 
     def partition_keys(self, outputs: StoredOutputs) -> Sequence[str | None]:
         """The partitions to check."""
@@ -325,6 +330,10 @@ class AnchorAge(PredictionCheck):
         if self.limit <= timedelta():
             raise ValueError(f"max_anchor_age is a span of time, not {self.limit}.")
 
+    def find(self, data: StoredOutputs) -> Finding:
+        """Check all partitions of the run."""
+        return find_in_each(self.partition_keys(data), partial(self.run, data))
+
     def partition_keys(self, outputs: StoredOutputs) -> Sequence[str | None]:
         return outputs.newest_partition_keys()
 
@@ -354,19 +363,17 @@ class AnchorAge(PredictionCheck):
         )
 
 
-def run_check(check: PredictionCheck, outputs: StoredOutputs) -> Finding:
-    """Run a check in each of its partitions, and merge the findings into one."""
-    return _merge_findings(
-        {key: _run_in_partition(check, outputs, key) for key in check.partition_keys(outputs)}
-    )
-
-
-def _run_in_partition(
-    check: PredictionCheck, outputs: StoredOutputs, partition_key: str | None
+def find_in_each(
+    partition_keys: Sequence[str | None], run: Callable[[str | None], Finding]
 ) -> Finding:
+    """Run a check in each of its partitions, and merge the findings into one."""
+    return _merge_findings({key: _run_in_partition(run, key) for key in partition_keys})
+
+
+def _run_in_partition(run: Callable[[str | None], Finding], partition_key: str | None) -> Finding:
     """The finding of one partition. It is a failure if there is nothing to check or a file is damaged."""
     try:
-        return check.run(outputs, partition_key)
+        return run(partition_key)
     except NothingToCheck as reason:
         return Finding(False, str(reason), severity=reason.severity)
     except KumoDataError as error:

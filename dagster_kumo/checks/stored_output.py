@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from dagster_kumo.predictions.store.store import PartitionStore
 
 
+def partitions_to_check(
+    context: dg.AssetCheckExecutionContext, asset_key: dg.AssetKey
+) -> tuple[Sequence[str | None], bool]:
+    """The partitions of the run, or else the one that was materialized last; and whether they are the run's."""
+    event = context.instance.get_latest_materialization_event(asset_key)
+    latest = event.asset_materialization if event is not None else None
+    # Dagster 1.12 gives the run's partitions to the op's context, not to the check's.
+    run = context.op_execution_context
+    is_partitioned = latest is None or latest.partition is not None
+    if is_partitioned and (run.has_partition_key or run.has_partition_key_range):
+        return list(run.partition_keys), True
+    return [latest.partition if latest is not None else None], False
+
+
 class NothingToCheck(Exception):
     """There is nothing to check. The message says why, and what to do.
 
@@ -128,19 +142,7 @@ class StoredOutputs:
         self._instance = context.instance
         self._outputs: dict[str | None, StoredOutput] = {}
         self._holdouts: dict[str, StoredStatistics] = {}
-        event = context.instance.get_latest_materialization_event(asset_key)
-        latest = event.asset_materialization if event is not None else None
-        # Dagster 1.12 gives the run's partitions to the op's context, not to the check's.
-        run = context.op_execution_context
-        is_partitioned = latest is None or latest.partition is not None
-        self._has_run_partitions = is_partitioned and (
-            run.has_partition_key or run.has_partition_key_range
-        )
-        self.partition_keys: Sequence[str | None] = (
-            list(run.partition_keys)
-            if self._has_run_partitions
-            else [latest.partition if latest is not None else None]
-        )
+        self.partition_keys, self._has_run_partitions = partitions_to_check(context, asset_key)
         """The partitions of the run, or else the one that was materialized last."""
 
     def output(self, partition_key: str | None) -> StoredOutput:

@@ -49,7 +49,8 @@ def _connector(given: Any) -> Any:
     return kind(**arguments)
 
 
-def _asset_key(given: Any) -> Any:
+def asset_key(given: Any) -> Any:
+    """The key that a text names."""
     return dg.AssetKey.from_user_string(given) if isinstance(given, str) else given
 
 
@@ -57,7 +58,7 @@ _EXPORT = Section(
     KumoExport,
     yaml={
         "connector": InYaml(ConnectorSection, _connector),
-        "key": InYaml(str, _asset_key),
+        "key": InYaml(str, asset_key),
         "deps": InYaml(Sequence[str]),
         "automation_condition": InYaml(str),
         "retry_policy": RETRY_POLICY,

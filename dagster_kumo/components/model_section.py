@@ -17,7 +17,9 @@ from dagster_kumo.assets.definitions import build_kumo_assets_definitions
 from dagster_kumo.assets.specs import AssetOptions
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
+from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
 from dagster_kumo.components.checks import ResolvedChecks
+from dagster_kumo.components.evaluation import ResolvedEvaluation, ResolvedEvaluationChecks
 from dagster_kumo.components.exports import ResolvedExport
 from dagster_kumo.components.partitions import ResolvedPartitions
 from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRetryPolicy
@@ -99,6 +101,17 @@ class ModelSection(dg.Resolvable):
         dg.Resolver.default(
             description="Asset checks of stored outputs. Each entry is one op.",
             examples=[[{"blocking": True}]],
+        ),
+    ] = ()
+    evaluation: Annotated[
+        ResolvedEvaluation | None,
+        dg.Resolver.default(description="What the predictions are held against, once it is known."),
+    ] = None
+    evaluation_checks: Annotated[
+        Sequence[ResolvedEvaluationChecks],
+        dg.Resolver.default(
+            description="Asset checks of the evaluation. Each entry is one op.",
+            examples=[[{"min_coverage": 0.95}]],
         ),
     ] = ()
     schedule: Annotated[
@@ -202,6 +215,7 @@ class ModelSection(dg.Resolvable):
             name=name,
             prediction=self.prediction,
             exports=self.exports,
+            evaluation=self.evaluation,
             partitions_def=self.partitions_def,
             deps=self.deps,
             translator=translator,
@@ -218,6 +232,16 @@ class ModelSection(dg.Resolvable):
                 asset=assets.predictions, io_manager_key=io_manager_key, **given
             )
         ]
+        if assets.evaluation is not None:
+            checks += [
+                check
+                for given in self.evaluation_checks
+                for check in build_kumo_evaluation_checks(asset=assets.evaluation, **given)
+            ]
+        elif self.evaluation_checks:
+            raise ValueError(
+                "evaluation_checks are for an evaluation, and there is none. Write evaluation: beside them."
+            )
         sensors: list[dg.SensorDefinition] = []
         if self.sensor is not None:
             given: dict[str, Any] = {"name": f"{own_name}_kumo_jobs_sensor", **self.sensor}

@@ -26,9 +26,17 @@ OutputReference: TypeAlias = (
 
 def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:
     """The prediction of assets made by `@kumo_assets`; None for other assets."""
-    for metadata in assets_def.metadata_by_key.values():
-        if BATCH_PREDICTION in metadata:
-            return BatchPrediction(**metadata[BATCH_PREDICTION].data)
+    return prediction_in(assets_def)
+
+
+def prediction_in(given: OutputReference) -> BatchPrediction | None:
+    """The prediction of the definitions that name an output; None for a key, and for other assets."""
+    for item in _items(given):
+        metadata = item.metadata_by_key.values() if isinstance(item, dg.AssetsDefinition) else []
+        specs = [item.metadata] if isinstance(item, dg.AssetSpec) else metadata
+        for entries in specs:
+            if BATCH_PREDICTION in entries:
+                return BatchPrediction(**entries[BATCH_PREDICTION].data)
     return None
 
 

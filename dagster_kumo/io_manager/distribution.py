@@ -18,6 +18,7 @@ from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from dagster_kumo.predictions.statistics.quantiles import Distribution
     from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
@@ -119,12 +120,54 @@ def distribution_as_picture(chart: Chart) -> str | None:
     """
     if not chart.bars or importlib.util.find_spec("matplotlib") is None:
         return None
-    png = _draw(chart)
+    return as_markdown(_draw(chart), chart.title)
+
+
+def new_figure(
+    width: float, height: float, area: tuple[float, float, float, float]
+) -> tuple[Figure, Axes]:
+    """A transparent figure, and axes on it without a frame, readable in both themes.
+
+    Args:
+        width: of the figure, in inches of 100 pixels.
+        height: the same.
+        area: the place of the axes: left, bottom, width and height as shares. Computing it would draw twice.
+    """
+    # The object-oriented interface: pyplot keeps global state and may look for a screen.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_axes(area)
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(WORDS)
+    axes.tick_params(labelsize=9, colors=WORDS)
+    return figure, axes
+
+
+def as_png(figure: Figure, title: str) -> bytes:
+    """A figure with a title, as a picture."""
+    height = figure.get_size_inches()[1]
+    figure.text(0.03, 1 - 0.24 / height, title, fontsize=10, color=WORDS, parse_math=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def as_markdown(png: bytes, title: str) -> str:
+    """A picture in Markdown.
+
+    Raises:
+        KumoDataError: the picture is too large for an event log.
+    """
     if len(png) > MAX_PICTURE_BYTES:
         raise KumoDataError(
             f"The picture has {len(png)} bytes, which is too much for an event log."
         )
-    return f"![{_label(chart.title, 200)}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![{_label(title, 200)}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 # Classes
@@ -284,30 +327,15 @@ def _round_up(step: float) -> float:
 
 
 def _draw(chart: Chart) -> bytes:
-    # The object-oriented interface: pyplot keeps global state and may look for a screen.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height = 0.8 + 0.3 * len(chart.bars) if chart.is_of_classes else 2.6
-    figure = Figure(figsize=(7.2, height), dpi=100)
-    canvas = FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
-    # Positions are given: computing them would draw everything twice.
     if chart.is_of_classes:
-        axes = figure.add_axes((0.26, 0.04, 0.62, 1 - 0.55 / height))
+        height = 0.8 + 0.3 * len(chart.bars)
+        figure, axes = new_figure(7.2, height, (0.26, 0.04, 0.62, 1 - 0.55 / height))
+        axes.spines["bottom"].set_visible(False)
         _draw_classes(axes, chart.bars)
     else:
-        axes = figure.add_axes((0.05, 0.13, 0.9, 0.72))
+        figure, axes = new_figure(7.2, 2.6, (0.05, 0.13, 0.9, 0.72))
         _draw_ranges(axes, chart.bars)
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_visible(not chart.is_of_classes)
-    axes.spines["bottom"].set_color(WORDS)
-    axes.tick_params(labelsize=9, colors=WORDS)
-    figure.text(0.03, 1 - 0.24 / height, chart.title, fontsize=10, color=WORDS, parse_math=False)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return buffer.getvalue()
+    return as_png(figure, chart.title)
 
 
 def _draw_ranges(axes: Axes, bars: list[Bar]) -> None:

@@ -51,6 +51,10 @@ COLUMN_DESCRIPTIONS = {
     "False_PROB": "The probability of no, 0 to 1.",
     "CLASS": "One of the possible classes or items.",
     "SCORE": "How likely the class is for the entity.",
+    "TARGET": "What happened.",
+    "EVALUATED_AT": "When predictions and outcomes were joined, in UTC.",
+    "PREDICTION_ID": "The prediction job.",
+    "MODEL_ID": "The training job of the model.",
     "EMBEDDING": "The vector of the entity: entities that are alike have vectors that are near.",
 }
 

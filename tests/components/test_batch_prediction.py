@@ -16,6 +16,7 @@ from dagster_kumo import (
     BatchPrediction,
     DatabricksConnector,
     KumoBatchPredictionComponent,
+    KumoEvaluation,
     KumoExport,
     KumoIOManager,
     KumoResource,
@@ -636,3 +637,34 @@ def test_templates_may_stand_for_any_value(monkeypatch: pytest.MonkeyPatch) -> N
     with project(batch_prediction("", prediction=section)) as (component, _, _):
         assert isinstance(component, KumoBatchPredictionComponent)
         assert component.prediction.num_workers == 3
+
+
+def test_an_evaluation_and_its_checks() -> None:
+    yaml = batch_prediction(
+        DAILY + "evaluation: {outcomes: churn_outcomes, window: 30 days, missing_outcome: false}\n"
+        "evaluation_checks:\n"
+        "  - {min_values: {auroc: 0.7}, max_drop: {auroc: 0.05}, reference: 4}\n"
+        "  - {name: against_the_holdout, min_coverage: null, max_drop: {auroc: 0.05}}\n"
+    )
+    with project(yaml) as (component, defs, _):
+        outcomes = dg.Definitions(assets=[dg.AssetSpec("churn_outcomes")])
+        graph = dg.Definitions.merge(defs, outcomes).resolve_asset_graph()
+
+    assert component.evaluation == KumoEvaluation(
+        outcomes=dg.AssetKey("churn_outcomes"),
+        window=dt.timedelta(days=30),
+        missing_outcome=False,
+    )
+    evaluation = graph.get(dg.AssetKey(["purchase", "evaluation"]))
+    assert evaluation.parent_keys == {
+        dg.AssetKey(["purchase", "predictions"]),
+        dg.AssetKey("churn_outcomes"),
+    }
+    assert {key.name for key in graph.asset_check_keys} == {
+        *("values", "drop_from_last_4", "coverage", "drop_from_holdout")
+    }
+
+
+def test_checks_of_an_evaluation_need_one() -> None:
+    said = refusal(batch_prediction(DAILY + "evaluation_checks: [{min_coverage: 0.9}]"))
+    assert "Write evaluation: beside them" in said

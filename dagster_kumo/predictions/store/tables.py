@@ -86,7 +86,7 @@ def as_predictions(obj: Any) -> Predictions:
             return obj
         return Predictions([TableFile(obj.to_reader())], provenance=obj.provenance)
     try:
-        reader = _reader(obj)
+        reader = arrow_reader(obj)
     except (pa.ArrowException, TypeError) as error:
         raise KumoDataError(
             f"The {type(obj).__name__} cannot be a table: {'. '.join(map(str, error.args)).rstrip('.')}. "
@@ -100,7 +100,7 @@ def as_predictions(obj: Any) -> Predictions:
     return Predictions([TableFile(reader)])
 
 
-def _reader(obj: Any) -> pa.RecordBatchReader | None:
+def arrow_reader(obj: Any) -> pa.RecordBatchReader | None:
     """The batches of what an asset returned; None if it has none."""
     if isinstance(obj, pa.RecordBatchReader):
         return obj

@@ -32,6 +32,8 @@ PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
 SPEND = dg.AssetKey(["spend", "predictions"])
 CALL_LIST = dg.AssetKey("call_list")
 DRIFT = dg.AssetKey("purchase_drift")
+OUTCOMES = dg.AssetKey("purchase_outcomes")
+EVALUATION = dg.AssetKey(["purchase", "evaluation"])
 EXPORTED = "snowflake_warehouse.PURCHASE_predictions"
 
 
@@ -95,10 +97,17 @@ def _demo(console: Console, days: int) -> None:
                 highlight=False,
             )
         runs.drift(done[-1].key)
+        evaluated = runs.evaluate()
+        console.print(
+            f"[green]✓[/] {evaluated.key}  evaluated, since its 30 days have passed  "
+            f"[dim]{evaluated.seconds:.0f} s[/]",
+            highlight=False,
+        )
     console.print()
     console.print(_jobs(done))
     console.print(_scores(done))
     console.print(_calls(done[-1].key))
+    console.print(_deciles(evaluated))
     _where(console)
 
 
@@ -123,8 +132,20 @@ class _Runs:
 
     def daily_call_list(self, day: str) -> Day:
         job = self._project.resolve_job_def("daily_call_list")
+        return self._day(job, day)
+
+    def evaluate(self) -> Day:
+        """The newest day whose outcome is known, predicted for as it would have been then."""
+        from example_project.defs.models import WINDOW
+        from example_project.partitions import daily
+
+        (day,) = daily.get_partition_keys()[-WINDOW.days - 1 : -WINDOW.days]
+        job = self._project.resolve_implicit_global_asset_job_def()
+        return self._day(job, day, asset_selection=[PREDICTIONS, OUTCOMES, EVALUATION])
+
+    def _day(self, job: dg.JobDefinition, day: str, **options: Any) -> Day:
         started = time.monotonic()
-        result = self._run(job, title=day, partition_key=day)
+        result = self._run(job, title=day, partition_key=day, **options)
         metadata = {
             event.asset_key: dict(event.materialization.metadata)
             for event in result.get_asset_materialization_events()
@@ -222,6 +243,27 @@ def _scores(days: list[Day]) -> Table:
             *(f"{chance[name]:.2%}" for name in ("mean", "5 %", "median", "95 %")),
             f"{likely * rows:,.0f} ({likely:.1%})",
             f"${spend * day.value(SPEND, 'dagster/row_count'):,.0f}",
+        )
+    return table
+
+
+def _deciles(day: Day) -> Table:
+    table = _table(
+        f"Was it right? The predictions of {day.key}, the most likely first",
+        ">customers",
+        ">predicted",
+        ">bought",
+        ">share",
+        ">times the average",
+    )
+    for record in day.value(EVALUATION, "dagster-kumo/deciles").records[:4]:
+        group = record.data
+        table.add_row(
+            f"{group['entities']:,}",
+            f"{group['predicted']:.1%}",
+            f"{group['came true']:,.0f}",
+            f"{group['actual']:.1%}",
+            f"{group['lift']:.1f}",
         )
     return table
 

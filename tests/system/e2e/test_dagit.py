@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PREDICTIONS = "purchase/predictions"
 EXPORT = "purchase/predictions_in_snowflake"
+EVALUATION = "purchase/evaluation"
 AUTOMATIONS = "/locations/__repository__@example_project"
 NODES = [
     "purchases",
@@ -378,6 +379,29 @@ def test_a_day_that_is_made_again_is_exported_and_called_again(
     page.goto(f"{dagit.url}/automation")
     expect(page.get_by_text(re.compile("At 06:00 AM")).first).to_be_visible()
     picture(page, "automation")
+
+
+def test_an_evaluated_day_shows_how_right_it_was(dagit: Dagit, browser_page: Page) -> None:
+    page = browser_page
+    assets = (PREDICTIONS, "purchase_outcomes", EVALUATION)
+    for known in (day(33), day(32), day(31)):
+        assert dagit.wait_for_run(dagit.launch(*assets, day=known)) == "SUCCESS"
+
+    page.goto(f"{dagit.url}/assets/{EVALUATION}?view=partitions&partition={day(31)}")
+    expect(page.get_by_text("Materialized (3)")).to_be_visible()
+    expect(page.get_by_text(re.compile("^Of the 2,357 most likely")).first).to_be_visible()
+    for entry in ("dagster-kumo/auroc", "dagster-kumo/holdout/auroc", "dagster-kumo/coverage"):
+        expect(page.get_by_text(entry, exact=True).first).to_be_visible()
+    picture(page, "evaluation")
+    page.goto(f"{dagit.url}/assets/{EVALUATION}?view=plots")
+    expect(page.get_by_text("dagster-kumo/auroc").first).to_be_visible()
+    picture(page, "evaluation_plots")
+
+    # The window of yesterday is open.
+    run_id = dagit.launch(EVALUATION, day=day(2))
+    assert dagit.wait_for_run(run_id) == "FAILURE"
+    show_log(dagit, page, run_id, "looks ahead until")
+    expect(page.get_by_text(re.compile("looks ahead until")).first).to_be_visible()
 
 
 def test_the_lineage_from_source_table_to_export(dagit: Dagit, browser_page: Page) -> None:

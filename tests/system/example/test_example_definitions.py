@@ -57,6 +57,10 @@ def test_everything_is_connected(definitions: dg.Definitions) -> None:
         "spend/predictions",
         "purchases",
     }
+    assert _upstream(definitions, "purchase/evaluation") == {
+        "purchase/predictions",
+        "purchase_outcomes",
+    }
     assert _upstream(definitions, "purchase_drift") == {"purchase/predictions"}
 
 
@@ -90,6 +94,29 @@ def test_the_schedule_s_job_is_held_and_makes_all_but_the_source_tables(
     assert held.run_tags["dagster-kumo/hold"] == "until_done"
     left = {*daily.asset_layer.executable_asset_keys} - {*held.asset_layer.executable_asset_keys}
     assert left == {*tables} == {dg.AssetKey("purchases"), dg.AssetKey("customers")}
+
+
+def test_the_days_whose_outcome_is_known_are_asked_for(definitions: dg.Definitions) -> None:
+    schedule = definitions.resolve_schedule_def("when_it_is_known")
+    today = datetime.now(timezone.utc).date()
+    days = {ago: (today - timedelta(days=ago)).isoformat() for ago in (40, 35, 31, 30, 2)}
+    with dg.instance_for_test() as instance:
+        for day in days.values():
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(["purchase", "predictions"], partition=day)
+            )
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(["purchase", "evaluation"], partition=days[40])
+        )
+        tick = schedule.evaluate_tick(
+            dg.build_schedule_context(
+                instance=instance,
+                scheduled_execution_time=datetime.now(timezone.utc),
+                repository_def=definitions.get_repository_def(),
+            )
+        )
+    asked = [request.partition_key for request in tick.run_requests or []]
+    assert asked == [days[35], days[31]]
 
 
 @pytest.mark.parametrize("days_late", [0, 3])

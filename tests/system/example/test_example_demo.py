@@ -18,6 +18,7 @@ pytestmark = pytest.mark.scale
 CUSTOMERS = 23_570
 TODAY = datetime.now(timezone.utc).date()
 PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
+EVALUATION = dg.AssetKey(["purchase", "evaluation"])
 SPEND = dg.AssetKey(["spend", "predictions"])
 
 
@@ -47,7 +48,8 @@ def test_it_makes_the_last_complete_days(demo: Demo) -> None:
 
 
 def test_it_tells_what_it_made(demo: Demo, instance: dg.DagsterInstance) -> None:
-    for made in _materializations(instance, PREDICTIONS).values():
+    made_of = _materializations(instance, PREDICTIONS)
+    for made in (made_of[day] for day in _days(demo)):
         assert made.metadata["dagster-kumo/job_id"].value in demo.output
     for told in (
         "It is not Kumo's",
@@ -62,7 +64,7 @@ def test_it_tells_what_it_made(demo: Demo, instance: dg.DagsterInstance) -> None
 
 def test_each_day_is_predicted_for_its_own_end(demo: Demo, instance: dg.DagsterInstance) -> None:
     made = _materializations(instance, PREDICTIONS)
-    assert sorted(made) == _days(demo)
+    assert sorted(made) == [*_materializations(instance, EVALUATION), *_days(demo)]
     for day, materialization in made.items():
         end = pd.Timestamp(day, tz="UTC") + pd.Timedelta(days=1)
         assert materialization.metadata["dagster-kumo/prediction_time"].value == end.timestamp()
@@ -146,6 +148,20 @@ def test_every_check_passes_in_the_demo(instance: dg.DagsterInstance) -> None:
         evaluations = [e for e in found if e.asset_key == asset]
         assert {e.check_name for e in evaluations} == expected
         assert [e.description for e in evaluations if not e.passed] == []
+
+
+def test_a_day_whose_month_has_passed_is_evaluated(
+    demo: Demo, instance: dg.DagsterInstance
+) -> None:
+    ((day, made),) = _materializations(instance, EVALUATION).items()
+    assert day is not None
+    anchor = pd.Timestamp(day) + pd.Timedelta(days=1)
+    dates = load_transactions(demo.data / "kumo").groupby("customer_id")["date"]
+    buyers = dates.apply(lambda d: d.between(anchor, anchor + pd.Timedelta(days=29)).any())
+    assert made.metadata["dagster-kumo/base_rate"].value == pytest.approx(buyers.mean(), abs=1e-9)
+    assert made.metadata["dagster-kumo/coverage"].value == 1
+    assert 0.7 < made.metadata["dagster-kumo/auroc"].value < 0.9
+    assert f"Was it right? The predictions of {day}" in demo.output
 
 
 def test_a_failure_is_told_in_two_lines(tmp_path: Path) -> None:

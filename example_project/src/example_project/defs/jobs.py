@@ -1,13 +1,19 @@
-"""The daily run: from the source tables to the call list of yesterday."""
+"""The daily runs: the call list of yesterday, and what became of the predictions of a month ago."""
+
+from collections.abc import Iterator
 
 import dagster as dg
 
-from dagster_kumo import HOLD_UNTIL_DONE
+from dagster_kumo import HOLD_UNTIL_DONE, evaluation_partitions_due
+from example_project.defs.models import purchase
+from example_project.defs.outcomes import purchase_outcomes
 
-everything_daily = dg.AssetSelection.all() - dg.AssetSelection.assets("purchase_drift")
+EVALUATION = dg.AssetSelection.assets(purchase_outcomes, purchase.evaluation)
+
+everything_daily = dg.AssetSelection.all() - dg.AssetSelection.assets("purchase_drift") - EVALUATION
 shop_tables = dg.AssetSelection.assets("customers").upstream()
 
-# Everything but the weekly table.
+# Everything but the weekly table, and what is known only a month later.
 daily_call_list = dg.define_asset_job(
     "daily_call_list",
     selection=everything_daily,
@@ -34,3 +40,19 @@ every_morning = dg.build_schedule_from_partitioned_job(
     hour_of_day=6,
     description="Makes the call list of the day that has ended, at six in the morning (UTC).",
 )
+
+evaluate_purchase = dg.define_asset_job(
+    "evaluate_purchase",
+    selection=EVALUATION,
+    description="Predictions of a day whose 30 days have passed, and what happened.",
+)
+
+
+# Each morning at seven (UTC): the day whose 30 days have passed, and those that were missed.
+@dg.schedule(cron_schedule="0 7 * * *", job=evaluate_purchase)
+def when_it_is_known(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """Evaluates the days whose outcome is known by now."""
+    for day in evaluation_partitions_due(purchase.evaluation, context.instance):
+        # What fails today is due tomorrow again: the key tells both requests apart.
+        key = f"{day} on {context.scheduled_execution_time:%Y-%m-%d}"
+        yield dg.RunRequest(run_key=key, partition_key=day)

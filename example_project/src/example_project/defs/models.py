@@ -1,6 +1,7 @@
 """Two models of the same customers: will they buy in the next 30 days, and for how much?"""
 
 import os
+from datetime import timedelta
 
 import dagster as dg
 
@@ -8,6 +9,7 @@ from dagster_kumo import (
     BatchPrediction,
     DagsterKumoTranslator,
     KumoAssetProps,
+    KumoEvaluation,
     KumoExport,
     SnowflakeConnector,
     build_kumo_assets_definitions,
@@ -17,6 +19,9 @@ from example_project.partitions import daily
 
 # The tables that both models learn and predict from.
 SOURCE_TABLES = ["customers", "purchases", "dbt/customer_segments"]
+
+# How far both models look ahead.
+WINDOW = timedelta(days=30)
 
 QUESTIONS = {
     "purchase": "Will the customer buy in the next 30 days?",
@@ -62,6 +67,8 @@ purchase = build_kumo_assets_definitions(
             automation_condition=newest_day,
         )
     ],
+    # Held against what happened, as soon as the 30 days have passed.
+    evaluation=KumoEvaluation(outcomes="purchase_outcomes", window=WINDOW),
     partitions_def=daily,
     deps=SOURCE_TABLES,
     translator=ShopTranslator(),

@@ -1,0 +1,99 @@
+"""The op that runs some checks of one asset."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import dagster as dg
+
+from dagster_kumo.checks.findings import Finding
+
+Data = TypeVar("Data", contravariant=True)
+
+
+class AssetCheck(Protocol[Data]):
+    """A check: its name, what it says of itself, and what it finds."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def find(self, data: Data) -> Finding: ...
+
+
+Read = TypeVar("Read")
+
+
+def checks_of(
+    asset_key: dg.AssetKey,
+    checks: Sequence[AssetCheck[Read]],
+    read: Callable[[dg.AssetCheckExecutionContext, dg.AssetKey], Read],
+    *,
+    name: str | None,
+    blocking: bool,
+    resource_keys: set[str],
+    automation_condition: dg.AutomationCondition[Any] | None,
+    op_tags: Mapping[str, Any] | None,
+    retry_policy: dg.RetryPolicy | None,
+    pool: str | None,
+) -> list[dg.AssetChecksDefinition]:
+    """The definitions of some checks.
+
+    Args:
+        asset_key: The asset.
+        checks: The checks.
+        read: Makes what the checks read, once for a run.
+        name: The name of the op, if it is not the usual one.
+        blocking: Whether a check that fails with an error stops what is downstream.
+        resource_keys: The keys of the resources that `read` takes from the context.
+        automation_condition: As Dagster's `AssetCheckSpec` takes it.
+        op_tags: As Dagster's `multi_asset_check` takes them.
+        retry_policy: The same.
+        pool: The same.
+
+    Raises:
+        ValueError: There are no checks.
+    """
+    if not checks:
+        raise ValueError("No check is left. Switch at least one on.")
+
+    @dg.multi_asset_check(
+        name=name
+        or f"{asset_key.to_python_identifier()}__{'blocking_checks' if blocking else 'checks'}",
+        specs=[
+            dg.AssetCheckSpec(
+                check.name,
+                asset=asset_key,
+                description=check.description,
+                blocking=blocking,
+                automation_condition=automation_condition,
+            )
+            for check in checks
+        ],
+        can_subset=True,
+        required_resource_keys=resource_keys,
+        op_tags=op_tags,
+        retry_policy=retry_policy,
+        pool=pool,
+    )
+    def run_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        # Not `asset_key`: loading a module under a prefix changes the key afterwards.
+        selected = {key.name: key.asset_key for key in context.selected_asset_check_keys}
+        checked_key = next(iter(selected.values()))
+        data = read(context, checked_key)
+        for check in checks:
+            if check.name in selected:
+                found = check.find(data)
+                yield dg.AssetCheckResult(
+                    passed=found.passed,
+                    asset_key=checked_key,
+                    check_name=check.name,
+                    description=found.said,
+                    metadata=dict(found.metadata),
+                    severity=found.severity,
+                )
+
+    return [run_checks]
