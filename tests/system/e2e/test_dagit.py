@@ -38,7 +38,8 @@ NODES = [
 
 
 def picture(page: Page, name: str) -> None:
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    # Dialogs that fade in are shown as they end.
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
 
 
 def button(page: Page, text: str) -> Locator:
