@@ -13,6 +13,7 @@ from upath import UPath
 
 from dagster_kumo import Predictions
 from dagster_kumo.predictions.files import PartitionFile, StoredFile
+from dagster_kumo.predictions.pieces import Watcher
 from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
@@ -27,11 +28,16 @@ def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def fetch(file: PartitionFile, to: Path, columns: Sequence[str] | None = None) -> Path:
+def fetch(
+    file: PartitionFile,
+    to: Path,
+    columns: Sequence[str] | None = None,
+    watcher: Watcher | None = None,
+) -> Path:
     """Fetch one file, as readers do."""
     streams = Streams()
     try:
-        return file.fetch_to(to, streams.lane(0, file), columns)
+        return file.fetch_to(to, streams.lane(0, file), columns, watcher)
     finally:
         streams.close()
 

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,6 +22,19 @@ from dagster_kumo.predictions.store.storage_errors import explained, is_denied
 
 REPLACE_ATTEMPTS = 20
 REPLACE_WAIT = 0.05  # seconds; a manifest is read in less
+UPLOADS = 4  # files at a time
+PARTS = 4  # of a file at a time, each of which is held in memory
+PART_BYTES = 8 * 1024**2
+MAX_PARTS = 10_000  # of an object in S3
+_PART_OPTIONS = {
+    "s3": ("chunksize", "max_concurrency"),
+    "s3a": ("chunksize", "max_concurrency"),
+    "gs": ("chunksize",),
+    "gcs": ("chunksize",),
+    "abfs": ("max_concurrency",),
+    "abfss": ("max_concurrency",),
+    "az": ("max_concurrency",),
+}
 PROBE = ".probe"
 PROBE_BYTES = 1_000_000  # on a disk: one that is full takes smaller files now and then
 
@@ -152,6 +166,10 @@ class DiskStorage(Storage):
 class BucketStorage(Storage):
     """Files grow in a temporary folder of this machine; an object is seen once it is whole."""
 
+    def __init__(self, directory: UPath) -> None:
+        super().__init__(directory)
+        self._uploads = threading.Semaphore(UPLOADS)
+
     def scratch_errors(self) -> AbstractContextManager[None]:
         return explained(
             "A temporary file could not be written on this machine, as is needed beside a bucket",
@@ -180,8 +198,8 @@ class BucketStorage(Storage):
 
     def put(self, local: Path, version: str, name: str) -> None:
         target = self.directory / version / name
-        with self.write_errors():
-            target.fs.put_file(str(local), target.path)
+        with self.write_errors(), self._uploads:
+            target.fs.put_file(str(local), target.path, **_by_parts(target, local.stat().st_size))
         local.unlink()
 
     def replace(self, name: str, content: bytes, version: str) -> None:  # noqa: ARG002 - see `Storage`
@@ -191,6 +209,12 @@ class BucketStorage(Storage):
 
     def tidy(self, version: str) -> None:
         pass  # scratch folders are elsewhere
+
+
+def _by_parts(target: UPath, size: int) -> dict[str, int]:
+    """The options with which a file system uploads by small parts, as far as it knows them."""
+    options = {"chunksize": max(PART_BYTES, -(-size // MAX_PARTS)), "max_concurrency": PARTS}
+    return {name: options[name] for name in _PART_OPTIONS.get(target.protocol, ())}
 
 
 def _write_probe(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,12 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoClient, KumoConnectionError, KumoDataError, Predictions
+from dagster_kumo.predictions.files import StoredFile
 from dagster_kumo.predictions.pieces import FOOTER_GUESS_BYTES, PIECE_BYTES
+from dagster_kumo.predictions.remote.bucket import BucketFile
 from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
+from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import PartitionStore
 from tests.predictions.outputs import fetch, parquet_bytes, store_output, write_files
 
@@ -259,3 +263,42 @@ def test_statistics_of_a_file_that_was_replaced_are_those_of_the_new_one(large, 
     entity = transferred.summary.columns["ENTITY"]
     assert (entity.rows, entity.min, entity.max) == (ROWS, 1, ROWS)
     assert stored.to_arrow() == OTHER_TABLE
+
+
+# Buckets ##################################################################################
+
+
+@pytest.fixture(scope="module")
+def stored_large(s3_options) -> UPath:
+    """The large file, as it is stored in a bucket."""
+    store = PartitionStore(UPath("s3://kumo/large", **s3_options))
+    with store.new_version() as version:
+        (version.scratch / "part").write_bytes(CONTENT)
+        version.put(version.scratch / "part", "part-00000.parquet")
+        entry = StoredFileEntry(name="part-00000.parquet", num_rows=ROWS, size_bytes=len(CONTENT))
+        version.commit([entry], None)
+    (file,) = store.read().files
+    return file.upath
+
+
+def test_a_large_file_goes_into_a_bucket_by_parts(stored_large):
+    """The tag of an object that was uploaded in n parts ends with -n."""
+    assert stored_large.fs.info(stored_large.path)["ETag"].strip('"').endswith(f"-{PIECES}")
+
+
+def test_a_large_file_comes_from_a_bucket_by_pieces(stored_large, tmp_path):
+    arrived: list[tuple[int, int]] = []
+    watcher = SimpleNamespace(begin=lambda _: None, arrived=arrived.append)
+    assert (
+        fetch(StoredFile(stored_large), tmp_path / "part", watcher=watcher).read_bytes() == CONTENT
+    )
+    assert len(arrived) == PIECES + 1
+    assert max(end - start for start, end in arrived) == PIECE_BYTES
+
+
+def test_a_file_of_a_bucket_that_is_replaced_between_pieces_is_refused(stored_large, tmp_path):
+    place = stored_large.parent / "replaced.parquet"
+    place.write_bytes(CONTENT)
+    replace = SimpleNamespace(begin=lambda _: place.write_bytes(OTHER), arrived=lambda _: None)
+    with pytest.raises(KumoDataError, match="changed while it was read"):
+        fetch(BucketFile(place, len(CONTENT)), tmp_path / "part", watcher=replace)
