@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -256,8 +256,10 @@ class Predictions:
                     for groups in groups_of_rows(file.metadata, BATCH_ROWS)
                 )
 
-            for table in self._read_columns(read, columns):
-                frame.append(table)
+            # Closed here, as in `_read`: an interrupt can come between two tables.
+            with closing(self._read_columns(read, columns)) as tables:
+                for table in tables:
+                    frame.append(table)
             return frame.frame()
 
     def to_reader(self, columns: Iterable[str] | None = None) -> pa.RecordBatchReader:
@@ -316,7 +318,7 @@ class Predictions:
         read: Callable[[pq.ParquetFile, list[str] | None], Iterable[Data]],
         columns: Iterable[str] | None,
         files: Sequence[PartitionFile] | None = None,
-    ) -> Iterator[Data]:
+    ) -> Generator[Data, None, None]:
         """The result of `read` for each file, with exactly `columns`."""
         from dagster_kumo.predictions.schemas import conform
 
@@ -340,7 +342,7 @@ class Predictions:
         read: Callable[[pq.ParquetFile], Iterable[T]],
         columns: list[str] | None,
         files: Sequence[PartitionFile],
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """The result of `read` for each file, in order. The next files are fetched meanwhile."""
         from dagster_kumo.predictions.files import open_parquet
         from dagster_kumo.predictions.prefetch import prefetch

@@ -211,7 +211,7 @@ class BucketStorage(Storage):
         pass  # scratch folders are elsewhere
 
 
-def _by_parts(target: UPath, size: int) -> dict[str, int]:
+def _by_parts(target: UPath, size: int) -> dict[str, Any]:
     """The options with which a file system uploads by small parts, as far as it knows them."""
     options = {"chunksize": max(PART_BYTES, -(-size // MAX_PARTS)), "max_concurrency": PARTS}
     return {name: options[name] for name in _PART_OPTIONS.get(target.protocol, ())}
