@@ -249,7 +249,7 @@ def _scores(days: list[Day]) -> Table:
 
 def _deciles(day: Day) -> Table:
     table = _table(
-        f"Was it right? The predictions of {day.key}, the most likely first",
+        f"Was it right? The predictions of {day.key}",
         ">customers",
         ">predicted",
         ">bought",
