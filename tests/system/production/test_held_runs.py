@@ -9,7 +9,6 @@ import pytest
 from dagster_kumo import HOLD_UNTIL_DONE
 from tests.support import day, wait_until
 from tests.system.production.deployment import Deployment
-from tests.system.production.test_launches import kill as kill_worker
 from tests.system.runs.processes import POST_JOB, of_day
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
@@ -97,7 +96,7 @@ def test_a_held_run_has_one_job_whatever_is_killed(kill: str, time: int, quick: 
         if way == "done":
             wait_until(lambda: is_done(quick, job_id), seconds=60)
     if process == "worker":
-        kill_worker(quick, run_id)
+        quick.kill(run_id)
         quick.gate.release_all()
     else:
         quick.services.kill(process)
