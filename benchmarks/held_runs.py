@@ -17,7 +17,7 @@ from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from dagster_kumo.local import LocalKumo
-from tests.hold.queued_runs import QueuedRuns
+from tests.sensor.hold.queued_runs import QueuedRuns
 from tests.support import TODAY, purchase_assets
 from tests.system.production.postgres import postgres
 

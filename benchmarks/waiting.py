@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_kumo.local import LocalKumo
-from tests.hold.queued_runs import HOLD, QueuedRuns
+from tests.sensor.hold.queued_runs import HOLD, QueuedRuns
 from tests.support import day, instance_in, purchase_assets
 
 

@@ -40,7 +40,6 @@ from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
 from dagster_kumo.evaluation.due import evaluation_partitions_due
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
-from dagster_kumo.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
@@ -48,6 +47,7 @@ from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource, LocalKumoResource, SnowflakeCredentials
+from dagster_kumo.sensor.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.sensor.sensor_builder import build_kumo_sensor
 from dagster_kumo.version import __version__
 

@@ -28,10 +28,10 @@ from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
 from dagster_kumo.components.sensor import ResolvedSensor
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
-from dagster_kumo.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY, KumoIOManager
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+from dagster_kumo.sensor.hold.sensor_builder import build_kumo_hold_sensor
 from dagster_kumo.sensor.sensor_builder import build_kumo_sensor
 
 PREDICTION = Section(BatchPrediction)

@@ -17,8 +17,8 @@ from dagster_kumo.execution.launch.prediction import PredictionLaunch
 from dagster_kumo.execution.launches import prediction_launch, table_launch
 from dagster_kumo.execution.prediction_tables import checked_table, materialized_table
 from dagster_kumo.execution.selection import RunDefinition
-from dagster_kumo.hold.held_jobs import KINDS, Kind
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.sensor.hold.held_jobs import KINDS, Kind
 
 ModelOf = Callable[[BatchPrediction], TrainingJobResource]
 

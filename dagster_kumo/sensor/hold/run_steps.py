@@ -9,7 +9,7 @@ import dagster as dg
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import partition_of
 from dagster_kumo.execution.selection import RunDefinition, prediction_of
-from dagster_kumo.hold.held_step import HeldStep
+from dagster_kumo.sensor.hold.held_step import HeldStep
 
 
 class RunSteps:

@@ -24,12 +24,12 @@ from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
 from dagster_kumo.execution.launch.identity import is_first_attempt
 from dagster_kumo.execution.launch.prediction import PredictionLaunch
-from dagster_kumo.hold.held_jobs import HeldJobs
-from dagster_kumo.hold.held_step import HeldStep
-from dagster_kumo.hold.queue import HoldQueue
-from dagster_kumo.hold.run_steps import RunSteps
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.trained_model import trained_model
+from dagster_kumo.sensor.hold.held_jobs import HeldJobs
+from dagster_kumo.sensor.hold.held_step import HeldStep
+from dagster_kumo.sensor.hold.queue import HoldQueue
+from dagster_kumo.sensor.hold.run_steps import RunSteps
 
 LAUNCHES_AT_ONCE = 8
 # Each is a call. With more jobs than this, some estimates are older than one tick.

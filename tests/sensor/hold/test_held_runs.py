@@ -15,9 +15,9 @@ from dagster_kumo import (
     build_kumo_hold_sensor,
     kumo_assets,
 )
-from dagster_kumo.hold.queue import HoldQueue
 from dagster_kumo.local import LocalKumo
-from tests.hold.queued_runs import HOLD, PROGRESS, QueuedRuns
+from dagster_kumo.sensor.hold.queue import HoldQueue
+from tests.sensor.hold.queued_runs import HOLD, PROGRESS, QueuedRuns
 from tests.support import DAYS, PURCHASE, day, instance_in, predict_all, purchase_assets
 
 DAY = day(4)

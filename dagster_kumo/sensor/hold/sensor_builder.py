@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import dagster as dg
 
 from dagster_kumo.execution.launch.held_run import NOT_HELD
-from dagster_kumo.hold.held_jobs import HeldJobs
-from dagster_kumo.hold.queue import HoldQueue
-from dagster_kumo.hold.run_steps import RunSteps
-from dagster_kumo.hold.tick import Deadline, HoldTick, TickSummary
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+from dagster_kumo.sensor.hold.held_jobs import HeldJobs
+from dagster_kumo.sensor.hold.queue import HoldQueue
+from dagster_kumo.sensor.hold.run_steps import RunSteps
+from dagster_kumo.sensor.hold.tick import Deadline, HoldTick, TickSummary
 
 # Dagster stops a tick after a minute.
 TICK_SECONDS = 35.0
