@@ -296,6 +296,80 @@ def test_a_dictionary_whose_values_may_be_none_has_none_for_what_is_missing(
     assert found == missing
 
 
+KINDS: dict[str, Any] = {
+    "predictions": Predictions,
+    "pandas_frame": pd.DataFrame,
+    "table": pa.Table,
+    "reader": pa.RecordBatchReader,
+    "dataset": ds.Dataset,
+    "polars_frame": pl.DataFrame,
+    "lazy_frame": pl.LazyFrame,
+    "relation": duckdb.DuckDBPyRelation,
+}
+
+
+def reading_each(
+    annotations: Mapping[str, Any], seen: dict[str, Any], **options: Any
+) -> list[dg.AssetsDefinition]:
+    """For each annotation an asset that reads `up`, without the partitions that are not stored."""
+
+    def one(name: str, annotation: Any) -> dg.AssetsDefinition:
+        def body(up: Any) -> None:
+            seen[name] = up
+
+        body.__annotations__ = {"up": annotation, "return": None}
+        ins = {"up": dg.AssetIn("up", metadata={"allow_missing_partitions": True})}
+        return dg.asset(name=name, ins=ins, **options)(body)
+
+    return [one(name, annotation) for name, annotation in annotations.items()]
+
+
+def test_a_dictionary_may_be_of_every_kind(store: Store) -> None:
+    up = letters()
+    store.make(up, **over("a", "b"))
+    seen: dict[str, Any] = {}
+    down = reading_each({name: dict[str, kind] for name, kind in KINDS.items()}, seen)
+    store.make(up, *down, selection=down)
+    assert {name: list(found) for name, found in seen.items()} == {
+        name: ["a", "b"] for name in KINDS
+    }
+    for name, found in seen.items():
+        assert all(isinstance(value, KINDS[name]) for value in found.values())
+
+
+DATES = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-04")
+HOURS = dg.HourlyPartitionsDefinition("2026-01-01-00:00", end_date="2026-01-04-00:00")
+PAIRS = dg.MultiPartitionsDefinition({"date": DATES, "letter": LETTERS})
+
+
+@pytest.mark.parametrize(
+    ("upstream", "downstream", "key", "count"),
+    [(HOURS, DATES, "2026-01-02", 24), (PAIRS, LETTERS, "a", 3), (PAIRS, DATES, "2026-01-02", 3)],
+    ids=["hours", "letter", "date"],
+)
+def test_where_a_mapping_leads_to_nothing_stored_each_annotation_says_so(
+    tmp_path: Path, upstream: Any, downstream: Any, key: str, count: int
+) -> None:
+    @dg.asset(partitions_def=upstream)
+    def up() -> Any: ...
+
+    seen: dict[str, Any] = {}
+    annotations = {
+        "open": Any,
+        "optional": pd.DataFrame | None,
+        "each": dict[str, pd.DataFrame],
+        "each_optional": dict[str, pd.DataFrame | None],
+        "optional_each": dict[str, pd.DataFrame] | None,
+    }
+    store = Store(tmp_path)
+    down = reading_each(annotations, seen, partitions_def=downstream)
+    store.make(up, *down, selection=down, partition_key=key)
+    missing = seen.pop("each_optional")
+    assert len(missing) == count
+    assert set(missing.values()) == {None}
+    assert seen == {"open": None, "optional": None, "each": {}, "optional_each": {}}
+
+
 def test_a_dictionary_of_an_asset_without_partitions_is_refused(store: Store) -> None:
     @dg.asset
     def up() -> pd.DataFrame:

@@ -69,7 +69,7 @@ def spark_frame() -> Any:
     return pyspark.sql.DataFrame
 
 
-@pytest.fixture(params=["plain", "a*[1]{b}?\\c/day=2026-11-24", "x%2Fy z"])
+@pytest.fixture(params=["plain", "a*[1]{b}?\\c/day=2026-11-24", "x%2Fy z", "a:b/%25, c:"])
 def on_disk(request, tmp_path) -> Predictions:
     # Names that mean something to readers that expand patterns, or read columns off folders.
     return write_files(tmp_path / request.param, TABLES)
