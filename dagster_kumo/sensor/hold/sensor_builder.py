@@ -16,6 +16,9 @@ from dagster_kumo.sensor.hold.tick import Deadline, HoldTick, TickSummary
 # Dagster stops a tick after a minute.
 TICK_SECONDS = 35.0
 CALL_SECONDS = 15.0
+_NOT_HOLDING = (
+    "Dagster does not hold runs here: the log of the first such tick says what is missing."
+)
 _DESCRIPTION = (
     "Launches the Kumo jobs of runs that are held in the queue (tag dagster-kumo/hold), and releases "
     "each run when its jobs have ended."
@@ -93,12 +96,14 @@ def build_kumo_hold_sensor(
                 cancels=kumo.cancel_on_termination != "never",
             )
             summary = tick.run(held, terminated)
-        said, cursor = str(summary), context.cursor
+        said = cursor = str(summary)
         not_held = queue.not_held()
-        if not_held is not None and cursor is None:
-            context.log.error(f"Run {not_held.dagster_run.run_id}: {NOT_HELD}")
-            said = f"{said} Dagster does not hold runs here: the log of this tick says what is missing."
-            cursor = f"said of run {not_held.dagster_run.run_id} that it was not held"
+        if not_held is not None:
+            cursor = f"{said} {_NOT_HOLDING}"
+            if _NOT_HOLDING not in (context.cursor or ""):
+                context.log.error(f"Run {not_held.dagster_run.run_id}: {NOT_HELD}")
+                said = cursor
+        # The sensor's page shows the cursor, and the reason only by a click.
         return dg.SensorResult(skip_reason=said, cursor=cursor)
 
     return dg.SensorDefinition(
