@@ -173,6 +173,7 @@ class HoldTick:
     def _look(self, held: HeldRun) -> bool:
         """Look at the jobs of a run, and release it if there is nothing to wait for: whether it waits."""
         try:
+            self._deadline()
             steps = self._run_steps.of(held.run, self._instance, self._repository)
             if steps is None:
                 return False
@@ -255,8 +256,10 @@ class HoldTick:
             if self._may_show_later(held):
                 return None
             for step in held.steps:
-                if step.launches_now and self._queue.is_held(held.run.run_id):
-                    self._deadline()
+                if not step.launches_now:
+                    continue
+                self._deadline()  # first: to ask Dagster for each of very many runs takes long too
+                if self._queue.is_held(held.run.run_id):
                     self._launch_step(held, step)
         except Exception as error:  # noqa: BLE001 - as above
             return error
