@@ -87,7 +87,7 @@ def test_a_key_that_cannot_be_right_is_refused_without_being_shown(key, advice):
     ],
 )
 def test_an_address_that_cannot_be_right_is_refused_without_its_secrets(url):
-    with pytest.raises(ValueError, match="address of the Kumo API") as caught:
+    with pytest.raises(ValueError, match="Not an address of a Kumo API") as caught:
         KumoClient(url, KEY)
     assert "t0ken" not in "".join(traceback.format_exception(caught.value))
 
