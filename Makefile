@@ -75,7 +75,7 @@ test-production: $(VENV)/.dev postgresql ## run the tests with PostgreSQL, a dae
 	@$(BIN)/python -m pytest -m production tests/system/production
 
 test-production-fast: $(VENV)/.dev postgresql ## those of them that together take two minutes
-	@$(BIN)/python -m pytest -m 'production and not slow' tests/system/production
+	@$(BIN)/python -m pytest -m 'production and not slow' -n 2 --dist loadfile tests/system/production
 
 # ROWS="oldest newest" runs only those.
 compat: $(VENV)/.dev ## run the tests with the oldest and the newest Dagster, pandas, pyarrow, Python and SDK

@@ -79,7 +79,13 @@ TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
 
 
 @pytest.mark.parametrize("time", range(TIMES))
-@pytest.mark.parametrize("kill", KILLS)
+@pytest.mark.parametrize(
+    "kill",
+    [
+        kill if kill == "before its answer" else pytest.param(kill, marks=pytest.mark.slow)
+        for kill in KILLS
+    ],
+)
 def test_a_held_run_has_one_job_whatever_is_killed(kill: str, time: int, quick: Deployment) -> None:
     process, way, method, path = KILLS[kill]
     partition = day(21 + 3 * list(KILLS).index(kill))
@@ -148,6 +154,7 @@ def test_a_run_that_is_terminated_while_it_is_held_cancels_its_jobs(
     wait_until(lambda: run_of(production, run_id).tags[HOLD] == "cancelled", seconds=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "outputs"),
     [("pair", ["embeddings"]), ("tables", ["prediction_table", "predictions"])],
@@ -166,6 +173,7 @@ def test_a_backfill_of_many_runs_is_held(model: str, outputs: list[str], quick: 
         assert made[partition] == {job["job_id"]}
 
 
+@pytest.mark.slow
 def test_a_backfill_in_one_run_is_not_held(quick: Deployment) -> None:
     partitions = [day(n) for n in (7, 6, 5)]
     backfill = quick.backfill([["many", "predictions"]], *partitions, tags=HOLD_UNTIL_DONE)

@@ -62,9 +62,8 @@ def partitions_made(production: Deployment, run: dg.DagsterRun, model: str) -> l
     return [one.partition for one in made if one is not None and one.asset_key == key]
 
 
-@pytest.mark.parametrize(
-    ("number", "enough"), [(6, 2), pytest.param(60, 50, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "enough"), [(6, 2), (60, 50)])
 def test_a_run_that_is_killed_between_its_days_pays_for_none_twice_and_fetches_no_stored_one_again(
     number: int, enough: int, quick: Deployment
 ) -> None:

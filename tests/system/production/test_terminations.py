@@ -93,6 +93,7 @@ def is_blocked(production: Deployment, run_id: str) -> bool:
     return any("blocked by" in entry.message and POOL in entry.message for entry in entries)
 
 
+@pytest.mark.slow
 def test_twenty_jobs_are_cancelled_though_each_answer_takes_two_seconds(
     production: Deployment,
 ) -> None:
