@@ -332,4 +332,4 @@ COMPARISONS: list[Callable[[Bench], list[Row]]] = [
     evaluation,
 ]
 # Quick to measure, and enough to notice a regression.
-QUICK = [one_file, many_files, many_files_on_loopback, imports, waiting, evaluation]
+QUICK = [one_file, many_files, many_files_on_loopback, imports, evaluation]

@@ -60,6 +60,7 @@ def test_a_run_that_is_terminated_while_it_starts_launches_nothing(
     assert all(statuses[job_id] == "CANCELLED" for job_id in jobs[started])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_terminated_while_it_waits_for_a_pool_launches_nothing(
     production: Deployment,
 ) -> None:

@@ -269,8 +269,8 @@ def test_a_store_that_is_no_kumo_io_manager_is_refused_before_a_job_is_launched(
     ("prediction", "options", "message"),
     [
         ({"prediction_table": "generate"}, {}, "cannot fan out and generate its prediction table"),
-        ({}, {"backfill_policy": dg.BackfillPolicy.single_run()}, "one partition a run"),
-        ({}, {"backfill_policy": dg.BackfillPolicy.multi_run(5)}, "one partition a run"),
+        ({}, {"backfill_policy": dg.BackfillPolicy.single_run()}, "one partition for each run"),
+        ({}, {"backfill_policy": dg.BackfillPolicy.multi_run(5)}, "one partition for each run"),
     ],
 )
 def test_a_definition_that_has_no_room_for_a_fan_out_is_refused(prediction, options, message):
