@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -182,12 +182,31 @@ def _read(connection: duckdb.DuckDBPyConnection, table: str, value: Any, name: s
             "Its I/O manager must load a frame of pandas or polars, an Arrow table, a relation of DuckDB, or "
             "Predictions."
         )
+    raised: list[BaseException] = []
     try:
-        connection.register("given", reader)
+        connection.register("given", _noting(reader, raised))
         connection.execute(f"CREATE TABLE {table} AS SELECT * FROM given")
         connection.unregister("given")
     except duckdb.Error as error:
+        if raised:  # a damaged file, or a termination, which DuckDB would hide
+            raise raised[0] from None
         raise KumoDataError(f"DuckDB cannot read the rows of {name}: {error}") from None
+
+
+def _noting(reader: pa.RecordBatchReader, raised: list[BaseException]) -> pa.RecordBatchReader:
+    """The same stream, whose own error is kept in `raised`."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
 class _Join:

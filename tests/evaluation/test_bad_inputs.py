@@ -1,13 +1,17 @@
 """What cannot be evaluated is refused, in words that say what to do."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from dagster_kumo.evaluation.joined_rows import Outcomes, join
 from tests.evaluation.evaluated import evaluate, numbers_of
 from tests.evaluation.test_metrics import binary, outcomes
 from tests.support import error_of
@@ -148,3 +152,19 @@ def test_outcomes_come_as_whatever_speaks_arrow(tmp_path: Path) -> None:
         (pl.from_pandas(frame), pa.Table.from_pandas(frame), duckdb.sql("FROM frame"))
     ):
         assert numbers_of(evaluate(PREDICTED, value, tmp_path / str(place)))["coverage"] == 1
+
+
+@pytest.mark.parametrize(
+    "error", [dg.DagsterExecutionInterruptedError(), OSError("the bucket is gone")]
+)
+def test_what_ends_the_reading_is_told_as_it_is(error: BaseException) -> None:
+    """A termination is no error of the data."""
+    schema = pa.schema([("ENTITY", pa.int64()), ("TARGET", pa.bool_())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.RecordBatch.from_pydict({"ENTITY": [0], "TARGET": [True]}, schema=schema)
+        raise error
+
+    happened = Outcomes(pa.RecordBatchReader.from_batches(schema, batches()), "happened")
+    with pytest.raises(type(error)), join(PREDICTED, happened, anchor=None, name="predictions"):
+        pass
