@@ -394,15 +394,18 @@ def test_an_evaluated_day_shows_how_right_it_was(dagit: Dagit, browser_page: Pag
     for entry in ("dagster-kumo/auroc", "dagster-kumo/holdout/auroc", "dagster-kumo/coverage"):
         expect(page.get_by_text(entry, exact=True).first).to_be_visible()
     picture(page, "evaluation")
-    page.goto(f"{dagit.url}/assets/{EVALUATION}?view=plots")
-    expect(page.get_by_text("dagster-kumo/auroc").first).to_be_visible()
+    page.goto(f"{dagit.url}/assets/{EVALUATION}?view=overview")
+    button(page, "Plots").click()
+    plot = page.get_by_text("dagster-kumo/auroc", exact=True)
+    expect(plot).to_be_visible()
+    plot.scroll_into_view_if_needed()
     picture(page, "evaluation_plots")
 
     # The window of yesterday is open.
     run_id = dagit.launch(EVALUATION, day=day(2))
     assert dagit.wait_for_run(run_id) == "FAILURE"
-    show_log(dagit, page, run_id, "looks ahead until")
-    expect(page.get_by_text(re.compile("looks ahead until")).first).to_be_visible()
+    page.goto(f"{dagit.url}/runs/{run_id}")
+    scroll_to(page.get_by_text(re.compile("looks ahead until")).first)
 
 
 def test_the_lineage_from_source_table_to_export(dagit: Dagit, browser_page: Page) -> None:
