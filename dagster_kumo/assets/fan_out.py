@@ -17,7 +17,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.specs import op_name
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
-from dagster_kumo.execution.selection import RunDefinition
+from dagster_kumo.execution.selection import RunDefinition, only_partition
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.io_manager.step_values import (
     STEP_VALUE,
@@ -127,7 +127,11 @@ class _Steps:
         )
         def predict(context: dg.AssetExecutionContext) -> Iterator[dg.DynamicOutput[PlannedFile]]:
             store = self._store_of(context)
-            partition_key = _partition_key(context)
+            partition_key = only_partition(
+                context,
+                of="a fan-out",
+                way_out="Launch a run for each, as a backfill does, or leave fan_out=True out.",
+            )
             _check_executor(context)
             model = context.asset_key_for_input(_MODEL)
             for result in self._kumo_of(context).predict(context, model=model):
@@ -236,18 +240,6 @@ def _check_executor(context: dg.AssetExecutionContext) -> None:
             "would succeed with nothing stored.\n"
             "Run the job by another executor, or leave fan_out=True out."
         )
-
-
-def _partition_key(context: dg.AssetExecutionContext) -> str | None:
-    if context.assets_def.partitions_def is None:
-        return None
-    keys = context.partition_keys
-    if len(keys) != 1:
-        raise ValueError(
-            f"This run is for {len(keys)} partitions, and a fan-out is for one.\n"
-            "Launch a run for each, as a backfill does, or leave fan_out=True out."
-        )
-    return keys[0]
 
 
 def _plan(

@@ -3,34 +3,17 @@
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.checks.findings import Finding
-
-Data = TypeVar("Data", contravariant=True)
-
-
-class AssetCheck(Protocol[Data]):
-    """A check: its name, what it says of itself, and what it finds."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-    def find(self, data: Data) -> Finding: ...
-
-
-Read = TypeVar("Read")
+from dagster_kumo.checks.asset_check import AssetCheck, Data
 
 
 def checks_of(
     asset_key: dg.AssetKey,
-    checks: Sequence[AssetCheck[Read]],
-    read: Callable[[dg.AssetCheckExecutionContext, dg.AssetKey], Read],
+    checks: Sequence[AssetCheck[Data]],
+    read: Callable[[dg.AssetCheckExecutionContext, dg.AssetKey], Data],
     *,
     name: str | None,
     blocking: bool,

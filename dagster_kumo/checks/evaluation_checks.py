@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import dagster as dg
 
+from dagster_kumo.checks.asset_check import ALLOWED, AssetCheck, Finding, NothingToCheck
 from dagster_kumo.checks.check_op import checks_of
-from dagster_kumo.checks.findings import ALLOWED, Finding, find_in_each
-from dagster_kumo.checks.stored_output import NothingToCheck, partitions_to_check
+from dagster_kumo.checks.stored_output import partitions_to_check
 from dagster_kumo.evaluation.metric_names import (
     CALIBRATION_ERROR,
     COVERAGE,
@@ -21,7 +19,7 @@ from dagster_kumo.evaluation.metric_names import (
     NEITHER,
     is_metric,
 )
-from dagster_kumo.evaluation.recorded import latest_metadata
+from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import NAMESPACE
 from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.execution.selection import OutputReference, find_output
@@ -152,7 +150,7 @@ class Evaluations:
         return found
 
     def _numbers(self, partition_key: str | None) -> dict[str, float] | None:
-        metadata = latest_metadata(self._instance, self._asset_key, partition_key)
+        metadata = newest_metadata(self._instance, self._asset_key, partition_key)
         if metadata is None:
             return None
         return {
@@ -162,23 +160,7 @@ class Evaluations:
         }
 
 
-class EvaluationCheck(ABC):
-    """A check of evaluations. Its fields are its limits."""
-
-    name: str
-    description: str
-
-    @abstractmethod
-    def run(self, evaluations: Evaluations, partition_key: str | None) -> Finding:
-        """Check one partition.
-
-        Raises:
-            NothingToCheck: There is nothing that this check could check.
-        """
-
-    def find(self, data: Evaluations) -> Finding:
-        """Check all partitions of the run."""
-        return find_in_each(data.partition_keys, partial(self.run, data))
+EvaluationCheck = AssetCheck[Evaluations]
 
 
 @dataclass(frozen=True)

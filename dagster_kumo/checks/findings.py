@@ -8,17 +8,15 @@ entities if an entity has several rows.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.checks.stored_output import NothingToCheck, StoredOutput, StoredOutputs
+from dagster_kumo.checks.asset_check import ALLOWED, AssetCheck, Finding, NothingToCheck
+from dagster_kumo.checks.stored_output import StoredOutput, StoredOutputs
 from dagster_kumo.execution.metadata import finite
 from dagster_kumo.execution.partitions.anchor_time import said_time
 from dagster_kumo.predictions.columns import (
@@ -35,42 +33,9 @@ if TYPE_CHECKING:
 IDENTIFYING = (ENTITY, ANCHOR_TIMESTAMP, CLASS)
 """No two rows have the same values in these columns, or in those of them that an output has."""
 PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
-ALLOWED = "allowed"
-"""The metadata entry of the limit. It is text, since Dagster plots numbers and a limit never changes."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a check found, in one line. After a failure, a second line says what to do."""
-
-    passed: bool
-    said: str
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
-
-
-class PredictionCheck(ABC):
-    """A check of stored predictions. Its fields are its limits."""
-
-    name: str
-    description: str
-
-    @abstractmethod
-    def run(self, outputs: StoredOutputs, partition_key: str | None) -> Finding:
-        """Check one partition.
-
-        Raises:
-            NothingToCheck: There is nothing that this check could check.
-            KumoDataError: A stored file is damaged.
-        """
-
-    def find(self, data: StoredOutputs) -> Finding:
-        """Check all partitions of the run."""
-        return find_in_each(self.partition_keys(data), partial(self.run, data))
-
-    def partition_keys(self, outputs: StoredOutputs) -> Sequence[str | None]:
-        """The partitions to check."""
-        return outputs.partition_keys
+PredictionCheck = AssetCheck[StoredOutputs]
 
 
 class EntitiesMatchSummary(PredictionCheck):
@@ -330,12 +295,8 @@ class AnchorAge(PredictionCheck):
         if self.limit <= timedelta():
             raise ValueError(f"max_anchor_age is a span of time, not {self.limit}.")
 
-    def find(self, data: StoredOutputs) -> Finding:
-        """Check all partitions of the run."""
-        return find_in_each(self.partition_keys(data), partial(self.run, data))
-
-    def partition_keys(self, outputs: StoredOutputs) -> Sequence[str | None]:
-        return outputs.newest_partition_keys()
+    def partition_keys(self, data: StoredOutputs) -> Sequence[str | None]:
+        return data.newest_partition_keys()
 
     def run(self, outputs: StoredOutputs, partition_key: str | None) -> Finding:
         latest = outputs.output(partition_key).latest_anchor
@@ -361,44 +322,6 @@ class AnchorAge(PredictionCheck):
             "is no newer, check that Kumo's source tables are up to date.",
             metadata,
         )
-
-
-def find_in_each(
-    partition_keys: Sequence[str | None], run: Callable[[str | None], Finding]
-) -> Finding:
-    """Run a check in each of its partitions, and merge the findings into one."""
-    return _merge_findings({key: _run_in_partition(run, key) for key in partition_keys})
-
-
-def _run_in_partition(run: Callable[[str | None], Finding], partition_key: str | None) -> Finding:
-    """The finding of one partition. It is a failure if there is nothing to check or a file is damaged."""
-    try:
-        return run(partition_key)
-    except NothingToCheck as reason:
-        return Finding(False, str(reason), severity=reason.severity)
-    except KumoDataError as error:
-        return Finding(False, f"{error}\nMaterialize again.")
-
-
-def _merge_findings(findings: Mapping[str | None, Finding]) -> Finding:
-    """One finding, which failed if any failed. It has the text and the numbers of the worst one."""
-    if len(findings) == 1:
-        ((key, finding),) = findings.items()
-        label = {} if key is None else {"partition": key}
-        return replace(finding, metadata={**label, **finding.metadata})
-    failed = [key for key, finding in findings.items() if not finding.passed]
-    counts = {"partitions": len(findings), "failed_partitions": len(failed)}
-    if not failed:
-        return Finding(True, f"Passed in all {len(findings)} partitions.", counts)
-    worst = max(failed, key=lambda key: findings[key].severity == dg.AssetCheckSeverity.ERROR)
-    more = ", ..." if len(failed) > 5 else ""
-    return Finding(
-        False,
-        f"Failed in {len(failed)} of {len(findings)} partitions: "
-        f"{', '.join(map(str, failed[:5]))}{more}. {worst}: {findings[worst].said}",
-        {**counts, "partition": str(worst), **findings[worst].metadata},
-        findings[worst].severity,
-    )
 
 
 def _no_columns(

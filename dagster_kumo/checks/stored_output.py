@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
+from dagster_kumo.checks.asset_check import NothingToCheck
 from dagster_kumo.execution.partitions.anchor_time import length_of, window_of
 from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.io_manager.io_manager import KumoIOManager
@@ -34,19 +35,6 @@ def partitions_to_check(
     if is_partitioned and (run.has_partition_key or run.has_partition_key_range):
         return list(run.partition_keys), True
     return [latest.partition if latest is not None else None], False
-
-
-class NothingToCheck(Exception):
-    """There is nothing to check. The message says why, and what to do.
-
-    By default the check fails with a warning, which does not block.
-    """
-
-    def __init__(
-        self, reason: str, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
-    ) -> None:
-        super().__init__(reason)
-        self.severity = severity
 
 
 class StoredOutput:

@@ -12,10 +12,11 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError, KumoError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.evaluation.recorded import latest_metadata
 from dagster_kumo.evaluation.window import OutcomeWindow, window_of_query
+from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, NAMESPACE
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, window_of
+from dagster_kumo.execution.selection import only_partition
 from dagster_kumo.jobs.prediction_spec import Anchor
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
@@ -105,7 +106,7 @@ class PredictedPartition:
     @cached_property
     def recorded(self) -> Mapping[str, Any] | None:
         """What the latest materialization of the predictions says; None if there is none."""
-        return latest_metadata(self._instance, self._asset_key, self._partition_key)
+        return newest_metadata(self._instance, self._asset_key, self._partition_key)
 
     @property
     def job_id(self) -> str | None:
@@ -173,7 +174,7 @@ class EvaluationRun:
             context.instance,
             inputs[PREDICTIONS],
             context.assets_def.partitions_def,
-            _partition_key(context),
+            only_partition(context, of="an evaluation"),
             settings,
             kumo,
         )
@@ -280,15 +281,3 @@ class EvaluationRun:
         if model is None or model.result is None:
             return {}
         return holdout_metrics(model.result.eval_metrics.test_metrics, task)
-
-
-def _partition_key(context: dg.AssetExecutionContext) -> str | None:
-    if context.assets_def.partitions_def is None:
-        return None
-    keys = context.partition_keys
-    if len(keys) != 1:
-        raise ValueError(
-            f"This run is for {len(keys)} partitions, and an evaluation is for one.\n"
-            "Launch a run for each, as a backfill does."
-        )
-    return keys[0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
+from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.deliveries import materialized_job_ids, newest_metadata
+from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.metadata import (
     JOB_ID_METADATA,
@@ -74,7 +75,8 @@ class ExportRun:
     def _export(self, partition_key: str | None) -> dict[str, Any]:
         """Export one partition, wait until it is written, and return its metadata."""
         started = time.monotonic()
-        job_id = self._prediction_job(partition_key)
+        exported = self._exported(partition_key)
+        job_id = str(exported[JOB_ID_METADATA])
         target = self._targets[partition_key]
         full_name = self._full_name(partition_key)
         launch = ExportLaunch(
@@ -94,7 +96,7 @@ class ExportRun:
             export_job_id=export_id,
             job_id=job_id,
             tracking_url=self._page(job_id),
-            rows=self._rows(partition_key),
+            rows=_rows(exported, target.output_type),
             seconds=time.monotonic() - started,
         )
 
@@ -116,26 +118,22 @@ class ExportRun:
         except KumoError:  # everything is written: its metadata must not fail the asset
             return ""
 
-    def _rows(self, partition_key: str | None) -> int | None:
-        """How many rows the upstream asset has, if it is the output that is exported."""
-        metadata = newest_metadata(self._context.instance, self._predictions, partition_key)
-        rows, schema = metadata.get(ROW_COUNT), metadata.get("dagster/column_schema")
-        if not isinstance(rows, dg.IntMetadataValue) or not isinstance(
-            schema, dg.TableSchemaMetadataValue
-        ):
-            return None
-        is_embeddings = any(column.name == "EMBEDDING" for column in schema.schema.columns)
-        wanted = self._targets[partition_key].output_type
-        return rows.value if is_embeddings == (wanted == "embeddings") else None
-
-    def _prediction_job(self, partition_key: str | None) -> str:
-        """The prediction job of the upstream asset's latest materialization."""
-        instance = self._context.instance
-        job_ids = materialized_job_ids(instance, self._predictions, partition_key, limit=1)
-        if not job_ids:
+    def _exported(self, partition_key: str | None) -> Mapping[str, Any]:
+        """What the upstream asset's latest materialization says, which a prediction job has made."""
+        recorded = newest_metadata(self._context.instance, self._predictions, partition_key)
+        if recorded is None or not isinstance(recorded.get(JOB_ID_METADATA), str):
             where = f", partition {partition_key}," if partition_key else ""
             raise KumoError(
                 f"The asset {self._predictions.to_user_string()}{where} has not been materialized by a "
                 "prediction job, so there is nothing to export. Materialize it first."
             )
-        return job_ids[0]
+        return recorded
+
+
+def _rows(exported: Mapping[str, Any], output_type: OutputType) -> int | None:
+    """How many rows the upstream asset has, if it is the output that is exported."""
+    rows, schema = exported.get(ROW_COUNT), exported.get("dagster/column_schema")
+    if not isinstance(rows, int) or not isinstance(schema, dg.TableSchema):
+        return None
+    is_embeddings = any(column.name == "EMBEDDING" for column in schema.columns)
+    return rows if is_embeddings == (output_type == "embeddings") else None

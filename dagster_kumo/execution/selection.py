@@ -24,11 +24,6 @@ OutputReference: TypeAlias = (
 """What names an output: the definitions or specs that have it, or its key."""
 
 
-def prediction_of(assets_def: dg.AssetsDefinition) -> BatchPrediction | None:
-    """The prediction of assets made by `@kumo_assets`; None for other assets."""
-    return prediction_in(assets_def)
-
-
 def prediction_in(given: OutputReference) -> BatchPrediction | None:
     """The prediction of the definitions that name an output; None for a key, and for other assets."""
     for item in _items(given):
@@ -53,6 +48,25 @@ def check_has_run(context: dg.AssetExecutionContext) -> None:
             "The asset was called directly. A Kumo job belongs to a run, so that later attempts can "
             "attach to it.\nIn a test, write dg.materialize([...], resources={...}), with LocalKumo as the server."
         ) from None
+
+
+def only_partition(
+    context: dg.AssetExecutionContext,
+    *,
+    of: str,
+    way_out: str = "Launch a run for each, as a backfill does.",
+) -> str | None:
+    """The partition of a run that can have only one; None for assets without partitions.
+
+    Raises:
+        ValueError: The run is for several. The message says that `of` is for one, and the way out.
+    """
+    if context.assets_def.partitions_def is None:
+        return None
+    keys = context.partition_keys
+    if len(keys) != 1:
+        raise ValueError(f"This run is for {len(keys)} partitions, and {of} is for one.\n{way_out}")
+    return keys[0]
 
 
 def find_output(
@@ -139,7 +153,7 @@ class RunDefinition:
         partition_keys: Sequence[str | None],
     ) -> None:
         metadata = assets_def.metadata_by_key
-        prediction = prediction_of(assets_def)
+        prediction = prediction_in(assets_def)
         if prediction is None:
             raise ValueError(
                 f"{assets_def.node_def.name} was not made by @kumo_assets, so there is no prediction to "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -13,6 +12,7 @@ import dagster as dg
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoError
 from dagster_kumo.api.records import BatchPredictionJobResource
+from dagster_kumo.sensor.call_budget import BudgetExhausted
 from dagster_kumo.sensor.cursor import MAX_SEEN, MAX_WAITING, Cursor
 
 MAX_LISTED = 16 * LIST_LIMIT
@@ -36,27 +36,6 @@ class JobOutcome:
 
     def __bool__(self) -> bool:
         return bool(self.run_requests or self.materializations)
-
-
-class BudgetExhausted(Exception):
-    """The tick has used up its calls, its time or its jobs. The next tick continues."""
-
-
-class CallBudget:
-    """The calls that a tick may make, and the time it may take. Call it before each call to Kumo.
-
-    Raises:
-        BudgetExhausted: No more calls are allowed.
-    """
-
-    def __init__(self, calls: int, seconds: float) -> None:
-        self._left = calls
-        self._until = time.monotonic() + seconds
-
-    def __call__(self) -> None:
-        if self._left <= 0 or time.monotonic() > self._until:
-            raise BudgetExhausted
-        self._left -= 1
 
 
 @dataclass(frozen=True)

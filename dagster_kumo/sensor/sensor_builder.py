@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+from dagster_kumo.sensor.call_budget import CallBudget
 from dagster_kumo.sensor.cursor import Cursor
-from dagster_kumo.sensor.job_search import CallBudget, JobOutcome, JobSearch
+from dagster_kumo.sensor.job_search import JobOutcome, JobSearch
 from dagster_kumo.sensor.tick import Tick
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
@@ -79,7 +80,7 @@ def build_kumo_sensor(
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         kumo: KumoResource = getattr(context.resources, resource_key)
-        budget = CallBudget(max_calls_per_tick, TICK_SECONDS)
+        budget = CallBudget(TICK_SECONDS, max_calls_per_tick)
         client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=budget)
         cursor = _cursor(context, lookback)
         search = JobSearch(client, cursor, context.log.warning, max_outcomes=JOBS_PER_TICK)

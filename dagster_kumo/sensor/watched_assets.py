@@ -12,7 +12,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import partition_at, said_time
-from dagster_kumo.execution.selection import prediction_of
+from dagster_kumo.execution.selection import prediction_in
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 
@@ -27,7 +27,7 @@ class WatchedAssets:
     @classmethod
     def of(cls, assets_def: dg.AssetsDefinition) -> WatchedAssets | None:
         """The outputs of a definition; None if `@kumo_assets` did not make it."""
-        prediction = prediction_of(assets_def)
+        prediction = prediction_in(assets_def)
         if prediction is None:
             return None
         outputs: dict[OutputType, dg.AssetKey] = {

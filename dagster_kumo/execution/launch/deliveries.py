@@ -60,9 +60,7 @@ def materialized_job_ids(
         limit: How many materializations to look at.
         before: Leaves out what was materialized by a run that was created at this unix time or later.
     """
-    partitions = None if partition_key is None else [partition_key]
-    wanted = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions)
-    records = read_events(lambda: instance.fetch_materializations(wanted, limit=limit))
+    records = _materializations(instance, asset_key, partition_key, limit=limit)
     if before is not None:
         records = _of_earlier_runs(instance, records, before)
     job_ids: list[str] = []
@@ -76,13 +74,21 @@ def materialized_job_ids(
 
 def newest_metadata(
     instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition_key: str | None
-) -> Mapping[str, dg.MetadataValue[Any]]:
-    """The metadata of the newest materialization of an asset; empty if there is none."""
+) -> Mapping[str, Any] | None:
+    """The values of the metadata of an asset's newest materialization; None if there is none."""
+    records = _materializations(instance, asset_key, partition_key, limit=1)
+    newest = records[0].asset_materialization if records else None
+    if newest is None:
+        return None
+    return {name: value.value for name, value in newest.metadata.items()}
+
+
+def _materializations(
+    instance: dg.DagsterInstance, asset_key: dg.AssetKey, partition_key: str | None, *, limit: int
+) -> Sequence[dg.EventLogRecord]:
     partitions = None if partition_key is None else [partition_key]
     wanted = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=partitions)
-    records = read_events(lambda: instance.fetch_materializations(wanted, limit=1))
-    newest = records[0].asset_materialization if records else None
-    return newest.metadata if newest else {}
+    return read_events(lambda: instance.fetch_materializations(wanted, limit=limit))
 
 
 def _of_earlier_runs(

@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import partition_of
-from dagster_kumo.execution.selection import RunDefinition, prediction_of
+from dagster_kumo.execution.selection import RunDefinition, prediction_in
 from dagster_kumo.sensor.hold.held_step import HeldStep
 
 
@@ -37,7 +37,7 @@ class RunSteps:
         planned = self._planned_assets(run, instance)
         known = repository.assets_defs_by_key
         definitions = {id(known[key]): known[key] for key in sorted(planned) if key in known}
-        predict = [one for one in definitions.values() if prediction_of(one) is not None]
+        predict = [one for one in definitions.values() if prediction_in(one) is not None]
         ours = [one for one in predict if self._resource_key in one.required_resource_keys]
         if predict and not ours:
             return None

@@ -8,10 +8,11 @@ import dagster as dg
 
 from dagster_kumo.execution.launch.held_run import NOT_HELD
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+from dagster_kumo.sensor.call_budget import CallBudget
 from dagster_kumo.sensor.hold.held_jobs import HeldJobs
 from dagster_kumo.sensor.hold.queue import HoldQueue
 from dagster_kumo.sensor.hold.run_steps import RunSteps
-from dagster_kumo.sensor.hold.tick import Deadline, HoldTick, TickSummary
+from dagster_kumo.sensor.hold.tick import HoldTick, TickSummary
 
 # Dagster stops a tick after a minute.
 TICK_SECONDS = 35.0
@@ -81,8 +82,8 @@ def build_kumo_hold_sensor(
         held, terminated = queue.held(), queue.terminated()
         summary = TickSummary()
         if held or terminated:
-            deadline = Deadline(TICK_SECONDS)
-            client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=deadline)
+            budget = CallBudget(TICK_SECONDS)
+            client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=budget)
             tick = HoldTick(
                 context.instance,
                 context.repository_def,
@@ -91,7 +92,7 @@ def build_kumo_hold_sensor(
                 client,
                 HeldJobs(client, location),
                 context.log,
-                deadline=deadline,
+                budget=budget,
                 max_jobs_in_flight=max_jobs_in_flight,
                 cancels=kumo.cancel_on_termination != "never",
             )

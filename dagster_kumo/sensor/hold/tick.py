@@ -26,6 +26,7 @@ from dagster_kumo.execution.launch.identity import is_first_attempt
 from dagster_kumo.execution.launch.prediction import PredictionLaunch
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.trained_model import trained_model
+from dagster_kumo.sensor.call_budget import BudgetExhausted, CallBudget
 from dagster_kumo.sensor.hold.held_jobs import HeldJobs
 from dagster_kumo.sensor.hold.held_step import HeldStep
 from dagster_kumo.sensor.hold.queue import HoldQueue
@@ -39,25 +40,6 @@ END_STEP = timedelta(minutes=5)
 URL_TAG = "dagster-kumo/tracking_url"
 _LAUNCHING = "launching at "
 _TIME = "%Y-%m-%d %H:%M:%S UTC"
-
-
-class TickOver(Exception):
-    """The time of the tick is over. The next one goes on."""
-
-
-class Deadline:
-    """The time that a tick may take. Call it before each call to Kumo.
-
-    Raises:
-        TickOver: It is over.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
-
-    def __call__(self) -> None:
-        if time.monotonic() > self._until:
-            raise TickOver("The time of a tick was over.")
 
 
 @dataclass
@@ -123,7 +105,7 @@ class HoldTick:
         client: The connection, with the limits of a tick.
         jobs: The jobs that are waited for.
         log: The sensor's log.
-        deadline: When the tick must be over.
+        budget: The time of the tick.
         max_jobs_in_flight: How many jobs of held runs may go on at the same time.
         cancels: Whether the jobs of a run end with it if a user terminates it.
     """
@@ -138,7 +120,7 @@ class HoldTick:
         jobs: HeldJobs,
         log: logging.Logger,
         *,
-        deadline: Deadline,
+        budget: CallBudget,
         max_jobs_in_flight: int | None,
         cancels: bool,
     ) -> None:
@@ -149,7 +131,7 @@ class HoldTick:
         self._client = client
         self._jobs = jobs
         self._log = log
-        self._deadline = deadline
+        self._budget = budget
         self._max_jobs_in_flight = max_jobs_in_flight
         self._cancels = cancels
         self._models: dict[str, TrainingJobResource] = {}
@@ -173,7 +155,7 @@ class HoldTick:
     def _look(self, held: HeldRun) -> bool:
         """Look at the jobs of a run, and release it if there is nothing to wait for: whether it waits."""
         try:
-            self._deadline()
+            self._budget()
             steps = self._run_steps.of(held.run, self._instance, self._repository)
             if steps is None:
                 return False
@@ -224,7 +206,7 @@ class HoldTick:
                 if self._seconds_since_launch(run) < self._client.launch_settling_time:
                     return  # there may be a job that Kumo does not show yet
             self._queue.settle(run)
-        except (KumoError, TickOver) as error:
+        except (KumoError, BudgetExhausted) as error:
             self._summary.troubles.append(f"{error} (the jobs of terminated run {run.run_id})")
 
     # Launches
@@ -258,7 +240,7 @@ class HoldTick:
             for step in held.steps:
                 if not step.launches_now:
                     continue
-                self._deadline()  # first: to ask Dagster for each of very many runs takes long too
+                self._budget()  # first: to ask Dagster for each of very many runs takes long too
                 if self._queue.is_held(held.run.run_id):
                     self._launch_step(held, step)
         except Exception as error:  # noqa: BLE001 - as above
@@ -332,7 +314,7 @@ class HoldTick:
             try:
                 progress = self._client.get_prediction_progress(step.job_id, repeat=False)
                 return f"{RUNNING}{_said(progress, datetime.now(timezone.utc))}"
-            except (KumoError, TickOver):  # progress is optional
+            except (KumoError, BudgetExhausted):  # progress is optional
                 return status
         return f"{status}: {stage}" if stage and stage.upper() != status else status
 
@@ -358,4 +340,4 @@ def _said(progress: JobProgress, now: datetime) -> str:
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, KumoAPIError):
         return should_retry(error.status_code)
-    return isinstance(error, KumoConnectionError | TickOver)
+    return isinstance(error, KumoConnectionError | BudgetExhausted)
