@@ -36,8 +36,8 @@ from dagster_kumo.assets.evaluation_asset import KumoEvaluation, build_kumo_eval
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.check_builder import build_kumo_prediction_checks
+from dagster_kumo.checks.evaluation.due import evaluation_partitions_due
 from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
-from dagster_kumo.evaluation.due import evaluation_partitions_due
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
 from dagster_kumo.io_manager.io_manager import KumoIOManager

@@ -14,14 +14,14 @@ from typing_extensions import Unpack
 
 from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.evaluation.evaluation_run import (
+from dagster_kumo.checks.evaluation.evaluation_run import (
     EVALUATION,
     OUTCOMES,
     PREDICTIONS,
     EvaluationRun,
     EvaluationSettings,
 )
-from dagster_kumo.evaluation.window import OutcomeWindow
+from dagster_kumo.checks.evaluation.window import OutcomeWindow
 from dagster_kumo.execution.selection import (
     OutputReference,
     check_has_run,

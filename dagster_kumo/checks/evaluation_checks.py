@@ -10,8 +10,7 @@ import dagster as dg
 
 from dagster_kumo.checks.asset_check import ALLOWED, AssetCheck, Finding, NothingToCheck
 from dagster_kumo.checks.check_op import checks_of
-from dagster_kumo.checks.stored_output import partitions_to_check
-from dagster_kumo.evaluation.metric_names import (
+from dagster_kumo.checks.evaluation.metric_names import (
     CALIBRATION_ERROR,
     COVERAGE,
     HOLDOUT,
@@ -19,6 +18,7 @@ from dagster_kumo.evaluation.metric_names import (
     NEITHER,
     is_metric,
 )
+from dagster_kumo.checks.stored_output import partitions_to_check
 from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import NAMESPACE
 from dagster_kumo.execution.partitions.previous import partition_before

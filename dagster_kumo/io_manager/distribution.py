@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.io_manager.figure import (
+    BARS,
+    MARK,
+    WORDS,
+    as_label,
+    as_markdown,
+    as_png,
+    new_figure,
+)
 from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from dagster_kumo.predictions.statistics.quantiles import Distribution
     from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
@@ -27,10 +32,6 @@ MAX_CLASS_BARS = 10  # that have a bar; the others share one
 MAX_RANGES = 11
 BAR = 20  # characters of the longest bar in the text
 MAX_LABEL = 24
-# It is stored in the event log, and loaded with every page that shows it.
-MAX_PICTURE_BYTES = 40_000
-# The Dagster UI has a light theme and a dark one. These colours have a contrast of 3 or more with both.
-BARS, WORDS, MARK = "#7468f0", "#808791", "#d97706"
 
 # Edges for the scores of a rare event, of a frequent one, and of one that is neither.
 _RARE = (0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
@@ -123,53 +124,6 @@ def distribution_as_picture(chart: Chart) -> str | None:
     return as_markdown(_draw(chart), chart.title)
 
 
-def new_figure(
-    width: float, height: float, area: tuple[float, float, float, float]
-) -> tuple[Figure, Axes]:
-    """A transparent figure, and axes on it without a frame, readable in both themes.
-
-    Args:
-        width: of the figure, in inches of 100 pixels.
-        height: the same.
-        area: the place of the axes: left, bottom, width and height as shares. Computing it would draw twice.
-    """
-    # The object-oriented interface: pyplot keeps global state and may look for a screen.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
-    axes = figure.add_axes(area)
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(WORDS)
-    axes.tick_params(labelsize=9, colors=WORDS)
-    return figure, axes
-
-
-def as_png(figure: Figure, title: str) -> bytes:
-    """A figure with a title, as a picture."""
-    height = figure.get_size_inches()[1]
-    figure.text(0.03, 1 - 0.24 / height, title, fontsize=10, color=WORDS, parse_math=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def as_markdown(png: bytes, title: str) -> str:
-    """A picture in Markdown.
-
-    Raises:
-        KumoDataError: the picture is too large for an event log.
-    """
-    if len(png) > MAX_PICTURE_BYTES:
-        raise KumoDataError(
-            f"The picture has {len(png)} bytes, which is too much for an event log."
-        )
-    return f"![{_label(title, 200)}](data:image/png;base64,{base64.b64encode(png).decode()})"
-
-
 # Classes
 
 
@@ -215,7 +169,7 @@ def _others(bars: list[Bar]) -> list[Bar]:
         )
         bars = [*bars[: MAX_CLASS_BARS - 1], together]
     for bar in bars:
-        bar.label = _label(bar.label, MAX_LABEL)
+        bar.label = as_label(bar.label, MAX_LABEL)
     return bars
 
 
@@ -396,12 +350,6 @@ def _draw_classes(axes: Axes, bars: list[Bar]) -> None:
 
 
 # Text
-
-
-def _label(name: str, at_most: int) -> str:
-    """A class in a few characters on one line, without Markdown's special characters."""
-    text = " ".join(name.replace("`", "'").replace("[", "(").replace("]", ")").split())
-    return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
 
 
 def _rows(count: int) -> str:

@@ -16,11 +16,11 @@ from PIL import Image
 
 from dagster_kumo import BatchPrediction, KumoIOManager
 from dagster_kumo.io_manager.distribution import (
-    MAX_PICTURE_BYTES,
     chart_of,
     distribution_as_picture,
     distribution_as_text,
 )
+from dagster_kumo.io_manager.figure import MAX_PICTURE_BYTES
 from dagster_kumo.local import LocalKumo
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 from tests.support import DAYS, PREDICTIONS, PURCHASE, day, metadata_of, purchase_assets, resources

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from dagster_kumo.evaluation.evaluation_run import (
+from dagster_kumo.checks.evaluation.evaluation_run import (
     PREDICTIONS,
     EvaluationSettings,
     PredictedPartition,

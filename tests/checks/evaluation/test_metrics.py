@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn import calibration, metrics
 
-from tests.evaluation.evaluated import evaluate, numbers_of
+from tests.checks.evaluation.evaluated import evaluate, numbers_of
 
 pytestmark = pytest.mark.fast
 

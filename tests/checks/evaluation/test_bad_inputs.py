@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from dagster_kumo.evaluation.joined_rows import Outcomes, join
-from tests.evaluation.evaluated import evaluate, numbers_of
-from tests.evaluation.test_metrics import binary, outcomes
+from dagster_kumo.checks.evaluation.joined_rows import Outcomes, join
+from tests.checks.evaluation.evaluated import evaluate, numbers_of
+from tests.checks.evaluation.test_metrics import binary, outcomes
 from tests.support import error_of
 
 pytestmark = pytest.mark.fast

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.records import Metric
-from dagster_kumo.evaluation.joined_rows import Counts, Task
-from dagster_kumo.evaluation.metric_names import COVERAGE, HOLDOUT
-from dagster_kumo.evaluation.metrics import Group, Numbers
+from dagster_kumo.checks.evaluation.joined_rows import Counts, Task
+from dagster_kumo.checks.evaluation.metric_names import COVERAGE, HOLDOUT
+from dagster_kumo.checks.evaluation.metrics import Group, Numbers
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, NAMESPACE
 
 _KUMO_NAMES = {"acc": "accuracy", "ap": "auprc", "ce": "log_loss"}

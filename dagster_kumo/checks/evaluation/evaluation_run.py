@@ -12,7 +12,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError, KumoError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.evaluation.window import OutcomeWindow, window_of_query
+from dagster_kumo.checks.evaluation.window import OutcomeWindow, window_of_query
 from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, NAMESPACE
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, window_of
@@ -22,8 +22,8 @@ from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource
 
 if TYPE_CHECKING:
-    from dagster_kumo.evaluation.joined_rows import Task
-    from dagster_kumo.evaluation.metrics import Numbers
+    from dagster_kumo.checks.evaluation.joined_rows import Task
+    from dagster_kumo.checks.evaluation.metrics import Numbers
 
 EVALUATION = f"{NAMESPACE}evaluation"
 """On the spec of the asset: how it evaluates, as JSON."""
@@ -186,7 +186,7 @@ class EvaluationRun:
             KumoWindowError: It is; says when it closes.
             KumoError: The window or the time of the predictions is not known. Says what to do.
         """
-        from dagster_kumo.evaluation.joined_rows import check_installed
+        from dagster_kumo.checks.evaluation.database import check_installed
 
         check_installed()
         predicted = self._predicted
@@ -211,9 +211,9 @@ class EvaluationRun:
             KumoDataError: One of them cannot be evaluated.
             KumoWindowError: The data is for a time whose window is open.
         """
-        from dagster_kumo.evaluation.joined_rows import Outcomes, join
-        from dagster_kumo.evaluation.metrics import compute
-        from dagster_kumo.evaluation.report import evaluation_metadata
+        from dagster_kumo.checks.evaluation.joined_rows import Outcomes, join
+        from dagster_kumo.checks.evaluation.metrics import compute
+        from dagster_kumo.checks.evaluation.report import evaluation_metadata
 
         settings, predicted = self._settings, self._predicted
         job_id = predicted.job_id
@@ -261,7 +261,7 @@ class EvaluationRun:
 
     def _drawn(self, task: Task, numbers: Numbers) -> Mapping[str, str]:
         """The pictures. An error here does not fail the run."""
-        from dagster_kumo.evaluation.pictures import pictures
+        from dagster_kumo.checks.evaluation.pictures import pictures
 
         try:
             return pictures(task, numbers.groups)
@@ -271,7 +271,7 @@ class EvaluationRun:
 
     def _holdout(self, task: Task) -> dict[str, float]:
         """The metrics of the model on its holdout data. An error here does not fail the run."""
-        from dagster_kumo.evaluation.report import holdout_metrics
+        from dagster_kumo.checks.evaluation.report import holdout_metrics
 
         try:
             model = self._predicted.model

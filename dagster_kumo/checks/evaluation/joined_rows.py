@@ -1,21 +1,26 @@
-"""Predictions beside outcomes: read, validated and joined in a DuckDB file that is removed afterwards."""
+"""Predictions beside outcomes: validated and joined in a database."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dagster_kumo.api.errors import KumoDataError, KumoError
+from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.checks.evaluation.database import (
+    as_time,
+    database,
+    family,
+    is_number,
+    literal,
+    quoted,
+    read_table,
+    value_of,
+)
 from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP, CLASS, ENTITY, SCORE
-from dagster_kumo.predictions.predictions import Predictions
-from dagster_kumo.predictions.store.tables import arrow_reader
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,14 +31,8 @@ Task = Literal["binary", "amount", "classes", "ranking"]
 TARGET, TARGET_PRED, TRUE_PROB = "TARGET", "TARGET_PRED", "True_PROB"
 TIME_COLUMNS = (ANCHOR_TIMESTAMP, "TIMESTAMP")
 """What tells the windows of a forecast apart."""
-MEMORY_LIMIT = "512MB"
-"""What DuckDB may use. More than that lies on the disk."""
-MAX_THREADS = 4
 BATCH_ROWS = 131_072
 SHOWN = 5
-
-_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-_INTEGERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
 
 
 @dataclass(frozen=True)
@@ -124,89 +123,12 @@ def join(
         KumoError: DuckDB is not installed.
     """
     with database() as connection:
-        _read(connection, "predictions", predictions, name)
-        _read(connection, "outcomes", outcomes.value, outcomes.name)
+        read_table(connection, "predictions", predictions, name)
+        read_table(connection, "outcomes", outcomes.value, outcomes.name)
         loading = _Join(connection, outcomes, name)
         task = loading.check()
         counts = loading.join(task, anchor)
         yield JoinedRows(connection, task, counts, is_forecast=loading.is_forecast)
-
-
-@contextmanager
-def database() -> Generator[duckdb.DuckDBPyConnection, None, None]:
-    """A database in a temporary file, with bounded memory.
-
-    Raises:
-        KumoError: DuckDB is not installed.
-    """
-    check_installed()
-    import duckdb
-
-    with tempfile.TemporaryDirectory(prefix="kumo-evaluation-") as folder:
-        settings: dict[str, Any] = {
-            "memory_limit": MEMORY_LIMIT,
-            "temp_directory": str(Path(folder) / "spilled"),
-            "threads": min(MAX_THREADS, os.cpu_count() or 1),
-            "preserve_insertion_order": False,
-        }
-        with duckdb.connect(str(Path(folder) / "evaluation.duckdb"), config=settings) as connection:
-            yield connection
-
-
-def check_installed() -> None:
-    """Refuse to begin without DuckDB.
-
-    Raises:
-        KumoError: It is not installed.
-    """
-    try:
-        import duckdb  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError:
-        raise KumoError(
-            "Evaluations are computed by DuckDB, which is not installed: "
-            "pip install 'dagster-kumo[evaluation]'."
-        ) from None
-
-
-def _read(connection: duckdb.DuckDBPyConnection, table: str, value: Any, name: str) -> None:
-    import duckdb
-    import pyarrow as pa
-
-    try:
-        reader = value.to_reader() if isinstance(value, Predictions) else arrow_reader(value)
-    except (pa.ArrowException, TypeError) as error:
-        raise KumoDataError(f"The rows of {name} cannot be read as a table: {error}") from None
-    if reader is None:
-        raise KumoDataError(
-            f"{name} was loaded as {type(value).__name__}, which is no table.\n"
-            "Its I/O manager must load a frame of pandas or polars, an Arrow table, a relation of DuckDB, or "
-            "Predictions."
-        )
-    raised: list[BaseException] = []
-    try:
-        connection.register("given", _noting(reader, raised))
-        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM given")
-        connection.unregister("given")
-    except duckdb.Error as error:
-        if raised:  # a damaged file, or a termination, which DuckDB would hide
-            raise raised[0] from None
-        raise KumoDataError(f"DuckDB cannot read the rows of {name}: {error}") from None
-
-
-def _noting(reader: pa.RecordBatchReader, raised: list[BaseException]) -> pa.RecordBatchReader:
-    """The same stream, whose own error is kept in `raised`."""
-    import pyarrow as pa
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from reader
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            raised.append(error)
-            raise
-
-    return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
 class _Join:
@@ -271,7 +193,7 @@ class _Join:
                     "Leave such rows out."
                 )
         theirs, ours = self._outcomes[given.entity], self._predicted[ENTITY]
-        if _family(theirs) != _family(ours):
+        if family(theirs) != family(ours):
             raise KumoDataError(
                 f"{given.entity} is {theirs} in {given.name}, and {ENTITY} is {ours} in {self._name}, so no "
                 f"row would match.\nMake the outcomes' {given.entity} {ours}."
@@ -340,7 +262,7 @@ class _Join:
             return "ranking" if target.endswith("[]") else "classes"
         if TRUE_PROB in predicted:
             return "binary"
-        if TARGET_PRED in predicted and _is_number(predicted[TARGET_PRED]):
+        if TARGET_PRED in predicted and is_number(predicted[TARGET_PRED]):
             return "amount"
         raise KumoDataError(
             f"{self._name} has nothing to evaluate: neither {TRUE_PROB}, nor {CLASS} and {SCORE}, nor amounts "
@@ -365,7 +287,7 @@ class _Join:
             )
         if task == "binary":
             self._check_yes_or_no(column, kind)
-        if task == "amount" and not _is_number(kind):
+        if task == "amount" and not is_number(kind):
             raise KumoDataError(
                 f"{given.target} of {given.name} is {kind}, and an amount was predicted.\nGive a number."
             )
@@ -374,7 +296,7 @@ class _Join:
         given = self._given
         if kind == "BOOLEAN":
             return
-        other = not _is_number(kind) or self._count("outcomes", f"{column} NOT IN (0, 1)")
+        other = not is_number(kind) or self._count("outcomes", f"{column} NOT IN (0, 1)")
         if other:
             raise KumoDataError(
                 f"{given.target} of {given.name} is {kind} with other values than 0 and 1, and the question "
@@ -392,7 +314,7 @@ class _Join:
         given = self._given
         on = [f"o.{quoted(given.entity)} = p.{ENTITY}"]
         on += [
-            f"{_as_time(f'o.{key}', self._outcomes[key])} = {_as_time(f'p.{key}', self._predicted[key])}"
+            f"{as_time(f'o.{key}', self._outcomes[key])} = {as_time(f'p.{key}', self._predicted[key])}"
             for key in self._time_keys
         ]
         matching = " AND ".join(on)
@@ -448,7 +370,7 @@ class _Join:
 
     def _anchor(self, anchor: datetime | None) -> str:
         if ANCHOR_TIMESTAMP in self._predicted:
-            time = _as_time(f"p.{ANCHOR_TIMESTAMP}", self._predicted[ANCHOR_TIMESTAMP])
+            time = as_time(f"p.{ANCHOR_TIMESTAMP}", self._predicted[ANCHOR_TIMESTAMP])
         elif anchor is not None:
             time = f"make_timestamp({round(anchor.timestamp() * 1_000_000)})"
         else:
@@ -464,46 +386,6 @@ class _Join:
         if self._given.missing is None:
             return f"{target}::{kind}"
         return f"coalesce({target}::{kind}, {literal(self._given.missing)}::{kind})"
-
-
-def value_of(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
-    """The one value of a query. All of its result is fetched: until then the connection is in use."""
-    ((value,),) = connection.execute(query).fetchall()
-    return value
-
-
-def quoted(name: str) -> str:
-    """A name in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: bool | float | str) -> str:
-    """A value in SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _family(kind: str) -> str:
-    """Types that can be compared: integers of any length, and texts."""
-    if kind in _INTEGERS or (kind.startswith("DECIMAL") and kind.endswith(",0)")):
-        return "integer"
-    return "text" if kind == "VARCHAR" or kind.startswith("ENUM") else kind
-
-
-def _is_number(kind: str) -> bool:
-    return kind in (*_INTEGERS, "FLOAT", "DOUBLE") or kind.startswith("DECIMAL")
-
-
-def _as_time(column: str, kind: str) -> str:
-    """A column as a timestamp in UTC. An integer is unix time, in a unit that its size tells."""
-    if kind in _INTEGERS:
-        units = ((1e11, "* 1000000"), (1e14, "* 1000"), (1e17, ""))
-        cases = " ".join(
-            f"WHEN abs({column}) < {limit:.0f} THEN {column} {by}" for limit, by in units
-        )
-        return f"make_timestamp((CASE {cases} ELSE {column} // 1000 END)::BIGINT)"
-    if kind.startswith("TIMESTAMP"):
-        return f"make_timestamp(epoch_us({column}))"
-    return f"{column}::TIMESTAMP"
 
 
 def _listed(columns: Sequence[str]) -> str:

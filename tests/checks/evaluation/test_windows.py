@@ -6,7 +6,7 @@ import pytest
 from dateutil.relativedelta import relativedelta
 
 from dagster_kumo import KumoError, build_kumo_evaluation_asset
-from dagster_kumo.evaluation.window import OutcomeWindow, window_of_query
+from dagster_kumo.checks.evaluation.window import OutcomeWindow, window_of_query
 
 pytestmark = pytest.mark.fast
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dagster_kumo.evaluation.joined_rows import (
+from dagster_kumo.checks.evaluation.database import value_of
+from dagster_kumo.checks.evaluation.joined_rows import (
     TARGET,
     TARGET_PRED,
     TRUE_PROB,
     JoinedRows,
-    value_of,
 )
-from dagster_kumo.evaluation.metric_names import CALIBRATION_ERROR
+from dagster_kumo.checks.evaluation.metric_names import CALIBRATION_ERROR
 from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE
 
 if TYPE_CHECKING:

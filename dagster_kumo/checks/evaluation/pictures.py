@@ -6,9 +6,9 @@ import importlib.util
 from collections.abc import Sequence
 from itertools import accumulate
 
-from dagster_kumo.evaluation.joined_rows import Task
-from dagster_kumo.evaluation.metrics import Group
-from dagster_kumo.io_manager.distribution import BARS, MARK, WORDS, as_markdown, as_png, new_figure
+from dagster_kumo.checks.evaluation.joined_rows import Task
+from dagster_kumo.checks.evaluation.metrics import Group
+from dagster_kumo.io_manager.figure import BARS, MARK, WORDS, as_markdown, as_png, new_figure
 
 WIDTH, HEIGHT = 7.2, 3.6
 
