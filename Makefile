@@ -85,7 +85,7 @@ e2e: $(VENV)/.dev ## test the Dagster UI in a real browser
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
 		echo "Installing Chromium ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
-	@$(BIN)/python -m pytest -m e2e tests/system/e2e
+	@$(BIN)/python -m pytest -m e2e -n 2 --dist loadfile tests/system/e2e
 
 lint: $(VENV)/.dev ## ruff, pyright, import-linter, deptry
 	@$(BIN)/ruff check .

@@ -39,7 +39,7 @@ def measure(job_seconds: float) -> tuple[Seconds, Seconds]:
             held = runs.add(day(1))
             while runs.is_held(held):
                 runs.tick()
-                time.sleep(1)
+                time.sleep(1)  # a sensor has a pause between its ticks too
             return seconds, _work(home, runs, held, kumo)
 
 

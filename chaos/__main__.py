@@ -100,7 +100,7 @@ def _chaos(
                 while time.monotonic() < end:
                     conditions.look()
                     people.act()
-                    time.sleep(0.5)
+                    time.sleep(0.5)  # people take their time
                 proxy.calm()
                 conditions.end()
                 stormed = time.monotonic() - started

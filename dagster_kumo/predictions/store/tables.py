@@ -37,7 +37,7 @@ class TableFile:
         to: Path,
         lane: Lane,
         columns: Sequence[str] | None = None,  # noqa: ARG002 - see `PartitionFile`
-        watcher: Watcher | None = None,  # noqa: ARG002
+        watcher: Watcher | None = None,  # noqa: ARG002 - it does not arrive by pieces
     ) -> Path:
         """Write the Parquet file.
 
