@@ -179,7 +179,7 @@ class FetchedFile:
         to: Path,
         lane: Lane,
         columns: Sequence[str] | None = None,  # noqa: ARG002 - there is no other way than whole
-        watcher: Watcher | None = None,  # noqa: ARG002 - it is there
+        watcher: Watcher | None = None,  # noqa: ARG002 - it comes whole
     ) -> Path:
         lane.run(lambda: self.fetch(to, lane))
         came = to.stat().st_size
