@@ -16,7 +16,7 @@ from dagster_kumo import (
     build_kumo_hold_sensor,
     kumo_assets,
 )
-from tests.support import DAYS, PURCHASE, TODAY
+from tests.support import PURCHASE, TODAY
 
 # A worker that begins with this loaded begins in a second.
 EXECUTORS = {
@@ -32,7 +32,8 @@ EXECUTORS = {
 }
 
 
-YEAR = dg.DailyPartitionsDefinition(start_date=str(TODAY - timedelta(days=365)))
+# More than a year of them, so that each test has days of its own.
+DAYS = dg.DailyPartitionsDefinition(start_date=str(TODAY - timedelta(days=400)))
 POOL = "kumo"
 
 
@@ -40,14 +41,13 @@ def predictions(
     name: str,
     *,
     single_run: bool = False,
-    days: dg.PartitionsDefinition = DAYS,
     options: Mapping[str, Any] = {},
     **prediction: object,
 ):
     @kumo_assets(
         name=name,
         prediction=BatchPrediction(training_job_id=PURCHASE, **prediction),
-        partitions_def=days,
+        partitions_def=DAYS,
         backfill_policy=dg.BackfillPolicy.single_run() if single_run else None,
         **options,
     )
@@ -68,7 +68,7 @@ MODELS = {
     "both": predictions("both", single_run=True, outputs=("predictions", "embeddings")),
     "pair": predictions("pair", outputs=("predictions", "embeddings")),
     "tables": predictions("tables", prediction_table="generate"),
-    "year": predictions("year", single_run=True, days=YEAR, outputs=("predictions", "embeddings")),
+    "year": predictions("year", single_run=True, outputs=("predictions", "embeddings")),
     "pooled": predictions("pooled", options={"pool": POOL, "deps": [before_pooled]}),
 }
 # A step whose process is killed is tried again in its own run.

@@ -3,9 +3,10 @@
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import dagster as dg
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
 
 from dagster_kumo.local import LocalKumo
-from tests.support import wait_until
+from tests.support import day, wait_until
 from tests.system.production.postgres import postgres
 from tests.system.production.services import Services
 from tests.system.runs.gate import Gate, gate_before
@@ -32,6 +33,7 @@ class Deployment:
     services: Services
     gate: Gate
     home: Path
+    _days_taken: Counter[str] = field(default_factory=Counter[str])
 
     @property
     def instance(self) -> dg.DagsterInstance:
@@ -42,6 +44,12 @@ class Deployment:
     def web(self) -> Webserver:
         """Dagster's web server."""
         return self.services.web
+
+    def new_days(self, model: str, number: int = 1) -> list[str]:
+        """Days of a model that no test has taken yet, one after the other, oldest first."""
+        first = 2 + self._days_taken[model]
+        self._days_taken[model] += number
+        return [day(first + number - 1 - i) for i in range(number)]
 
     def launch(self, job: str, *partitions: str, tags: Mapping[str, str] = {}) -> str:
         """Launch a run of a job for a partition, or for a range of them: its id."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 import pytest
 
-from tests.support import day, wait_until
+from tests.support import wait_until
 from tests.system.production.deployment import Deployment
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
@@ -15,11 +15,6 @@ SLOW = pytest.mark.slow
 ONE_OUTPUT = {"single run": "many", "many runs": "one"}
 TWO_OUTPUTS = {"single run": "both", "many runs": "pair"}
 NOT_RETRIED = {"dagster/max_retries": "0"}
-
-
-def days(first: int) -> Sequence[str]:
-    """Three days, oldest first; tests on one model take others."""
-    return [day(first + 2 - number) for number in range(3)]
 
 
 def jobs_of(production: Deployment, model: str, partitions: Sequence[str]) -> dict[str, list[str]]:
@@ -48,7 +43,8 @@ def delivered(production: Deployment, model: str, output: str, partitions: Seque
 def test_a_backfill_re_executed_from_failure_delivers_the_jobs_that_are_paid(
     how: str, quick: Deployment
 ) -> None:
-    model, partitions = ONE_OUTPUT.get(how, "tables"), days(20)
+    model = ONE_OUTPUT.get(how, "tables")
+    partitions = quick.new_days(model, 3)
     faults = quick.gate.open_to.faults
     faults.show_late(4, path="/prediction_jobs/")
     broken = faults.answer(410, path="^/files/", times=None)
@@ -73,7 +69,7 @@ def test_a_backfill_re_executed_from_failure_delivers_the_jobs_that_are_paid(
 
 @SLOW
 def test_a_backfill_that_is_launched_anew_is_a_new_launch(quick: Deployment) -> None:
-    partitions = days(30)
+    partitions = quick.new_days("many", 3)
     for times in (1, 2):
         backfill = quick.backfill([["many", "predictions"]], *partitions)
         assert quick.wait_for_backfill(backfill).value == "COMPLETED_SUCCESS"
@@ -85,7 +81,8 @@ def test_a_backfill_that_is_launched_anew_is_a_new_launch(quick: Deployment) -> 
 def test_a_backfill_that_is_cancelled_cancels_its_jobs_and_is_carried_on_when_asked(
     how: str, production: Deployment
 ) -> None:
-    model, partitions = ONE_OUTPUT[how], days(24)
+    model = ONE_OUTPUT[how]
+    partitions = production.new_days(model, 3)
     backfill = production.backfill([[model, "predictions"]], *partitions)
     wait_until(lambda: any(jobs_of(production, model, partitions).values()), seconds=120, pause=0.2)
 
@@ -108,7 +105,8 @@ def test_a_backfill_that_is_cancelled_cancels_its_jobs_and_is_carried_on_when_as
 def test_a_daemon_that_is_killed_in_the_middle_of_a_backfill_costs_no_second_job(
     how: str, production: Deployment
 ) -> None:
-    model, partitions = ONE_OUTPUT[how], days(27)
+    model = ONE_OUTPUT[how]
+    partitions = production.new_days(model, 3)
     backfill = production.backfill([[model, "predictions"]], *partitions)
     # Killed as soon as it has submitted a run, and once more when there are jobs.
     for begun in (
@@ -129,7 +127,8 @@ def test_a_daemon_that_is_killed_in_the_middle_of_a_backfill_costs_no_second_job
 def test_a_day_that_lacks_an_output_keeps_the_others_from_nothing(
     how: str, quick: Deployment
 ) -> None:
-    model, partitions = TWO_OUTPUTS[how], days(20)
+    model = TWO_OUTPUTS[how]
+    partitions = quick.new_days(model, 3)
     lacks, others = partitions[1], [partitions[0], *partitions[2:]]
     faults = quick.gate.open_to.faults
     assets = [[model, "predictions"], [model, "embeddings"]]

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from dagster_kumo import HOLD_UNTIL_DONE
-from tests.support import day, wait_until
+from tests.support import wait_until
 from tests.system.production.deployment import Deployment
 from tests.system.runs.processes import POST_JOB, of_day
 
@@ -39,7 +39,7 @@ def jobs_of(production: Deployment, model: str, partition: str) -> list[dict[str
 
 
 def test_a_run_is_held_while_kumo_works_and_delivers_its_job(production: Deployment) -> None:
-    partition = day(2)
+    (partition,) = production.new_days("one")
     run_id = production.launch("one_in_process", partition, tags=HOLD_UNTIL_DONE)
     job_id = job_of(production, run_id, "one__predictions")
 
@@ -78,7 +78,7 @@ KILLS = {
 TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
 
 
-@pytest.mark.parametrize("time", range(TIMES))
+@pytest.mark.parametrize("_time", range(TIMES))
 @pytest.mark.parametrize(
     "kill",
     [
@@ -86,10 +86,11 @@ TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
         for kill in KILLS
     ],
 )
-def test_a_held_run_has_one_job_whatever_is_killed(kill: str, time: int, quick: Deployment) -> None:
+def test_a_held_run_has_one_job_whatever_is_killed(
+    kill: str, _time: int, quick: Deployment
+) -> None:
     process, way, method, path = KILLS[kill]
-    partition = day(21 + 3 * list(KILLS).index(kill))
-    before = len(jobs_of(quick, "one", partition))
+    (partition,) = quick.new_days("one")
     calls = None
     if way in ("there", "back"):
         about = "launch_key" if kill == "before the look for it" else of_day(partition)
@@ -112,9 +113,8 @@ def test_a_held_run_has_one_job_whatever_is_killed(kill: str, time: int, quick: 
     last = quick.wait_for_end(run_id)
 
     assert last.status == SUCCESS
-    (job,) = jobs_of(quick, "one", partition)[before:]
-    assert job["job_id"] in quick.materialized("one", "predictions")[partition]
-    assert len(quick.materialized("one", "predictions")[partition]) == time + 1
+    (job,) = jobs_of(quick, "one", partition)
+    assert quick.materialized("one", "predictions")[partition] == {job["job_id"]}
 
 
 def is_done(production: Deployment, job_id: str) -> bool:
@@ -123,7 +123,7 @@ def is_done(production: Deployment, job_id: str) -> bool:
 
 
 def test_a_job_that_failed_fails_the_run_and_the_retry_launches_again(quick: Deployment) -> None:
-    partition = day(3)
+    (partition,) = quick.new_days("one")
     quick.gate.open_to.faults.fail_job("no such column", times=1)
     run_id = quick.launch("one_in_process", partition, tags=HOLD_UNTIL_DONE)
 
@@ -139,7 +139,7 @@ def test_a_job_that_failed_fails_the_run_and_the_retry_launches_again(quick: Dep
 def test_a_run_that_is_terminated_while_it_is_held_cancels_its_jobs(
     production: Deployment,
 ) -> None:
-    partition = day(4)
+    (partition,) = production.new_days("four")
     run_id = production.launch("four_multiprocess", partition, tags=HOLD_UNTIL_DONE)
     for number in range(4):
         job_of(production, run_id, f"step_{number}__predictions")
@@ -160,7 +160,7 @@ def test_a_run_that_is_terminated_while_it_is_held_cancels_its_jobs(
     [("pair", ["embeddings"]), ("tables", ["prediction_table", "predictions"])],
 )
 def test_a_backfill_of_many_runs_is_held(model: str, outputs: list[str], quick: Deployment) -> None:
-    partitions = [day(n) for n in (7, 6, 5)]
+    partitions = quick.new_days(model, 3)
     assets = [[model, output] for output in outputs]
     backfill = quick.backfill(assets, *partitions, tags=HOLD_UNTIL_DONE)
 
@@ -175,7 +175,7 @@ def test_a_backfill_of_many_runs_is_held(model: str, outputs: list[str], quick: 
 
 @pytest.mark.slow
 def test_a_backfill_in_one_run_is_not_held(quick: Deployment) -> None:
-    partitions = [day(n) for n in (7, 6, 5)]
+    partitions = quick.new_days("many", 3)
     backfill = quick.backfill([["many", "predictions"]], *partitions, tags=HOLD_UNTIL_DONE)
 
     assert quick.wait_for_backfill(backfill).value == "COMPLETED_SUCCESS"

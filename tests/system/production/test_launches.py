@@ -3,7 +3,6 @@
 import dagster as dg
 import pytest
 
-from tests.support import day
 from tests.system.production.deployment import Deployment
 from tests.system.runs.processes import LOOK, POST_JOB, of_day
 
@@ -15,7 +14,7 @@ SUCCESS = dg.DagsterRunStatus.SUCCESS
 def test_a_run_that_is_killed_finds_a_job_that_is_listed_late_or_has_lost_its_tags(
     quick: Deployment,
 ) -> None:
-    untagged, late = day(16), day(15)
+    untagged, late = quick.new_days("one", 2)
     kumo = quick.gate.open_to
     before = len(kumo.jobs)
     kumo.faults.forget_tags(times=1)
@@ -42,7 +41,7 @@ def test_a_run_that_is_killed_finds_a_job_that_is_listed_late_or_has_lost_its_ta
 def test_a_launch_without_an_answer_is_not_repeated_while_the_list_is_late(
     quick: Deployment,
 ) -> None:
-    partition = day(14)
+    (partition,) = quick.new_days("one")
     faults = quick.gate.open_to.faults
     lost = faults.lose_answer(502, path="/prediction_jobs$", method="POST")
     faults.list_late(5)
@@ -59,7 +58,7 @@ def test_a_launch_without_an_answer_is_not_repeated_while_the_list_is_late(
 def test_what_four_processes_note_at_the_same_moment_survives_and_when_they_are_killed_each_is_retried(
     production: Deployment,
 ) -> None:
-    noting, killed = day(18), day(17)
+    noting, killed = production.new_days("four", 2)
     steps = [f"step_{number}" for number in range(4)]
     answers = production.gate.hold(*POST_JOB)
     runs = {key: production.launch("four_multiprocess", key) for key in (noting, killed)}

@@ -5,18 +5,13 @@ from collections import Counter
 import dagster as dg
 import pytest
 
-from tests.support import day, wait_until
+from tests.support import wait_until
 from tests.system.production.deployment import Deployment
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 OUTPUTS = ("predictions", "embeddings")
-
-
-def days(last: int, number: int) -> list[str]:
-    """So many days, oldest first."""
-    return [day(last + number - 1 - i) for i in range(number)]
 
 
 def stored(production: Deployment, model: str) -> set[str]:
@@ -30,7 +25,7 @@ def stored(production: Deployment, model: str) -> set[str]:
 def test_a_day_that_kumo_refuses_holds_up_no_other_and_is_made_by_the_retry(
     quick: Deployment,
 ) -> None:
-    partitions = days(40, 4)
+    partitions = quick.new_days("both", 4)
     refused = quick.gate.open_to.faults.refuse_launch("Time", "That time has no data yet.", after=1)
 
     run_id = quick.launch("both_in_process", *partitions)
@@ -67,7 +62,7 @@ def partitions_made(production: Deployment, run: dg.DagsterRun, model: str) -> l
 def test_a_run_that_is_killed_between_its_days_pays_for_none_twice_and_fetches_no_stored_one_again(
     number: int, enough: int, quick: Deployment
 ) -> None:
-    partitions = days(100 + number, number)
+    partitions = quick.new_days("year", number)
     kumo = quick.gate.open_to
     kumo.clear_requests()
     # The last jobs are not done before the run is killed.
@@ -108,7 +103,7 @@ def fetched(production: Deployment) -> Counter[str]:
 def test_a_run_over_three_hundred_days_has_few_tags_and_a_note_for_each_job(
     quick: Deployment,
 ) -> None:
-    partitions = days(5, 300)
+    partitions = quick.new_days("year", 300)
     backfill = quick.backfill([["year", "predictions"]], *partitions)
 
     assert quick.wait_for_backfill(backfill, seconds=900).value == "COMPLETED_SUCCESS"

@@ -3,7 +3,6 @@
 import dagster as dg
 import pytest
 
-from tests.support import day
 from tests.system.production.deployment import Deployment
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
@@ -17,7 +16,7 @@ SUCCESS = dg.DagsterRunStatus.SUCCESS
 def test_a_run_over_its_time_leaves_the_job_for_its_retry(
     executor: str, production: Deployment
 ) -> None:
-    partition = day({"in_process": 10, "multiprocess": 11}[executor])
+    (partition,) = production.new_days("one")
     run_id = production.launch(
         f"one_{executor}", partition, tags={"dagster/max_runtime": "12", "dagster/max_retries": "6"}
     )

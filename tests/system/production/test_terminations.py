@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from tests.support import day, wait_until
+from tests.support import wait_until
 from tests.system.production.definitions import EXECUTORS, POOL
 from tests.system.production.deployment import Deployment
 from tests.system.runs.processes import LOOK, of_day
@@ -41,8 +41,7 @@ def is_terminated(production: Deployment, run_id: str) -> bool:
 def test_a_run_that_is_terminated_while_it_starts_launches_nothing(
     executor: str, production: Deployment
 ) -> None:
-    first = {"in_process": 2, "multiprocess": 4}[executor]
-    starting, started = day(first), day(first + 1)
+    starting, started = production.new_days("one", 2)
     runs = {key: production.launch(f"one_{executor}", key) for key in (starting, started)}
     wait_for_status(production, runs[starting], dg.DagsterRunStatus.STARTING, STARTED)
     wait_until(lambda: is_terminated(production, runs[starting]), seconds=60)
@@ -66,7 +65,7 @@ def test_a_run_that_is_terminated_while_it_waits_for_a_pool_launches_nothing(
 ) -> None:
     """The run that has the pool is killed: its slot becomes free, and its retry delivers its job."""
     production.web.ask(SET_LIMIT, pool=POOL)
-    holding, *waiting = day(12), day(13), day(14)
+    holding, *waiting = production.new_days("pooled", 3)
     looks = production.gate.hold(*LOOK, about=of_day(holding), way="there")
     holder = production.launch("pooled_in_process", holding)
     looks.wait()
@@ -98,7 +97,7 @@ def is_blocked(production: Deployment, run_id: str) -> bool:
 def test_twenty_jobs_are_cancelled_though_each_answer_takes_two_seconds(
     production: Deployment,
 ) -> None:
-    partitions = [day(number) for number in range(59, 39, -1)]
+    partitions = production.new_days("many", 20)
     production.gate.open_to.faults.delay(2, times=None)
     cancels = production.gate.hold("POST", "/cancel$", way="there")
     run_id = production.launch("many_in_process", *partitions)
