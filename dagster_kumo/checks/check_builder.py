@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.checks.check_op import checks_of
-from dagster_kumo.checks.findings import (
+from dagster_kumo.checks.prediction_checks import (
     AnchorAge,
     Drift,
     EntitiesMatchSummary,

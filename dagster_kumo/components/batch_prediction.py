@@ -7,14 +7,14 @@ from typing import Annotated
 
 import dagster as dg
 
-from dagster_kumo.components.model_section import ModelSection
+from dagster_kumo.components.model_fields import ModelFields
 from dagster_kumo.components.resources import ResolvedIOManager, ResolvedKumo
 from dagster_kumo.components.scaffolding import BatchPredictionScaffolder
 
 
 @dg.scaffold_with(BatchPredictionScaffolder)
 @dataclass(kw_only=True)
-class KumoBatchPredictionComponent(ModelSection, dg.Component):
+class KumoBatchPredictionComponent(ModelFields, dg.Component):
     """Batch predictions of one Kumo model: its assets, exports, checks and schedule.
 
     Examples:

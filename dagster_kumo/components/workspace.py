@@ -11,7 +11,7 @@ import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
 from pydantic import BaseModel, create_model
 
-from dagster_kumo.components.model_section import PREDICTION, ModelSection
+from dagster_kumo.components.model_fields import PREDICTION, ModelFields
 from dagster_kumo.components.resources import ResolvedIOManager, ResolvedKumo
 from dagster_kumo.components.scaffolding import WorkspaceScaffolder
 from dagster_kumo.components.trained_models import (
@@ -24,9 +24,9 @@ from dagster_kumo.components.trained_models import (
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import KumoResource
 
-AssetsOfModel = Callable[[TrainedModel], ModelSection]
+AssetsOfModel = Callable[[TrainedModel], ModelFields]
 
-_Section: Any = ModelSection.model()
+_Section: Any = ModelFields.model()
 _AssetsSection = create_model(
     "AssetsSection",
     __base__=_Section,
@@ -36,11 +36,11 @@ _AssetsSection = create_model(
 
 
 def _resolve_assets(context: dg.ResolutionContext, given: Any) -> AssetsOfModel:
-    def of_model(model: TrainedModel) -> ModelSection:
+    def of_model(model: TrainedModel) -> ModelFields:
         section = given.model_copy(
             update={"prediction": _with_training_job(given.prediction, model)}
         )
-        return ModelSection.resolve_from_model(context.with_scope(model=model), section)
+        return ModelFields.resolve_from_model(context.with_scope(model=model), section)
 
     return of_model
 
@@ -54,8 +54,8 @@ def _with_training_job(prediction: Any, model: TrainedModel) -> Any:
     return prediction.model_copy(update={"training_job_id": model.training_job_id})
 
 
-def _assets_by_default(model: TrainedModel) -> ModelSection:
-    return ModelSection(prediction=BatchPrediction(training_job_id=model.training_job_id))
+def _assets_by_default(model: TrainedModel) -> ModelFields:
+    return ModelFields(prediction=BatchPrediction(training_job_id=model.training_job_id))
 
 
 def _kept_beside_the_yaml() -> DefsStateConfigArgs:

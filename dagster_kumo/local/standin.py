@@ -253,7 +253,7 @@ class _Running:
         # The web server is imported here, so that importing this package stays cheap.
         import uvicorn
 
-        from dagster_kumo.local.http.server import Application
+        from dagster_kumo.local.http.routes import Application
         from dagster_kumo.local.http.wire import Connection, Recorder, Wire
         from dagster_kumo.local.service.files import FileServer
         from dagster_kumo.local.service.jobs import JobRunner, JobStore

@@ -86,7 +86,7 @@ ResolvedHooks = Annotated[
 
 
 @dataclass(kw_only=True)
-class ModelSection(dg.Resolvable):
+class ModelFields(dg.Resolvable):
     """The definitions of one model; the fields are those of `build_kumo_assets_definitions`."""
 
     prediction: ResolvedPrediction
