@@ -112,13 +112,15 @@ def _chaos(
                 # A step may outlive its run.
                 if not _wait(lambda: not processes.steps(), END_SECONDS):
                     return ["steps do not end", *processes.describe()]
+            # All that is left from here on is killed because the chaos run is over.
+            killed = frozenset(processes.killed)
         finally:
             processes.kill_all()
     # Everything has ended: what is looked at now does not change.
     with dg.DagsterInstance.get() as instance:
         kills = sum(times for fault, times in proxy.faults.items() if fault.startswith("killed"))
         checks = Checks(instance, server, data, people.launched)
-        wrong = checks.all(kills=kills, folder=folder)
+        wrong = checks.all(kills=kills, killed=killed, folder=folder)
         figures = {
             "seconds of storm, in all": f"{stormed:.0f}, {time.monotonic() - started:.0f}",
             **{f"people {what}": times for what, times in sorted(people.did.items())},

@@ -4,7 +4,7 @@ import filecmp
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import pandas as pd
 from chaos.definitions import APPENDED, CALL_LIST, REPLACED
 from chaos.people import Launched
 from chaos.runs import materialized
+from chaos.scratch import scratch_left
 from chaos.server import Server
+from dagster_kumo.execution.launch.held_run import HOLD_TAG, UNTIL_DONE
 from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA, JOB_ID_METADATA
 from dagster_kumo.predictions.store.statistics_file import STATISTICS
 
@@ -49,11 +51,12 @@ class Checks:
         self.counts: Counter[str] = Counter()
         """What is allowed, and worth knowing."""
 
-    def all(self, *, kills: int, folder: Path) -> list[str]:
+    def all(self, *, kills: int, killed: Container[int], folder: Path) -> list[str]:
         """Everything that is wrong.
 
         Args:
-            kills: how many processes were killed.
+            kills: how often processes were killed.
+            killed: their ids.
             folder: where Dagster and its processes kept what is theirs.
         """
         return [
@@ -62,8 +65,9 @@ class Checks:
             *self.stored_as_the_server_has_it(kills),
             *self.exported_once(),
             *self.call_lists(),
+            *self.held(),
             *self.nothing_goes_on(),
-            *self.nothing_left(kills, folder),
+            *self.nothing_left(killed, folder),
         ]
 
     def delivered(self) -> Iterator[str]:
@@ -226,6 +230,16 @@ class Checks:
             if calls["customer_id"].tolist() != wanted["ENTITY"].tolist():
                 yield f"{CALL_LIST.to_user_string()} of {day} does not follow from the predictions"
 
+    def held(self) -> Iterator[str]:
+        """No run that is to be held has begun before the hold sensor released it."""
+        for run in self._instance.get_runs():
+            hold = run.tags.get(HOLD_TAG)
+            if hold is None or "dagster/retry_number" in run.tags:
+                continue
+            self.counts[f"held runs: {hold}"] += 1
+            if hold == UNTIL_DONE and self._instance.get_run_stats(run.run_id).start_time:
+                yield f"run {run.run_id} began though it was to be held"
+
     def _done(self, name: str, day: str) -> list[str]:
         jobs = self._server.predictions(name, day)
         return [job["id"] for job in jobs if job["status"] == "DONE"]
@@ -241,12 +255,13 @@ class Checks:
         if threads:
             yield f"threads are left: {threads}"
 
-    def nothing_left(self, kills: int, folder: Path) -> Iterator[str]:
+    def nothing_left(self, killed: Container[int], folder: Path) -> Iterator[str]:
         """No scratch files but those of killed processes, and no secret in what was logged or stored."""
-        scratch = [path for path in (folder / "tmp").iterdir() if "kumo" in path.name]
-        self.counts["scratch folders left by the killed"] += len(scratch)
-        if len(scratch) > kills:
-            yield f"more scratch folders are left than the {kills} kills explain: {scratch}"
+        for process, scratch in scratch_left(folder / "tmp"):
+            if process in killed:
+                self.counts["scratch folders left by the killed"] += 1
+            else:
+                yield f"a process that was not killed has left {scratch}"
         searched = [folder / "dagster_home", self._data / "assets"]
         for path in searched:
             for file in path.rglob("*"):

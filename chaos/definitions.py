@@ -7,6 +7,7 @@ import dagster as dg
 from example_project.partitions import daily
 
 from chaos.clock import follow_clock
+from chaos.scratch import separate_scratch
 from dagster_kumo import (
     BatchPrediction,
     KumoResource,
@@ -18,6 +19,7 @@ from dagster_kumo import (
 from example_project import definitions as example
 
 follow_clock()
+separate_scratch()
 
 PURCHASES = dg.AssetKey(["purchase", "predictions"])
 EMBEDDINGS = dg.AssetKey(["purchase", "embeddings"])

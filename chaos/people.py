@@ -6,12 +6,16 @@ No day of an asset is asked for twice: whatever becomes of it, it is one launch,
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import dagster as dg
+import requests
+
+# A backfill is found by its tags only with this.
+from dagster._core.execution.backfill import BulkActionsFilter
 from example_project.partitions import daily
 
 from chaos.definitions import APPENDED, BACKFILLED, DAILY_ASSETS, EXECUTORS, QUIET, defs
@@ -27,7 +31,12 @@ BACKFILLED_DAYS = 3
 # Of the runs and backfills that are launched.
 TIME_LIMITED, LIMIT_SECONDS = 0.4, (15, 40)
 HELD = 0.4  # wait for Kumo in the queue
+LAUNCH_TAG = "chaos/launch"
+AT_WORK = 0.7  # of what is stopped: has begun, if anything has
 PAUSE_SECONDS = (8.0, 20.0)  # between two deeds
+WEB_SECONDS = 5.0  # until what the web server was asked for shows, though it answered with an error
+
+T = TypeVar("T")
 
 Deed = Literal[
     "terminated a run",
@@ -122,15 +131,34 @@ class People:
         if name == "day":
             (day,) = self._take(name, 1)
             job = self._random.choice([f"day_{executor}" for executor in EXECUTORS])
-            id = self._web.launch(job, QUIET, {**tags, "dagster/partition": day})
-            self.launched.append(Launched(name, [day], id))
+            tags |= {"dagster/partition": day, LAUNCH_TAG: f"{name} {day}"}
+            launched = Launched(name, [day], "")
+            id = self._launched(lambda: self._web.launch(job, QUIET, tags), tags)
         else:
             days = self._take(name, BACKFILLED_DAYS)
-            backfill = Launched(name, days, "")
-            paths = [key.path for key in backfill.assets]
-            backfill.id = self._web.backfill(paths, days, tags)
-            self.launched.append(backfill)
+            tags[LAUNCH_TAG] = f"{name} {days[0]}"
+            launched = Launched(name, days, "")
+            paths = [key.path for key in launched.assets]
+            id = self._launched(lambda: self._web.backfill(paths, days, tags), tags)
+        if id is None:
+            return
+        launched.id = id
+        self.launched.append(launched)
         self.did[f"launched a {'run for a day' if name == 'day' else f'backfill, {name}'}"] += 1
+
+    def _launched(self, launch: Callable[[], str], tags: Mapping[str, str]) -> str | None:
+        """The id of what is launched. Dagster's web server may have launched it though it answers with an error."""
+        try:
+            return launch()
+        except requests.RequestException:
+            self.did["saw Dagster's web server fail"] += 1
+        time.sleep(WEB_SECONDS)
+        wanted = {LAUNCH_TAG: tags[LAUNCH_TAG]}
+        for backfill in self._instance.get_backfills(BulkActionsFilter(tags=wanted)):
+            return backfill.backfill_id
+        for run in self._instance.get_runs(dg.RunsFilter(tags=wanted)):
+            return run.tags.get("dagster/root_run_id", run.run_id)
+        return None
 
     def _take(self, name: str, count: int) -> list[str]:
         return sorted(next(self._days[name]) for _ in range(count))
@@ -150,9 +178,10 @@ class People:
             ]
             if not found:
                 return
-            launched, run = self._random.choice(found)
+            launched, run = self._one_at_work(found, lambda pair: _is_at_work(pair[1]))
             launched.stop()
-            with suppress(AssertionError):  # it has just ended by itself
+            self.did["terminated a run that had begun"] += _is_at_work(run)
+            with suppress(AssertionError, requests.RequestException):  # it has just ended by itself
                 self._web.terminate(run.run_id)
         else:
             going_on = {backfill.backfill_id for backfill in self.runs.backfills()}
@@ -166,13 +195,26 @@ class People:
             ]
             if not found:
                 return
-            launched = self._random.choice(found)
             if cancels:
+                launched = self._one_at_work(found, lambda one: self._is_backfill_at_work(one.id))
                 launched.stop()
-                self._web.cancel_backfill(launched.id)
+                with suppress(requests.RequestException):
+                    self._web.cancel_backfill(launched.id)
             else:
-                self._carry_on(launched)
+                self._carry_on(self._random.choice(found))
         self.did[deed] += 1
+
+    def _one_at_work(self, found: Sequence[T], is_at_work: Callable[[T], bool]) -> T:
+        """One of what goes on, more likely one that has left the queue."""
+        at_work = [one for one in found if is_at_work(one)]
+        return self._random.choice(
+            at_work if at_work and self._random.random() < AT_WORK else found
+        )
+
+    def _is_backfill_at_work(self, backfill_id: str) -> bool:
+        """Whether runs of a backfill are at work."""
+        runs = self._instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+        return any(map(_is_at_work, runs))
 
     # Afterwards #############################################################################
 
@@ -193,10 +235,13 @@ class People:
 
     def _carry_on(self, launched: Launched) -> None:
         launched.stopped = False
-        if launched.name != "day":
-            launched.id = self._web.re_execute_backfill(launched.id)
-        else:
-            self._web.re_execute(self.runs.attempts(launched.id)[-1].run_id)
+        try:
+            if launched.name != "day":
+                launched.id = self._web.re_execute_backfill(launched.id)
+            else:
+                self._web.re_execute(self.runs.attempts(launched.id)[-1].run_id)
+        except requests.RequestException:  # the next look shows whether it goes on
+            self.did["saw Dagster's web server fail"] += 1
 
     def _missing(self, launched: Launched) -> set[dg.AssetKey]:
         return {
@@ -235,6 +280,10 @@ class People:
             partition_key=day,
             raise_on_error=False,
         )
+
+
+def _is_at_work(run: dg.DagsterRun) -> bool:
+    return run.status == dg.DagsterRunStatus.STARTED
 
 
 def _newest_first() -> Iterator[str]:

@@ -23,6 +23,8 @@ class Processes:
     def __init__(self, data: Path) -> None:
         self._data = str(data)
         self._deaths: list[threading.Timer] = []
+        self.killed: set[int] = set()
+        """The ids of those that have been killed."""
 
     def alive(self) -> list[psutil.Process]:
         """Those that are there now, this one apart."""
@@ -51,7 +53,7 @@ class Processes:
         doomed = [step]
         if whom != "step" and (worker := _run_worker(step)) is not None:
             doomed = [worker] if whom == "worker" else [*worker.children(recursive=True), worker]
-        death = threading.Timer(wait, _kill, [doomed])
+        death = threading.Timer(wait, self._kill, [doomed])
         self._deaths.append(death)
         death.start()
         return True
@@ -61,7 +63,13 @@ class Processes:
         for death in self._deaths:
             death.cancel()
             death.join()
-        _kill(self.alive())
+        self._kill(self.alive())
+
+    def _kill(self, doomed: list[psutil.Process]) -> None:
+        for process in doomed:
+            self.killed.add(process.pid)
+            with suppress(*_GONE):
+                process.kill()
 
     def _caller(self, port: int) -> psutil.Process | None:
         for connection in psutil.net_connections("tcp4"):
@@ -96,9 +104,3 @@ def _does(process: psutil.Process, what: str) -> bool:
     with suppress(*_GONE):
         return any(what in word for word in process.cmdline())
     return False
-
-
-def _kill(doomed: list[psutil.Process]) -> None:
-    for process in doomed:
-        with suppress(*_GONE):
-            process.kill()
