@@ -42,9 +42,14 @@ class TableFile:
         """Write the Parquet file.
 
         Raises:
-            KumoDataError: A column has a type that Parquet does not know.
+            KumoDataError: A column has a type that Parquet does not know, or that not every reader does.
             StreamError: The stream raised an error.
         """
+        for field in self.reader.schema:
+            if "list_view<" in str(field.type):  # Polars cannot read it back
+                raise KumoDataError(
+                    f"{self.name} cannot be stored: {field.name} is {field.type}. Make it a list."
+                )
         try:
             with pq.ParquetWriter(str(to), self.reader.schema) as writer:
                 for batch in self._batches():

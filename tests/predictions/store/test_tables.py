@@ -125,6 +125,10 @@ UNSTORABLE = {
     "intervals": (pd.DataFrame({"x": pd.cut([1, 2], 2)}), "interval"),
     "Python objects": (pl.DataFrame({"x": [object()]}, schema={"x": pl.Object}), "Python objects"),
     "128 bits": (pl.DataFrame({"x": [1]}, schema={"x": pl.Int128}), "cannot be a table"),
+    "a list view in a struct": (
+        pa.table({"x": pa.array([{"y": [1]}], pa.struct([("y", pa.list_view(pa.int64()))]))}),
+        "Make it a list",
+    ),
     "structs without fields": (pd.DataFrame({"x": [{}]}), "cannot be a Parquet file"),
     "the same name twice": (pd.DataFrame([[1, 2]], columns=["v", "v"]), "duplicate columns: v"),
     "a number and its text": (pd.DataFrame([[1, 2]], columns=[1, "1"]), "duplicate columns: 1"),
