@@ -3,7 +3,7 @@
 `KUMO_API_ENDPOINT` and `KUMO_API_KEY` say where the stand-in is, `STORE` where outputs are kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,9 @@ from dagster_kumo import (
     BatchPrediction,
     KumoIOManager,
     KumoResource,
+    build_kumo_evaluation_asset,
     build_kumo_hold_sensor,
+    evaluation_partitions_due,
     kumo_assets,
 )
 from tests.support import PURCHASE, TODAY
@@ -71,24 +73,55 @@ MODELS = {
     "year": predictions("year", single_run=True, outputs=("predictions", "embeddings")),
     "pooled": predictions("pooled", options={"pool": POOL, "deps": [before_pooled]}),
 }
+
+
+@dg.asset(partitions_def=DAYS)
+def bought() -> Any:
+    """What became of some of the customers."""
+    import pandas as pd
+
+    return pd.DataFrame({"ENTITY": range(1, 101), "TARGET": [True, False] * 50})
+
+
+judged = predictions("judged")
+judgement = build_kumo_evaluation_asset(
+    name="judged", predictions=judged, outcomes=bought, window=timedelta(days=3)
+)
+judge = dg.define_asset_job("judge", [bought, judgement], executor_def=dg.in_process_executor)
+
+
+@dg.schedule(cron_schedule="* * * * *", job=judge)
+def judge_every_minute(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """Evaluates what is due."""
+    for key in evaluation_partitions_due(judgement, context.instance):
+        yield dg.RunRequest(run_key=key, partition_key=key)
+
+
 # A step whose process is killed is tried again in its own run.
 RETRIED = {"retry_policy": dg.RetryPolicy(max_retries=1)}
 FOUR = [predictions(f"step_{number}", options=RETRIED) for number in range(4)]
 SELECTIONS = {
     **{name: [assets] for name, assets in MODELS.items()},
     "pooled": [before_pooled, MODELS["pooled"]],
+    "judged": [judged],
     "four": FOUR,
 }
 
 kumo = KumoResource(poll_interval=0.3, request_max_retries=2, max_concurrent_jobs=20)
 
 defs = dg.Definitions(
-    assets=[*MODELS.values(), *FOUR, before_pooled],
+    assets=[*MODELS.values(), *FOUR, before_pooled, judged, bought, judgement],
     jobs=[
-        dg.define_asset_job(f"{name}_{executor}", selection=selection, executor_def=executor_def)
-        for name, selection in SELECTIONS.items()
-        for executor, executor_def in EXECUTORS.items()
+        judge,
+        *(
+            dg.define_asset_job(
+                f"{name}_{executor}", selection=selection, executor_def=executor_def
+            )
+            for name, selection in SELECTIONS.items()
+            for executor, executor_def in EXECUTORS.items()
+        ),
     ],
+    schedules=[judge_every_minute],
     sensors=[build_kumo_hold_sensor(minimum_interval_seconds=1)],
     resources={
         "kumo": kumo,

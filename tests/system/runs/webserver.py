@@ -35,6 +35,10 @@ RE_EXECUTE_BACKFILL = """mutation($params: ReexecutionParams!) {
 CANCEL_BACKFILL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
     __typename ... on CancelBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 
+START_SCHEDULE = """mutation($selector: ScheduleSelector!) {
+    startSchedule(scheduleSelector: $selector) {
+    __typename ... on ScheduleStateResult { scheduleState { status } } ... on PythonError { message } } }"""
+
 
 class Webserver:
     """A running web server; Dagster's default launcher runs what it is asked to launch."""
@@ -117,6 +121,16 @@ class Webserver:
     def cancel_backfill(self, backfill_id: str) -> None:
         """What the button does."""
         self._backfill_id(self.ask(CANCEL_BACKFILL, id=backfill_id)["cancelPartitionBackfill"])
+
+    def start_schedule(self, name: str) -> None:
+        """Turn a schedule on."""
+        selector = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": self._location,
+            "scheduleName": name,
+        }
+        answer = self.ask(START_SCHEDULE, selector=selector)["startSchedule"]
+        assert "scheduleState" in answer, answer
 
     def is_up(self) -> bool:
         """Whether it answers, with the code location loaded."""
