@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
+from dateutil.relativedelta import relativedelta
 
 from dagster_kumo import (
     BatchPrediction,
@@ -637,6 +638,26 @@ def test_templates_may_stand_for_any_value(monkeypatch: pytest.MonkeyPatch) -> N
     with project(batch_prediction("", prediction=section)) as (component, _, _):
         assert isinstance(component, KumoBatchPredictionComponent)
         assert component.prediction.num_workers == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "window"),
+    [
+        ("1 month", relativedelta(months=1)),
+        ("2 years", relativedelta(years=2)),
+        ("12 hours", relativedelta(hours=12)),
+        ("PT12H", dt.timedelta(hours=12)),
+    ],
+)
+def test_the_window_of_an_evaluation(said: str, window: object) -> None:
+    section = DAILY + f"evaluation: {{outcomes: churn_outcomes, window: {said}}}"
+    with project(batch_prediction(section)) as (component, _, _):
+        assert component.evaluation.window == window
+
+
+def test_a_window_that_is_no_length_of_time() -> None:
+    section = DAILY + "evaluation: {outcomes: churn_outcomes, window: 2 moons}"
+    assert "2 moons" in refusal(batch_prediction(section))
 
 
 def test_an_evaluation_and_its_checks() -> None:
