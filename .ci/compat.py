@@ -98,7 +98,9 @@ def uv(*arguments: str) -> None:
 def install(row: Row, python: str) -> None:
     print(f"\n{row.name}: installing into {row.environment.name}", flush=True)
     uv("venv", "--quiet", "--clear", "--python", python, str(row.environment))
-    into = ("pip", "install", "--quiet", "--python", str(row.interpreter))
+    # Else uv takes the first beta of a package, which may have no wheel, for its oldest version.
+    releases = ("--prerelease", "disallow")
+    into = ("pip", "install", "--quiet", "--python", str(row.interpreter), *releases)
     extras = [argument for extra in EXTRAS for argument in ("--extra", extra)]
     resolution = "lowest-direct" if row.lowest else "highest"
     uv(*into, "--resolution", resolution, "-r", "pyproject.toml", *extras, *DAGSTER, *row.only)
