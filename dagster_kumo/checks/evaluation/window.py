@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -140,13 +140,3 @@ def _ends(node: Any, num_forecasts: int) -> Iterator[relativedelta]:
         return
     for child in node.children:
         yield from _ends(child, num_forecasts)
-
-
-def said_window(ends: list[Mapping[str, int]]) -> str:
-    """A window in words.
-
-    >>> said_window([{"days": 30}])
-    '30 days'
-    """
-    said = [" ".join(f"{value} {unit}" for unit, value in end.items()) for end in ends]
-    return ", ".join(said) or "none: the outcome is known at once"

@@ -13,7 +13,8 @@ from running_the_demo import Demo, run_demo
 from dagster_kumo.local import LocalKumo, load_transactions
 from dagster_kumo.local.folder import DataFolder
 
-pytestmark = pytest.mark.scale
+# The first test waits for a whole demo.
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(400)]
 
 CUSTOMERS = 23_570
 TODAY = datetime.now(timezone.utc).date()
