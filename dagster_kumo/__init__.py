@@ -40,6 +40,7 @@ from dagster_kumo.checks.evaluation.due import evaluation_partitions_due
 from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
+from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
@@ -83,6 +84,7 @@ __all__ = [
     "KumoModelError",
     "KumoPartitionsError",
     "KumoResource",
+    "KumoRunConfig",
     "KumoTimeoutError",
     "KumoValidationError",
     "KumoWindowError",

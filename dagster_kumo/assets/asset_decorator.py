@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from typing_extensions import Unpack
 
 from dagster_kumo.assets.specs import AssetOptions, op_name, op_options, prediction_specs
 from dagster_kumo.assets.translator import DagsterKumoTranslator
+from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
@@ -31,6 +33,8 @@ def kumo_assets(
     One Kumo job makes both, and each can be materialized alone. With time partitions, the anchor time
     of the job is the end (or the start) of the partition's window. With `prediction_table="generate"`
     there is also `<name>/prediction_table`, the table that Kumo generates first.
+
+    A run takes a `KumoRunConfig`, unless the function has a parameter `config` of another class.
 
     Args:
         name: The model's name; the prefix of the keys.
@@ -65,11 +69,17 @@ def kumo_assets(
         automation_condition=automation_condition,
         options=options,
     )
-    return dg.multi_asset(
-        name=op_name(specs),
-        specs=specs,
-        partitions_def=partitions_def,
-        can_subset=len(specs) > 1,
-        required_resource_keys=required_resource_keys,
-        **op_options(options),
-    )
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        has_own_config = "config" in inspect.signature(function).parameters
+        return dg.multi_asset(
+            name=op_name(specs),
+            specs=specs,
+            partitions_def=partitions_def,
+            can_subset=len(specs) > 1,
+            required_resource_keys=required_resource_keys,
+            config_schema=None if has_own_config else KumoRunConfig.to_fields_dict(),
+            **op_options(options),
+        )(function)
+
+    return decorate

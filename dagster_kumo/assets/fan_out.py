@@ -17,6 +17,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.specs import op_name
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
+from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.execution.selection import RunDefinition, only_partition
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.io_manager.step_values import (
@@ -95,6 +96,10 @@ def build_fanned_out_assets(
         backfill_policy=backfill_policy,
         hooks=hooks,
         can_subset=len(by_type) > 1,
+        config=dg.ConfigMapping(
+            lambda config: {"predict": {"config": config}},
+            config_schema=KumoRunConfig.to_fields_dict(),
+        ),
     )
     def fan_out(**upstream: Any) -> dict[str, Any]:
         planned = predict.alias("predict")(**upstream)
@@ -123,6 +128,7 @@ class _Steps:
             ins={input_name: dg.In(dg.Nothing) for input_name in upstream},
             out=dg.DynamicOut(PlannedFile, io_manager_key=self.io_manager_key, metadata=_KEPT),
             required_resource_keys={self.resource_key, self.io_manager_key},
+            config_schema=KumoRunConfig.to_fields_dict(),
             **self.options,
         )
         def predict(context: dg.AssetExecutionContext) -> Iterator[dg.DynamicOutput[PlannedFile]]:

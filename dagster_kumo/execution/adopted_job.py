@@ -51,14 +51,14 @@ def adopted_job(
         KumoModelError: It used another model than the assets'.
         KumoDataError: It predicted for another time than the partition's, or for other entities.
     """
-    job_id = context.run.tags.get(DELIVER_JOB_TAG)
+    job_id = definition.config.deliver_job or context.run.tags.get(DELIVER_JOB_TAG)
     if job_id is None:
         return None
     if definition.several_partitions or definition.makes_table:
         what = "several partitions" if definition.several_partitions else "a prediction table"
         raise ValueError(
-            f"The tag {DELIVER_JOB_TAG} names one prediction job, {job_id}, but the run is for {what}.\n"
-            "Materialize the predictions or embeddings of one partition, or leave the tag out."
+            f"The run is to deliver one prediction job, {job_id}, but it is for {what}.\n"
+            f"Materialize the predictions or embeddings of one partition, or leave deliver_job out."
         )
     result = BatchPredictionJobResult(job_id, client)
     job = result.done_job()

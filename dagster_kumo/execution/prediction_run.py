@@ -71,7 +71,11 @@ class PredictionRun:
         self._adopted = adopted
         brief = definition.several_partitions is not None
         self._jobs = RunJobs(context, settings, brief=brief)
-        self._attempt = Attempt.of(context, settings.client.launch_settling_time)
+        self._attempt = Attempt.of(
+            context,
+            settings.client.launch_settling_time,
+            is_anew=definition.config.launch_anew,
+        )
         self._tables: dict[str | None, GeneratedTable] = {}
         self._tables_failed: Mapping[str, Exception] = {}
 

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, check_anchor, window_of
+from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
 OutputReference: TypeAlias = (
@@ -141,9 +142,10 @@ class RunDefinition:
         assets_def: The definition of the assets.
         selected: Those of its assets that the run makes.
         partition_keys: The partitions that the run makes; `[None]` of assets without partitions.
+        config: What the run does differently.
 
     Raises:
-        ValueError: The assets were not made by `@kumo_assets`, or their definition is invalid.
+        ValueError: The assets were not made by `@kumo_assets`, or their definition or the configuration is invalid.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class RunDefinition:
         assets_def: dg.AssetsDefinition,
         selected: Iterable[dg.AssetKey],
         partition_keys: Sequence[str | None],
+        config: KumoRunConfig,
     ) -> None:
         metadata = assets_def.metadata_by_key
         prediction = prediction_in(assets_def)
@@ -159,7 +162,8 @@ class RunDefinition:
                 f"{assets_def.node_def.name} was not made by @kumo_assets, so there is no prediction to "
                 "run. Decorate the function with @kumo_assets(name=..., prediction=BatchPrediction(...))."
             )
-        self.prediction = prediction
+        self.config = config
+        self.prediction = config.applied_to(prediction)
         selected = sorted(selected, reverse=True)  # predictions come first
         self.outputs: dict[OutputType, dg.AssetKey] = {
             metadata[key][OUTPUT_TYPE]: key for key in selected if OUTPUT_TYPE in metadata[key]
@@ -181,7 +185,8 @@ class RunDefinition:
         """What the step of a run makes."""
         assets_def = context.assets_def
         keys = context.partition_keys if assets_def.partitions_def is not None else [None]
-        return cls(assets_def, context.selected_asset_keys, keys)
+        config = KumoRunConfig.given(context.op_execution_context.op_config)
+        return cls(assets_def, context.selected_asset_keys, keys, config)
 
     def window(self, partition_key: str | None) -> dg.TimeWindow | None:
         """The time window of a partition; None if it has none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -96,6 +96,10 @@ class BatchPrediction:
         changed = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
         mappings = {k: dict(v) for k, v in changed.items() if isinstance(v, Mapping)}
         return {**changed, **mappings, "outputs": list(self.outputs)}
+
+    def with_model(self, training_job_id: str) -> BatchPrediction:
+        """The same prediction by another model."""
+        return replace(self, training_job_id=training_job_id, training_job_tags=None)
 
     @property
     def generates_table(self) -> bool:

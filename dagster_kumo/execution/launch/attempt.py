@@ -12,7 +12,12 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.execution.launch.held_run import was_held
-from dagster_kumo.execution.launch.identity import is_first_attempt, launch_key, root_of_launch
+from dagster_kumo.execution.launch.identity import (
+    is_first_attempt,
+    launch_key,
+    root_of_launch,
+    root_of_retries,
+)
 from dagster_kumo.execution.launch.notes import Notes
 
 
@@ -30,6 +35,7 @@ class Attempt:
         log: What the attempt logs to.
         settling_time: Seconds until Kumo shows a job that an earlier attempt launched.
         retry_number: How often the step has been retried in the run.
+        is_anew: Whether it has nothing to do with the runs that this one re-executes.
     """
 
     instance: dg.DagsterInstance
@@ -39,6 +45,7 @@ class Attempt:
     log: logging.Logger
     settling_time: float
     retry_number: int = 0
+    is_anew: bool = False
     settled_at: float = field(init=False)
     """The `time.monotonic()` from which on Kumo shows jobs of earlier attempts."""
 
@@ -47,7 +54,9 @@ class Attempt:
         self.settled_at = time.monotonic() + self.settling_time
 
     @classmethod
-    def of(cls, context: dg.AssetExecutionContext, settling_time: float) -> Attempt:
+    def of(
+        cls, context: dg.AssetExecutionContext, settling_time: float, *, is_anew: bool = False
+    ) -> Attempt:
         """The attempt of a step that runs."""
         return cls(
             context.instance,
@@ -57,6 +66,7 @@ class Attempt:
             context.log,
             settling_time,
             context.op_execution_context.retry_number,
+            is_anew,
         )
 
     @cached_property
@@ -77,4 +87,5 @@ class Attempt:
 
     @cached_property
     def _root(self) -> str:
-        return root_of_launch(self.instance, self.run)
+        root = root_of_retries if self.is_anew else root_of_launch
+        return root(self.instance, self.run)

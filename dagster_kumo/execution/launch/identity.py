@@ -29,6 +29,9 @@ BACKFILL_TAG = "dagster/backfill"
 PARENT_BACKFILL_TAG = "dagster/parent_backfill_id"
 ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
 
+_RETRY_TAG = "dagster/retry_number"
+"""Of a run that Dagster itself launched to retry another."""
+
 _PARTITION_TAGS = (
     "dagster/partition",
     "dagster/asset_partition_range_start",
@@ -71,6 +74,17 @@ def root_of_launch(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         with RUNS_LOCK:
             first = instance.get_run_by_id(root_run_id) or run
     return first.tags.get(ROOT_BACKFILL_TAG) or first.tags.get(BACKFILL_TAG) or root_run_id
+
+
+def root_of_retries(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The run that Dagster retries by this one, or this run. A re-execution by a person is no retry."""
+    while _RETRY_TAG in run.tags and run.parent_run_id is not None:
+        with RUNS_LOCK:
+            parent = instance.get_run_by_id(run.parent_run_id)
+        if parent is None:
+            return run.parent_run_id
+        run = parent
+    return run.run_id
 
 
 def is_first_attempt(run: dg.DagsterRun, retry_number: int) -> bool:

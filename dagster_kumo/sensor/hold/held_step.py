@@ -63,7 +63,15 @@ class HeldStep:
         name = self.assets_def.node_def.name
         is_fan_out = isinstance(self.assets_def.node_def, dg.GraphDefinition)
         step_key = f"{name}.predict" if is_fan_out else name
-        return Attempt(instance, run, self.assets_def, step_key, log, settling_time=0.0)
+        return Attempt(
+            instance,
+            run,
+            self.assets_def,
+            step_key,
+            log,
+            settling_time=0.0,
+            is_anew=self.definition.config.launch_anew,
+        )
 
     @property
     def is_over(self) -> bool:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import partition_of
+from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.execution.selection import RunDefinition, prediction_in
 from dagster_kumo.sensor.hold.held_step import HeldStep
 
@@ -49,8 +50,10 @@ class RunSteps:
             upstream = {dep.asset_key for spec in assets_def.specs for dep in spec.deps}
             if not (upstream - assets_def.keys) & planned:
                 key = partition_key if assets_def.partitions_def is not None else None
-                selected = RunDefinition(assets_def, assets_def.keys & planned, [key])
-                steps.append(HeldStep(assets_def, selected, key))
+                config = KumoRunConfig.of_run(run, assets_def.node_def.name)
+                if config.deliver_job is None:
+                    selected = RunDefinition(assets_def, assets_def.keys & planned, [key], config)
+                    steps.append(HeldStep(assets_def, selected, key))
         return steps
 
     def forget_others(self, run_ids: Iterable[str]) -> None:

@@ -181,6 +181,59 @@ def test_a_held_re_execution_attaches_to_the_job_of_the_run_before(
     assert len(launched()) == 1
 
 
+@pytest.mark.parametrize("hold", ["until_done", "released"])
+def test_a_re_execution_that_launches_anew_is_a_launch_of_its_own_and_its_retry_is_not(
+    hold: str, queue: Queue, launched: Any, kumo: LocalKumo
+) -> None:
+    anew = {"ops": {"purchase__predictions": {"config": {"launch_anew": True}}}}
+    held = queue(purchase_assets())
+    first = held.add(DAY, {HOLD: "released"})
+    kumo.faults.answer(410, path="^/files/", times=None)
+    assert held.execute(first).status == FAILURE
+
+    again = held.add(DAY, {HOLD: hold}, parent_run_id=first, root_run_id=first, run_config=anew)
+    held.tick_until_released(again)
+    assert held.execute(again).status == FAILURE
+    assert len(launched()) == 2
+
+    kumo.faults.clear()
+    tags = {HOLD: hold, "dagster/retry_number": "1"}
+    retry = held.add(DAY, tags, parent_run_id=again, root_run_id=first, run_config=anew)
+    held.tick_until_released(retry)
+    assert held.execute(retry).status == SUCCESS
+    assert len(launched()) == 2
+
+
+def test_the_run_configuration_of_a_held_run_is_that_of_its_job(
+    queue: Queue, launched: Any
+) -> None:
+    config = {
+        "training_job_id": "trainingjob-cdnow-purchase-old",
+        "binary_classification_threshold": 0.25,
+    }
+    held = queue(purchase_assets())
+    run_id = held.add(DAY, run_config={"ops": {"purchase__predictions": {"config": config}}})
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == SUCCESS
+    (job,) = launched()
+    assert job["config"]["model_training_job_id"] == config["training_job_id"]
+    assert job["config"]["predict_options"]["binary_classification_threshold"] == 0.25
+
+
+def test_a_held_run_whose_configuration_is_wrong_is_released_and_says_why(
+    queue: Queue, launched: Any
+) -> None:
+    config = {"binary_classification_threshold": 2.0}
+    held = queue(purchase_assets())
+    run_id = held.add(DAY, run_config={"ops": {"purchase__predictions": {"config": config}}})
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == FAILURE
+    assert "a probability, 0 to 1, not 2.0" in held.failure(run_id)
+    assert launched() == []
+
+
 def test_the_model_of_the_launch_is_the_model_of_the_run(
     queue: Queue, launched: Any, kumo: LocalKumo
 ) -> None:
