@@ -17,7 +17,6 @@ from dagster_kumo import (
 from dagster_kumo.local import LocalKumo
 from tests.support import (
     PREDICTIONS,
-    day,
     error_of,
     metadata_of,
     predict_all,
@@ -106,12 +105,13 @@ def test_a_functions_own_config_may_extend_it(run: Any, kumo: LocalKumo) -> None
     assert kumo.jobs[-1]["config"]["model_training_job_id"] == OTHER_MODEL
 
 
-def test_a_functions_other_config_is_left_alone(run: Any, kumo: LocalKumo) -> None:
+def test_a_functions_other_config_is_left_alone(run: Any) -> None:
     class OurConfig(dg.Config):
         training_job_id: str = "not for Kumo"
 
     @kumo_assets(name="purchase", prediction=BY_TAGS)
     def purchase(context: dg.AssetExecutionContext, kumo: KumoResource, config: OurConfig):
+        assert config.training_job_id
         yield from kumo.predict(context)
 
     assert run(purchase).success

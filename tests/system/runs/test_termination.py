@@ -10,8 +10,9 @@ import dagster as dg
 import psutil
 import pytest
 
+from dagster_kumo import KumoRunConfig
 from dagster_kumo.local import LocalKumo
-from tests.support import wait_until
+from tests.support import PURCHASE, wait_until
 from tests.system.runs.processes import (
     IN_PROCESS,
     JOB_ID,
@@ -26,7 +27,7 @@ from tests.system.runs.processes import (
     of_day,
     world_of,
 )
-from tests.system.runs.webserver import Webserver, webserver
+from tests.system.runs.webserver import LOCATION, Webserver, webserver
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 FAILURE = dg.DagsterRunStatus.FAILURE
@@ -150,6 +151,13 @@ def test_a_second_signal_while_the_job_is_cancelled_ends_the_run_at_once(
 
 # In Dagster's web server
 
+CONFIG_FIELDS = """
+query ($selector: PipelineSelector!) {
+  runConfigSchemaOrError(selector: $selector) { ... on RunConfigSchema {
+    allConfigTypes { ... on CompositeConfigType { fields { name description isRequired } } } } }
+}
+"""
+
 
 @dataclass
 class Served:
@@ -234,6 +242,37 @@ def test_terminating_a_run_on_several_processes_cancels_whatever_they_wait_for(
         assert world.materialized(name, "predictions") == []
     assert world.materialized("table", "prediction_table") == []
     assert world.materialized("appended", "predictions_in_snowflake") == []
+
+
+def test_the_launchpad_has_the_options_of_a_run_which_takes_them(served: Served) -> None:
+    world, server = served.world, served.server
+    (day,) = last_days(1)
+    selector = {
+        "repositoryLocationName": LOCATION,
+        "repositoryName": "__repository__",
+        "pipelineName": "make_daily",
+    }
+    schema = server.ask(CONFIG_FIELDS, selector=selector)["runConfigSchemaOrError"]
+    shown = {
+        field["name"]: field
+        for kind in schema["allConfigTypes"]
+        for field in kind.get("fields", [])
+    }
+    for name, field in KumoRunConfig.model_fields.items():
+        assert shown[name]["description"] == field.description
+        assert not shown[name]["isRequired"]
+
+    options = {"training_job_id": f"{PURCHASE}-old", "binary_classification_threshold": 0.25}
+    config = {**IN_PROCESS, "ops": {"daily__predictions": {"config": options}}}
+    polling = world.gate.hold(*LOOK, about=of_day(day))
+    run_id = server.launch("daily", config, {"dagster/partition": day})
+    polling.wait()
+    server.terminate(run_id)
+    world.gate.release_all()
+    assert served.wait_for_end(run_id) == CANCELED
+    asked = world.jobs[-1]["config"]
+    assert asked["model_training_job_id"] == options["training_job_id"]
+    assert asked["predict_options"]["binary_classification_threshold"] == 0.25
 
 
 def test_no_process_shows_the_key(served: Served) -> None:
