@@ -97,7 +97,7 @@ def build_fanned_out_assets(
         hooks=hooks,
         can_subset=len(by_type) > 1,
         config=dg.ConfigMapping(
-            lambda config: {"predict": {"config": config}},
+            _config_of_predict,
             config_schema=KumoRunConfig.to_fields_dict(),
         ),
     )
@@ -221,6 +221,10 @@ class _Steps:
                 "one.\nMake it a KumoIOManager, or leave fan_out=True out."
             )
         return store
+
+
+def _config_of_predict(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"predict": {"config": config}}
 
 
 def _check(

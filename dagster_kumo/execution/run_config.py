@@ -68,10 +68,10 @@ class KumoRunConfig(dg.Config):
         Raises:
             ValueError: As above.
         """
-        ops: Mapping[str, Any] = run.run_config.get("ops") or {}
+        ops: Any = run.run_config.get("ops") or {}
         config: Mapping[str, Any] = (ops.get(op) or {}).get("config") or {}
         unset = {name: field.default for name, field in cls.model_fields.items()}
-        return cls.given({**unset, **config})
+        return cls.given(unset | dict(config))
 
     def applied_to(self, prediction: BatchPrediction) -> BatchPrediction:
         """The prediction that the run makes.
