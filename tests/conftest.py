@@ -14,7 +14,7 @@ from dagster_kumo import BatchPredictionJob, BatchPredictionJobResult, KumoClien
 from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import ScriptedServer
-from tests.support import PURCHASE, predict_all
+from tests.support import PURCHASE, predict_all, remove_marks
 
 # A shell starts background jobs with SIGINT ignored, and their processes inherit that. Tests end runs with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -74,6 +74,13 @@ def kumo(_serving_kumo: LocalKumo) -> Iterator[LocalKumo]:
 @pytest.fixture
 def client(kumo: LocalKumo) -> KumoClient:
     return KumoClient(kumo.url, kumo.api_key, request_max_retries=1)
+
+
+@pytest.fixture
+def nothing_promoted(client: KumoClient) -> Iterator[None]:
+    """Takes back, after the test, what it has promoted."""
+    yield
+    remove_marks(client)
 
 
 @pytest.fixture

@@ -58,6 +58,17 @@ def predict_all(kumo: LocalKumo) -> str:
     return BatchPredictionJob(job_id, client).result(poll_interval=0.05).id
 
 
+def remove_marks(client: KumoClient) -> None:
+    """Take back all promotions of a server."""
+    for job in client.list_training_jobs():
+        marks = [
+            t for t in job.tags if t.startswith(("dagster.champion", "dagster.former_champion"))
+        ]
+        marks += [t for t in job.tags if t.startswith("dagster.promot")]
+        if marks:
+            client.update_training_job_tags(job.job_id, dict.fromkeys(marks))
+
+
 def purchase_assets(**options: Any) -> dg.AssetsDefinition:
     """Will the customer buy: assets of the stand-in's model."""
     prediction = options.pop("prediction", None) or BatchPrediction(

@@ -295,6 +295,10 @@ class KumoClient(Connection):
         answer = self._get("/training_jobs", _filters(tags, status, limit))
         return parse_answer(list[TrainingJobResource], answer, source="The list of training jobs")
 
+    def update_training_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
+        """Set tags of a training job, or remove those whose value is None."""
+        return self._update_tags(f"/training_jobs/{_id(job_id, 'training job')}", tags)
+
     def get_holdout_url(self, job_id: str) -> str:
         """Where the holdout data of a training job is: a presigned url on SaaS."""
         url = f"{self.url}/v1/training_jobs/{_id(job_id, 'training job')}/holdout"

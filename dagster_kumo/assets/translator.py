@@ -87,6 +87,10 @@ def _model(prediction: BatchPrediction | None) -> str:
         return ""
     if prediction.training_job_id:
         return f"Training job `{prediction.training_job_id}`."
+    if prediction.champion_of:
+        return (
+            f"The champion of `{prediction.champion_of}`: the training job that was promoted last."
+        )
     tags = ", ".join(f"`{k}={v}`" for k, v in (prediction.training_job_tags or {}).items())
     return f"The newest training job that carries the tags {tags}."
 

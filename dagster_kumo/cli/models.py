@@ -1,7 +1,8 @@
-"""`dagster-kumo models`: the models to predict with, and one of them in full."""
+"""`dagster-kumo models`: the models to predict with, one of them in full, and which one is the champion."""
 
 from __future__ import annotations
 
+import getpass
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +21,14 @@ from dagster_kumo.cli.kumo_command import (
     tags_option,
 )
 from dagster_kumo.cli.output import own_tags, print_facts, print_json, print_rows
+from dagster_kumo.jobs import promotion
+from dagster_kumo.jobs.tags import PROMOTED_WHY_TAG
+from dagster_kumo.jobs.trained_model import promoted_at
 
 
 @click.group(
     invoke_without_command=True,
-    short_help="List training jobs, the models to predict with; show one.",
+    short_help="List training jobs, the models to predict with; show, promote, roll back.",
 )
 @tags_option
 @status_option
@@ -95,6 +99,63 @@ def show(client: KumoClient, training_job_id: str, *, as_json: bool) -> None:
             "ended": facts["ended_at"],
             "page": facts["tracking_url"],
             "tags": own_tags(facts["tags"]),
+        }
+    )
+
+
+_name_option = click.option(
+    "--name", required=True, help="The champion's name, as in BatchPrediction(champion_of=...)."
+)
+_why_option = click.option("--why", default="", help="The reason, which is kept as a tag in Kumo.")
+
+
+@models.command()
+@click.argument("training_job_id")
+@_name_option
+@_why_option
+@as_json_option
+@kumo_command
+def promote(
+    client: KumoClient, training_job_id: str, *, name: str, why: str, as_json: bool
+) -> None:
+    """Make a training job the champion of a name, with which predictions are made from then on."""
+    move = promotion.promote(client, training_job_id, name, _author(why))
+    _print_move(move, name, as_json=as_json, if_none="was the champion already; nothing was moved")
+
+
+@models.command()
+@_name_option
+@_why_option
+@as_json_option
+@kumo_command
+def rollback(client: KumoClient, *, name: str, why: str, as_json: bool) -> None:
+    """Make the champion before the present one the champion again."""
+    move = promotion.roll_back(client, name, _author(why))
+    _print_move(
+        move,
+        name,
+        as_json=as_json,
+        if_none="is the champion; a rollback that had stopped is complete",
+    )
+
+
+def _author(why: str) -> promotion.Author:
+    return promotion.Author(by=getpass.getuser(), why=why)
+
+
+def _print_move(move: promotion.Move, name: str, *, as_json: bool, if_none: str) -> None:
+    champion = _row(move.champion, None)
+    if as_json:
+        print_json({"champion": champion, "before": move.before, "moved": move.is_new})
+        return
+    said = f"predicts for {name} from now on" if move.is_new else if_none
+    click.echo(f"{champion['training_job_id']} {said}.")
+    print_facts(
+        {
+            "before": move.before,
+            "holdout": champion["test_metrics"],
+            "promoted": promoted_at(move.champion),
+            "why": champion["tags"].get(PROMOTED_WHY_TAG),
         }
     )
 

@@ -49,6 +49,7 @@ def _with_training_job(prediction: Any, model: TrainedModel) -> Any:
     if not isinstance(prediction, BaseModel) or prediction.model_fields_set & {
         "training_job_id",
         "training_job_tags",
+        "champion_of",
     }:
         return prediction
     return prediction.model_copy(update={"training_job_id": model.training_job_id})

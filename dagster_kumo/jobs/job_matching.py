@@ -9,7 +9,12 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError
 from dagster_kumo.api.records import BatchPredictionJobResource, OutputType
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
-from dagster_kumo.jobs.tags import LAUNCH_KEY_TAG, RUN_ID_TAG
+from dagster_kumo.jobs.tags import (
+    CHAMPION_TAG,
+    FORMER_CHAMPION_TAG,
+    LAUNCH_KEY_TAG,
+    RUN_ID_TAG,
+)
 
 
 def is_launched_by_dagster(job: BatchPredictionJobResource) -> bool:
@@ -23,12 +28,16 @@ def model_of(job: BatchPredictionJobResource) -> str:
 
 
 def is_meant(prediction: BatchPrediction, training_job_id: str, tags: Mapping[str, str]) -> bool:
-    """Whether a definition names this model, by its id or by its tags.
+    """Whether a definition names this model, by its id, by its tags or as its champion.
 
-    By tags it means the newest model that carries them. An older job used the newest one of its time.
+    By tags it means the newest model that carries them. An older job used the newest one, or the champion, of its
+    time.
     """
     if prediction.training_job_id:
         return prediction.training_job_id == training_job_id
+    if prediction.champion_of:
+        marks = (tags.get(CHAMPION_TAG), tags.get(FORMER_CHAMPION_TAG))
+        return prediction.champion_of in marks
     wanted = prediction.training_job_tags or {}
     return all(tags.get(key) == value for key, value in wanted.items())
 

@@ -22,7 +22,7 @@ TABLE_OPTIONS = ("forecast_length", "lag_timesteps", "year_over_year")
 MAX_WORKERS = 4
 OWN_TAG_PREFIX = "dagster."
 
-_TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CHAMPION_NAME = _TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_TAG_VALUE = 256
 
 
@@ -34,6 +34,8 @@ class BatchPrediction:
         training_job_id: The training job whose model predicts.
         training_job_tags: Instead of an id, tags of the training job. Each run uses the newest
             training job that is DONE and carries them all.
+        champion_of: Instead of an id or tags, the name whose champion predicts: the training job that was
+            promoted last. Each run looks for its mark in Kumo.
         outputs: `predictions`, `embeddings` or both. They come from one job.
         binary_classification_threshold: The probability from which TARGET_PRED is true, 0 to 1.
         num_classes_to_return: The maximum number of classes for each entity; the most likely ones
@@ -63,6 +65,7 @@ class BatchPrediction:
 
     training_job_id: str | None = None
     training_job_tags: Mapping[str, str] | None = None
+    champion_of: str | None = None
     outputs: Sequence[OutputType] = ("predictions",)
     binary_classification_threshold: float | None = None
     num_classes_to_return: int | None = None
@@ -140,15 +143,20 @@ class BatchPrediction:
         )
 
     def _check_model(self) -> None:
-        if self.training_job_id and self.training_job_tags:
+        names = ("training_job_id", "training_job_tags", "champion_of")
+        given = [name for name in names if getattr(self, name)]
+        if len(given) > 1:
             raise ValueError(
-                "BatchPrediction names two models: give training_job_id or training_job_tags, not both."
+                f"BatchPrediction names several models: give {' or '.join(given)}, not both."
             )
-        if not self.training_job_id and not self.training_job_tags:
+        if not given:
             raise ValueError(
                 "BatchPrediction names no model: give training_job_id='trainingjob-...', "
-                "or training_job_tags={'use_case': '...'} for the newest one that carries them."
+                "training_job_tags={'use_case': '...'} for the newest one that carries them, "
+                "or champion_of='...' for the promoted one."
             )
+        if self.champion_of:
+            check_champion_name(self.champion_of)
 
     def _check_outputs(self) -> None:
         if isinstance(self.outputs, str):
@@ -218,6 +226,19 @@ class BatchPrediction:
         least = 1 if name == "forecast_length" else 0
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is a whole number, at least {least}, not {value!r}.")
+
+
+def check_champion_name(name: str) -> None:
+    """Refuse a name that a tag in Kumo cannot hold.
+
+    Raises:
+        ValueError: It is not a plain word.
+    """
+    if not _CHAMPION_NAME.fullmatch(name) or name.lower() == "none":  # which removes a tag
+        raise ValueError(
+            f"{name!r} cannot name a champion: write at most 64 letters, digits, dots, underscores and "
+            "dashes, such as champion_of='churn'."
+        )
 
 
 _DEFAULTS: Mapping[str, Any] = {

@@ -1,4 +1,4 @@
-"""Finds the trained model by the id or the tags of its training job."""
+"""Finds the trained model: by the id or the tags of its training job, or by the champion's mark."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoModelError
-from dagster_kumo.api.records import DONE, TrainingJobResource
+from dagster_kumo.api.records import DONE, TrainingJobResource, in_utc
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.tags import CHAMPION_TAG, PROMOTED_AT_TAG
 
 if TYPE_CHECKING:
     from dagster_kumo.predictions.predictions import Predictions
 
+_MANY_JOBS = 1000
+"""How many jobs are read for a mark, in case the server ignores the filter by tags."""
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
@@ -25,11 +28,18 @@ def trained_model(client: KumoClient, prediction: BatchPrediction) -> TrainingJo
         KumoModelError: There is none as requested; the message lists those that there are.
     """
     if prediction.training_job_id:
-        return _by_id(client, prediction.training_job_id)
+        return done_training_job(client, prediction.training_job_id)
+    if prediction.champion_of:
+        return _champion(client, prediction.champion_of)
     return _newest(client, prediction.training_job_tags or {})
 
 
-def _by_id(client: KumoClient, job_id: str) -> TrainingJobResource:
+def done_training_job(client: KumoClient, job_id: str) -> TrainingJobResource:
+    """The training job of this id, which is DONE.
+
+    Raises:
+        KumoModelError: There is none, or it is not DONE.
+    """
     try:
         job = client.get_training_job(job_id)
     except KumoAPIError as error:
@@ -50,6 +60,36 @@ def _by_id(client: KumoClient, job_id: str) -> TrainingJobResource:
             f"Training job {job.job_id} is {report.status}, so there is no model to predict with. {way_out}"
         )
     return job
+
+
+def _champion(client: KumoClient, name: str) -> TrainingJobResource:
+    if champions := marked_champions(client, name):
+        return champions[0]
+    raise KumoModelError(
+        f"No model has been promoted as the champion of {name} yet. Promote a training job that is DONE:\n"
+        f"dagster-kumo models promote TRAINING_JOB_ID --name {name}\n"
+        f"Or train a candidate, and materialize {name}/model."
+    )
+
+
+def marked_champions(client: KumoClient, name: str) -> Sequence[TrainingJobResource]:
+    """The training jobs that carry the champion's mark; the first one is the champion.
+
+    There are several while the mark moves, or after a process that moved it was killed. The one that was
+    promoted last is the champion. A mark without a time, which a person has set, counts as the oldest.
+    """
+    marked = training_jobs_with_tags(client, {CHAMPION_TAG: name}, limit=_MANY_JOBS)
+    done = [job for job in marked if job.job_status_report.status == DONE]
+    return sorted(done, key=promoted_at, reverse=True)
+
+
+def promoted_at(job: TrainingJobResource) -> datetime:
+    """When a training job was promoted last; a very early time if its tags do not say."""
+    try:
+        said = datetime.fromisoformat(job.tags.get(PROMOTED_AT_TAG, "").replace("Z", "+00:00"))
+        return in_utc(said)
+    except ValueError:
+        return _LONG_AGO
 
 
 def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:

@@ -224,6 +224,32 @@ def test_a_model_is_shown_with_its_query(run: Run) -> None:
     assert json.loads(run("models", "show", PURCHASE, "--json").stdout)["tables"]
 
 
+@pytest.mark.usefixtures("nothing_promoted")
+def test_models_are_promoted_and_rolled_back(run: Run) -> None:
+    old = f"{PURCHASE}-old"
+    name = ("--name", "by-hand")
+    run("models", "promote", old, *name)
+    promoted = run("models", "promote", PURCHASE, *name, "--why", "better on paper")
+    again = json.loads(run("models", "promote", PURCHASE, *name, "--json").stdout)
+    back = run("models", "rollback", *name)
+    too_far = run("models", "rollback", *name)
+
+    assert promoted.stdout.startswith(f"{PURCHASE} predicts for by-hand from now on.\n")
+    assert ["before", old] in table(promoted)
+    assert ["why", "better on paper"] in table(promoted)
+    assert (again["champion"]["training_job_id"], again["moved"]) == (PURCHASE, False)
+    assert back.stdout.startswith(f"{old} predicts for by-hand from now on.\n")
+    assert too_far.exit_code == 1
+    assert f"{old} is the first champion of by-hand" in too_far.stderr
+
+
+def test_a_name_that_kumo_cannot_keep_exits_with_two(run: Run) -> None:
+    refused = run("models", "promote", PURCHASE, "--name", "none")
+
+    assert refused.exit_code == 2
+    assert "'none' cannot name a champion" in refused.stderr
+
+
 def test_a_model_that_is_not_there_exits_with_one(run: Run) -> None:
     assert run("models", "show", "trainingjob-nobody").exit_code == 1
 

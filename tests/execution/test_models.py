@@ -11,17 +11,21 @@ from dagster_kumo import (
     BatchPrediction,
     DagsterKumoTranslator,
     KumoAssetProps,
+    KumoClient,
     KumoIOManager,
     KumoResource,
     build_kumo_assets_definitions,
 )
+from dagster_kumo.jobs.promotion import Author, promote
 from dagster_kumo.local import LocalKumo
 from tests.support import (
     DAYS,
+    PREDICTIONS,
     PURCHASE,
     TODAY,
     day,
     error_of,
+    metadata_of,
     purchase_assets,
     resources,
 )
@@ -50,6 +54,32 @@ def test_tags_take_the_newest_model_that_is_done(
 
     assert run.success
     assert kumo.jobs[-1]["config"]["model_training_job_id"] == PURCHASE
+
+
+@pytest.mark.usefixtures("nothing_promoted")
+def test_the_champion_is_found_when_the_run_predicts(
+    kumo: LocalKumo, client: KumoClient, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """A job that the champion before has predicted belongs to the assets too."""
+    assets = purchase_assets(prediction=BatchPrediction(champion_of="shop"))
+    where = resources(kumo, tmp_path, statistics=False)
+    about = {"instance": instance, "resources": where, "partition_key": day(5)}
+    run = dg.materialize([assets], **about, raise_on_error=False)
+    name, message = error_of(run)
+    assert name == "KumoModelError"
+    assert "dagster-kumo models promote TRAINING_JOB_ID --name shop" in message
+
+    def predicting() -> str:
+        assert dg.materialize([assets], **about).success
+        return kumo.jobs[-1]["config"]["model_training_job_id"]
+
+    promote(client, f"{PURCHASE}-old", "shop", Author())
+    assert predicting() == f"{PURCHASE}-old"
+    by_the_old_one = kumo.jobs[-1]["job_id"]
+    promote(client, PURCHASE, "shop", Author())
+    assert predicting() == PURCHASE
+    again = dg.materialize([assets], **about, tags={"dagster-kumo/deliver_job": by_the_old_one})
+    assert metadata_of(again, PREDICTIONS)["dagster-kumo/job_id"] == by_the_old_one
 
 
 @pytest.fixture
