@@ -31,6 +31,7 @@ from dagster_kumo.api.errors import (
 )
 from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets.asset_decorator import kumo_assets
+from dagster_kumo.assets.candidate_asset import KumoTraining
 from dagster_kumo.assets.definitions import KumoModelAssets, build_kumo_assets_definitions
 from dagster_kumo.assets.evaluation_asset import KumoEvaluation, build_kumo_evaluation_asset
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
@@ -46,6 +47,7 @@ from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredicti
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
+from dagster_kumo.jobs.training_job import TrainingJob, TrainingJobResult
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource, LocalKumoResource, SnowflakeCredentials
 from dagster_kumo.sensor.hold.sensor_builder import build_kumo_hold_sensor
@@ -86,6 +88,7 @@ __all__ = [
     "KumoResource",
     "KumoRunConfig",
     "KumoTimeoutError",
+    "KumoTraining",
     "KumoValidationError",
     "KumoWindowError",
     "KumoWorkspaceComponent",
@@ -96,6 +99,8 @@ __all__ = [
     "S3Connector",
     "SnowflakeConnector",
     "SnowflakeCredentials",
+    "TrainingJob",
+    "TrainingJobResult",
     "__version__",
     "build_kumo_assets_definitions",
     "build_kumo_evaluation_asset",

@@ -1,4 +1,4 @@
-"""`KumoResource`: the connection to Kumo, with predict() and export()."""
+"""`KumoResource`: the connection to Kumo, with predict(), export() and train()."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
 from dagster_kumo.execution.selection import RunDefinition, check_has_run
 from dagster_kumo.execution.settings import CancelOnTermination, RunSettings
+from dagster_kumo.execution.training_run import train
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export_target import ExportTarget
+from dagster_kumo.jobs.training_job import TrainingJob
+from dagster_kumo.jobs.training_spec import TrainingSpec
 from dagster_kumo.jobs.waiting import POLL_INTERVAL
 
 DEFAULT_RESOURCE_KEY = "kumo"
@@ -229,6 +232,10 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         """The result of a prediction job, by the job's id."""
         return BatchPredictionJobResult(job_id, self.get_client())
 
+    def training_job(self, job_id: str) -> TrainingJob:
+        """A training job, by its id."""
+        return TrainingJob(job_id, self.get_client())
+
     def predict(
         self, context: dg.AssetExecutionContext, *, model: dg.AssetKey | None = None
     ) -> Iterator[dg.MaterializeResult[Any]]:
@@ -303,6 +310,24 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         )
         settings = self._settings()
         yield from ExportRun(context, settings, predictions=predictions, target=target).results()
+
+    def train(
+        self, context: dg.AssetExecutionContext, training: TrainingSpec
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """Train a candidate, and yield the result: an asset whose materialization is a training job.
+
+        It launches a training job or attaches to that of an earlier attempt, and waits for it.
+
+        Args:
+            context: The context of the candidate's asset, which has no partitions.
+            training: What to train.
+
+        Raises:
+            KumoModelError: There is no such query, or no such training job to train again.
+            KumoJobFailedError: The job ended FAILED or CANCELLED.
+        """
+        check_has_run(context)
+        yield from train(context, self._settings(), training)
 
     def _settings(self) -> RunSettings:
         return RunSettings(

@@ -23,7 +23,9 @@ from dagster_kumo.api.records import (
     PredictionTableJobResource,
     PredictionUrls,
     PredictiveQuery,
+    SuggestedPlan,
     TrainingJobResource,
+    TrainingProgress,
     Updated,
     UTCDatetime,
     ValidationResponse,
@@ -279,6 +281,37 @@ class KumoClient(Connection):
 
     # Models
 
+    def create_training_job(
+        self, request: Mapping[str, Any], *, find: Callable[[], str | None] | None = None
+    ) -> str:
+        """Launch a training job, and return its id, which also names the model.
+
+        Training costs money, so the request is sent only once. With `find`, which looks for the job by its
+        tags, it is repeated if the answer was lost and `find` returns None until the settling time is over.
+
+        Args:
+            request: The body, with a plan as this server gives or echoes it, if there is one.
+            find: Looks for the job.
+        """
+        answer = self._post(
+            "/training_jobs",
+            self.generation.training(request),
+            repeat=False,
+            recover=self._recover(find, lambda job_id: {"id": job_id}),
+        )
+        return self._launched(parse_answer(CreatedJob, answer, source="The training job").id)
+
+    def get_training_progress(self, job_id: str, *, repeat: bool = True) -> TrainingProgress:
+        """The progress of a training job. With `repeat=False` the request is not retried."""
+        path = f"/training_jobs/{_id(job_id, 'training job')}/progress"
+        answer = self._call("GET", path, repeat=repeat)
+        return parse_answer(TrainingProgress, answer, source=f"The progress of {job_id}")
+
+    def cancel_training_job(self, job_id: str) -> bool:
+        """Cancel a training job, and return whether it is cancelled."""
+        answer = self._post(f"/training_jobs/{_id(job_id, 'training job')}/cancel")
+        return parse_answer(Cancelled, answer, source=f"Cancelling {job_id}").is_cancelled
+
     def get_training_job(self, job_id: str) -> TrainingJobResource:
         """A training job with its tags and the metrics of its model."""
         answer = self._get(f"/training_jobs/{_id(job_id, 'training job')}")
@@ -307,9 +340,32 @@ class KumoClient(Connection):
         return str(self._api.call("GET", url, params=params, as_text=True)).strip().strip('"')
 
     def get_predictive_query(self, pquery_id: str) -> PredictiveQuery:
-        """A predictive query: its text and its graph."""
+        """A predictive query by its id or name: its text and its graph."""
         answer = self._get(f"/predictive_queries/{_id(pquery_id, 'predictive query')}")
         return parse_answer(PredictiveQuery, answer, source=f"Predictive query {pquery_id}")
+
+    def suggest_model_plan(self, query: str, graph_id: str, run_mode: str) -> Any:
+        """The plan that the server suggests for training a query's model, as it gives it.
+
+        Args:
+            query: The text of the query.
+            graph_id: The graph that it reads.
+            run_mode: `fast`, `normal`, `best` or `debug`.
+        """
+        body = {"query_string": query, "graph_id": graph_id, "run_mode": run_mode}
+        answer = self._post("/predictive_queries/model_plan", body)
+        return parse_answer(SuggestedPlan, answer, source="The model plan").model_plan
+
+    def create_graph(self, definition: Mapping[str, Any]) -> str:
+        """The id of a graph. It comes from the definition, so a graph that is there is not made again."""
+        answer = self._post("/graphs", definition)
+        return parse_answer(CreatedJob, answer, source="The graph").id
+
+    def refresh_graph_snapshot(self, graph_id: str) -> str:
+        """Begin to read a graph's tables again, and return the id of the snapshot that this makes."""
+        params = {"graph_id": graph_id, "refresh_source": "True"}
+        answer = self._call("POST", "/graphsnapshots", params=params)
+        return parse_answer(CreatedJob, answer, source=f"The snapshot of {graph_id}").id
 
     def _update_tags(self, path: str, tags: Mapping[str, str | None]) -> bool:
         params = {key: "none" if value is None else value for key, value in tags.items()}

@@ -36,6 +36,8 @@ Get = Callable[[str, Mapping[str, str] | None], Any]
 """Asks for a path, which begins with a slash, with parameters: the JSON that answers it."""
 
 DEFAULT_PROJECT = "default"
+# Fields of a training request and its plan that 3.0 refuses.
+_NOT_IN_TRAINING = ("enable_baselines", "data_backend_session_id")
 # The SDK of 3.0 names a file `churn_predictions.parquet`, where that of 2.x has
 # `churn.parquet_predictions`.
 _ENDING_BEFORE_TYPE = re.compile(r"\.(csv|parquet)_(predictions|embeddings)$", re.IGNORECASE)
@@ -80,6 +82,10 @@ class Generation(ABC):
     @abstractmethod
     def launch(self, request: BatchPredictionRequest) -> dict[str, Any]:
         """The body that launches a prediction job."""
+
+    def training(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The body that launches a training job. Fields that are not known here stay as they are."""
+        return dict(request)
 
     @abstractmethod
     def own_table(self, path: str | None) -> dict[str, Any]:
@@ -224,6 +230,15 @@ class Generation3(Generation):
         # It is not known what a server makes of an empty list: the SDK never sends one.
         outputs = request.outputs or [kept_by_kumo("predictions")]
         return {**body, "outputs": [self.output(output) for output in outputs]}
+
+    def training(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        # A plan that a person keeps, or that an older server gave, may have the field.
+        body = {name: value for name, value in request.items() if name not in _NOT_IN_TRAINING}
+        plan = body.get("model_plan")
+        if isinstance(plan, Mapping) and isinstance(plan.get("training_job"), Mapping):
+            kept = {k: v for k, v in plan["training_job"].items() if k not in _NOT_IN_TRAINING}
+            body["model_plan"] = {**plan, "training_job": kept}
+        return body
 
     def own_table(self, path: str | None) -> dict[str, Any]:
         if path is None:

@@ -6,6 +6,7 @@ break an older client.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal, TypeVar
@@ -144,21 +145,26 @@ class JobStatusReport(Record):
         return "; ".join(said)
 
 
-class JobProgress(Record):
-    """How far a running prediction job is."""
+class Progress(Record):
+    """How far a running job is."""
 
     start_time: UTCDatetime | None = None
-    total_iterations: Count = 0
-    completed_iterations: Count = 0
-    elapsed_prediction_time: timedelta = timedelta(0)
-    estimated_prediction_time: timedelta | None = None
+
+    @property
+    @abstractmethod
+    def counts(self) -> tuple[int, int]:
+        """How many parts are done, and how many there are; 0 if the server cannot tell yet."""
+
+    @property
+    @abstractmethod
+    def times(self) -> tuple[timedelta, timedelta | None]:
+        """The time that is over, and the server's estimate."""
 
     @property
     def fraction(self) -> float | None:
         """The share that is done, 0 to 1; None if the server cannot tell yet."""
-        if self.total_iterations <= 0:
-            return None
-        return min(1.0, self.completed_iterations / self.total_iterations)
+        done, total = self.counts
+        return min(1.0, done / total) if total > 0 else None
 
     @property
     def remaining(self) -> float | None:
@@ -167,12 +173,74 @@ class JobProgress(Record):
         Inferred: the server's estimate is for the whole job, like the elapsed time beside it. If it is
         for the rest, the result is too short rather than too long.
         """
-        elapsed = self.elapsed_prediction_time.total_seconds()
-        if self.estimated_prediction_time is not None:
-            return max(0.0, self.estimated_prediction_time.total_seconds() - elapsed)
+        elapsed, estimated = self.times
+        seconds = elapsed.total_seconds()
+        if estimated is not None:
+            return max(0.0, estimated.total_seconds() - seconds)
         if self.fraction is None or self.fraction <= 0:
             return None
-        return max(0.0, elapsed / self.fraction - elapsed)
+        return max(0.0, seconds / self.fraction - seconds)
+
+
+class JobProgress(Progress):
+    """How far a running prediction job is."""
+
+    total_iterations: Count = 0
+    completed_iterations: Count = 0
+    elapsed_prediction_time: timedelta = timedelta(0)
+    estimated_prediction_time: timedelta | None = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The iterations."""
+        return self.completed_iterations, self.total_iterations
+
+    @property
+    def times(self) -> tuple[timedelta, timedelta | None]:
+        """The time that is over, and the server's estimate."""
+        return self.elapsed_prediction_time, self.estimated_prediction_time
+
+
+class TrainingTrial(Record):
+    """How far a trial of a training job is: one of the models that are tried."""
+
+    num_epochs_completed: Count = 0
+    final_validation_metrics: dict[str, float | None] | None = None
+
+
+class TrainingProgress(Progress):
+    """How far a running training job is. It tries several models, and keeps the best."""
+
+    total_trials: Count = 0
+    completed_trials: Count = 0
+    elapsed_training_time: timedelta = timedelta(0)
+    estimated_training_time: timedelta | None = None
+    trial_progress: dict[str, TrainingTrial] = Field(default_factory=dict[str, TrainingTrial])
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The trials."""
+        return self.completed_trials, self.total_trials
+
+    @property
+    def times(self) -> tuple[timedelta, timedelta | None]:
+        """The time that is over, and the server's estimate, which is an upper bound."""
+        return self.elapsed_training_time, self.estimated_training_time
+
+    @property
+    def said(self) -> str:
+        """How many trials are done, and how good the last one of them is; empty before the first is counted."""
+        if self.total_trials <= 0:
+            return ""
+        text = f"{self.completed_trials} of {self.total_trials} trials done"
+        ended = [trial.final_validation_metrics for trial in self.trial_progress.values()]
+        measured = [metrics for metrics in ended if metrics]
+        if measured:
+            values = (
+                f"{name} {value:.4g}" for name, value in measured[-1].items() if value is not None
+            )
+            text += f" (the last one: {', '.join(values)})"
+        return text
 
 
 class PredictOptions(Record):
@@ -237,7 +305,7 @@ class EmbeddingUrls(Record):
 
 
 class CreatedJob(Record):
-    """The answer to a request that creates a job."""
+    """The answer to a request that creates a job, a graph or a snapshot."""
 
     id: str
 
@@ -320,9 +388,11 @@ class TrainingJobSummary(Record):
 
 
 class TrainingJobConfig(Record):
-    """The request for a training job, as far as predictions need it."""
+    """The request for a training job, as far as it is read here."""
 
     pquery_id: str | None = None
+    model_plan: Any = None
+    """The plan as the server echoes it, with whatever fields it has."""
 
 
 class TrainingJobResource(Record):
@@ -366,3 +436,9 @@ class PredictiveQuery(Record):
         """The names of the tables in the query's graph."""
         tables = self.graph.get("tables")
         return sorted(str(name) for name in tables) if isinstance(tables, dict) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - a graph is free-form JSON here
+
+
+class SuggestedPlan(Record):
+    """The plan that the server suggests for a query."""
+
+    model_plan: dict[str, Any]

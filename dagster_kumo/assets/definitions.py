@@ -9,6 +9,7 @@ import dagster as dg
 from typing_extensions import Unpack
 
 from dagster_kumo.assets.asset_decorator import kumo_assets
+from dagster_kumo.assets.candidate_asset import KumoTraining, candidate_asset
 from dagster_kumo.assets.evaluation_asset import KumoEvaluation, evaluation_asset
 from dagster_kumo.assets.export_asset import KumoExport, export_asset
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
@@ -40,6 +41,7 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
             there are any.
         exports: One for each `KumoExport`.
         evaluation: Predictions held against what happened; None without `evaluation=`.
+        candidate: A newer training of the model; None without `training=`.
 
     Examples:
         >>> from dagster_kumo import BatchPrediction
@@ -55,12 +57,15 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
         predictions: dg.AssetsDefinition,
         exports: Sequence[dg.AssetsDefinition] = (),
         evaluation: dg.AssetsDefinition | None = None,
+        candidate: dg.AssetsDefinition | None = None,
     ) -> None:
-        super().__init__([model, predictions, *exports, *([evaluation] if evaluation else [])])
+        optional = [asset for asset in (evaluation, candidate) if asset is not None]
+        super().__init__([model, predictions, *exports, *optional])
         self.model = model
         self.predictions = predictions
         self.exports = list(exports)
         self.evaluation = evaluation
+        self.candidate = candidate
 
 
 def build_kumo_assets_definitions(
@@ -69,6 +74,7 @@ def build_kumo_assets_definitions(
     prediction: BatchPrediction,
     exports: Sequence[KumoExport] = (),
     evaluation: KumoEvaluation | None = None,
+    training: KumoTraining | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
     deps: Iterable[Any] = (),
     translator: DagsterKumoTranslator | None = None,
@@ -88,13 +94,15 @@ def build_kumo_assets_definitions(
     - `<name>/prediction_table`, if the prediction generates one.
     - One asset for each export.
     - `<name>/evaluation`, if `evaluation` says what happened.
+    - `<name>/candidate`, if `training` says what is trained: its materialization is a training job.
 
     Args:
         name: The model's name; the prefix of the keys.
         prediction: What to run.
         exports: What Kumo writes to warehouses and buckets after the predictions.
         evaluation: What the predictions are held against, once it is known.
-        partitions_def: The partitions of all assets except the model.
+        training: How the model is trained again.
+        partitions_def: The partitions of all assets except the model and the candidate.
         deps: The source tables that the model reads, as the `deps` of any asset.
         translator: Changes the specs.
         resource_key: The key of the `KumoResource`.
@@ -195,7 +203,22 @@ def build_kumo_assets_definitions(
                 "code_version": None,
             },
         )
-    assets = KumoModelAssets(model, predictions, made, evaluated)
+    candidate = None
+    if training is not None:
+        candidate = candidate_asset(
+            training,
+            name=name,
+            deps=[table.asset_key for table in tables],
+            translator=translator,
+            resource_key=resource_key,
+            options={
+                **options,
+                "description": None,
+                "freshness_policy": None,
+                "code_version": None,
+            },
+        )
+    assets = KumoModelAssets(model, predictions, made, evaluated, candidate)
     _check_keys([key for asset in assets for key in asset.keys])
     return assets
 

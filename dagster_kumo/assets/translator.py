@@ -12,10 +12,12 @@ from dagster_kumo.api.records import OUTPUT_TYPES, OutputType
 from dagster_kumo.execution.metadata import target_entry
 from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.training_spec import TrainingSpec
 
 _ICONS = {"gcs": "googlecloud", "adls": "azure"}
 """The kinds of storages whose icon in Dagster has another name."""
 _DESCRIPTIONS = {
+    "candidate": "A training of {name}, {training}. It predicts nothing before it is promoted.",
     "model": "Trained model of {name}.",
     "prediction_table": "The entities and the anchor time to predict for: a table that Kumo generates.",
     "predictions": "Predictions of {name} for each entity.",
@@ -31,14 +33,24 @@ class KumoAssetProps:
     Attributes:
         name: The name that the assets of one model share.
         kind: What kind of asset it is.
-        prediction: What runs; None for an export.
+        prediction: What runs; None for an export and for a candidate.
         target: Of an export, what it writes and where to.
+        training: Of a candidate, what is trained.
     """
 
     name: str
-    kind: Literal["model", "prediction_table", "predictions", "embeddings", "export", "evaluation"]
+    kind: Literal[
+        "candidate",
+        "model",
+        "prediction_table",
+        "predictions",
+        "embeddings",
+        "export",
+        "evaluation",
+    ]
     prediction: BatchPrediction | None = None
     target: ExportTarget | None = None
+    training: TrainingSpec | None = None
 
     @property
     def connector(self) -> Connector | None:
@@ -74,10 +86,11 @@ class DagsterKumoTranslator:
         """The spec of one asset: key, description, kinds and dependencies."""
         if props.target is not None:
             return _export_spec(props.name, props.target)
-        what = _DESCRIPTIONS[props.kind].format(name=props.name)
+        training = props.training.said if props.training else ""
+        what = _DESCRIPTIONS[props.kind].format(name=props.name, training=training)
         return dg.AssetSpec(
             [props.name, props.kind],
-            description=f"{what}\n\n{_model(props.prediction)}",
+            description=f"{what}\n\n{_model(props.prediction)}".rstrip(),
             kinds={"kumo", "parquet"} if props.kind in (*OUTPUT_TYPES, "evaluation") else {"kumo"},
         )
 

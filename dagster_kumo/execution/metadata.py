@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ import dagster as dg
 from dagster_kumo.api.connectors import is_bucket
 from dagster_kumo.api.records import (
     BatchPredictionJobResource,
+    Metric,
     PredictiveQuery,
     TrainingJobResource,
 )
@@ -21,6 +23,8 @@ from dagster_kumo.predictions.predictions import Provenance
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
 """On the spec of an asset: the `BatchPrediction` that makes it, as JSON, which the Dagster UI can show."""
+TRAINING = "dagster-kumo/training"
+"""On the spec of an asset: the `TrainingSpec` that it trains by, as JSON."""
 OUTPUT_TYPE = "dagster-kumo/output_type"
 """On the spec of an asset: `predictions` or `embeddings`."""
 IO_MANAGER_KEY = "dagster/io_manager_key"
@@ -31,6 +35,8 @@ JOB_ID_METADATA = f"{NAMESPACE}job_id"
 """The Kumo job that made the asset. For an export, the prediction job whose output it wrote."""
 TABLE_JOB_ID_METADATA = f"{NAMESPACE}prediction_table_job_id"
 TRACKING_URL_METADATA = f"{NAMESPACE}tracking_url"
+TRAINING_JOB_ID_METADATA = f"{NAMESPACE}training_job_id"
+SNAPSHOT_METADATA = f"{NAMESPACE}graph_snapshot_id"
 EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
 LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"
 RUN_METADATA = f"{NAMESPACE}run"
@@ -74,10 +80,8 @@ def model_metadata(
     if query is not None:
         text = _BEFORE_CLAUSE.sub("\n", query.query_string)  # the Dagster UI cuts off a long line
         entries["query"] = dg.MetadataValue.md(f"```sql\n{text}\n```")
-    for metric in job.result.eval_metrics.test_metrics if job.result else ():
-        value = finite(metric.value)
-        if value is not None:
-            entries[f"holdout/{metric.name}"] = value
+    if job.result is not None:
+        entries |= _metrics("holdout", job.result.eval_metrics.test_metrics)
     trained_at = job.job_status_report.end_time or job.created_at
     if trained_at is not None:
         entries["age_days"] = round((now - trained_at).total_seconds() / 86_400)
@@ -88,6 +92,42 @@ def model_metadata(
         entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
     entries["training_job_id"] = job.job_id
     return _in_namespace(entries)
+
+
+def candidate_metadata(
+    job: TrainingJobResource, *, tracking_url: str, seconds: float
+) -> dict[str, Any]:
+    """The metadata of a candidate: a training job that is done."""
+    entries: dict[str, Any] = {
+        "training_job_id": job.job_id,
+        **links({"tracking_url": tracking_url}),
+    }
+    if job.result is not None:
+        metrics = job.result.eval_metrics
+        entries |= _metrics("holdout", metrics.test_metrics)
+        entries |= _metrics("validation", metrics.validation_metrics)
+        # The job's own time, because an attempt that attached to it has waited for a part of it only.
+        if job.result.total_elapsed_time is not None:
+            seconds = job.result.total_elapsed_time.total_seconds()
+    entries["duration_seconds"] = round(seconds, 3)
+    if job.config.model_plan is not None:
+        entries["plan"] = _json(job.config.model_plan)
+    return _in_namespace(entries)
+
+
+def _metrics(measured_on: str, metrics: Sequence[Metric]) -> dict[str, float]:
+    """An entry for each metric, which the Dagster UI plots."""
+    values = {f"{measured_on}/{metric.name}": finite(metric.value) for metric in metrics}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _json(value: Any) -> dg.MetadataValue[Any]:
+    """What the server gave as JSON. As text if it holds NaN or infinity, which the Dagster UI cannot parse."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return dg.MetadataValue.text(json.dumps(value))
+    return dg.MetadataValue.json(value)
 
 
 def table_metadata(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import dagster as dg
 
-from dagster_kumo.api.records import FAILED, RUNNING, JobProgress, JobStatusReport
+from dagster_kumo.api.records import (
+    FAILED,
+    RUNNING,
+    JobStatusReport,
+    Progress,
+    TrainingProgress,
+)
 
 STEP_PER_CENT = 10
 
@@ -29,9 +35,13 @@ class ProgressLog:
         self._state = ""
         self._per_cent: int | None = None
         self._per_cent_logged = -STEP_PER_CENT
+        self._trials = ""
 
-    def on_progress(self, progress: JobProgress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Keep the job's progress for the next poll."""
+        if isinstance(progress, TrainingProgress):
+            self._trials = progress.said
+            return
         fraction = progress.fraction
         self._per_cent = None if fraction is None else int(fraction * 100)
 
@@ -48,6 +58,8 @@ class ProgressLog:
         stage = None if report.is_terminal else report.stage
         if stage and stage.upper() != state:  # a job that is QUEUED is in the stage "Queued"
             state = f"{state}: {stage}"
+        if self._trials and report.status == RUNNING:
+            state += f", {self._trials}"
         per_cent = self._per_cent if report.status == RUNNING else None
         if per_cent is not None and per_cent >= self._per_cent_logged + STEP_PER_CENT:
             self._per_cent_logged = per_cent

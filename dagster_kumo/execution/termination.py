@@ -18,7 +18,7 @@ from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.identity import RUNS_LOCK
 from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.settings import RunSettings
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
+from dagster_kumo.jobs.progressing_job import ProgressingJob
 
 OnStatus = Callable[[JobStatusReport], None]
 _TERMINATED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
@@ -104,7 +104,7 @@ class RunJobs:
                 "timeout": self._settings.poll_timeout,
                 "on_status": self.interruptible(on_status),
             }
-            if isinstance(job, BatchPredictionJob):
+            if isinstance(job, ProgressingJob):
                 how["on_progress"] = log.on_progress
             try:
                 job.result(**how)

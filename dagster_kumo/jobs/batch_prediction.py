@@ -13,13 +13,13 @@ from dagster_kumo.api.records import (
     BatchPredictionJobResource,
     BatchPredictionJobSummary,
     JobProgress,
-    JobStatusReport,
     OutputType,
 )
 from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
-from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+from dagster_kumo.jobs.progressing_job import ProgressingJob
+from dagster_kumo.jobs.waiting import raise_unless_done
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ EMBEDDINGS_BY_A_CONNECTOR = (
 )
 
 
-class BatchPredictionJob:
+class BatchPredictionJob(ProgressingJob[JobProgress, "BatchPredictionJobResult"]):
     """A prediction job, running or ended.
 
     Args:
@@ -46,29 +46,15 @@ class BatchPredictionJob:
         23570
     """
 
-    def __init__(self, job_id: str, client: KumoClient) -> None:
-        self.id = job_id
-        self._client = client
-
-    def __repr__(self) -> str:
-        return f"BatchPredictionJob({self.id!r})"
+    kind = "prediction job"
 
     def get(self) -> BatchPredictionJobResource:
         """The job as the server keeps it: status, tags, config and summary."""
         return self._client.get_prediction_job(self.id)
 
-    def status(self) -> JobStatusReport:
-        """The status of the job."""
-        return self.get().job_status_report
-
-    def progress(self) -> JobProgress:
-        """How far the job is."""
-        return self._client.get_prediction_progress(self.id)
-
-    @property
-    def tracking_url(self) -> str:
-        """The job's page in Kumo."""
-        return self._client.public_url(self.status().tracking_url)
+    def progress(self, *, repeat: bool = True) -> JobProgress:
+        """How far the job is. With `repeat=False` the request is not retried."""
+        return self._client.get_prediction_progress(self.id, repeat=repeat)
 
     def cancel(self) -> bool:
         """Cancel the job. True if it is cancelled now."""
@@ -78,63 +64,7 @@ class BatchPredictionJob:
         """Set tags, or remove those whose value is None."""
         return self._client.update_prediction_job_tags(self.id, tags)
 
-    def wait(
-        self,
-        *,
-        poll_interval: float = POLL_INTERVAL,
-        timeout: float | None = None,
-        on_status: Callable[[JobStatusReport], None] | None = None,
-        on_progress: Callable[[JobProgress], None] | None = None,
-    ) -> JobStatusReport:
-        """Wait until the job has ended, successfully or not.
-
-        Args:
-            poll_interval: The longest time between two status requests, in seconds. Requests are
-                frequent at first, and less frequent later.
-            timeout: How long to wait, in seconds. None waits without a limit.
-            on_status: Called with each status report.
-            on_progress: Called with each progress report; there are fewer of them.
-
-        Raises:
-            KumoTimeoutError: The time is over; the job goes on.
-        """
-        return wait_for_end(
-            self.status,
-            job=f"Prediction job {self.id}",
-            poll_interval=poll_interval,
-            timeout=timeout,
-            on_status=on_status,
-            # Without retries, which would delay the status requests.
-            get_progress=lambda: self._client.get_prediction_progress(self.id, repeat=False),
-            on_progress=on_progress,
-        )
-
-    def result(
-        self,
-        *,
-        poll_interval: float = POLL_INTERVAL,
-        timeout: float | None = None,
-        on_status: Callable[[JobStatusReport], None] | None = None,
-        on_progress: Callable[[JobProgress], None] | None = None,
-    ) -> BatchPredictionJobResult:
-        """Wait for the job and return its result; the arguments are those of `wait`.
-
-        Raises:
-            KumoJobFailedError: The job ended FAILED or CANCELLED.
-            KumoTimeoutError: The time is over; the job goes on.
-        """
-        report = self.wait(
-            poll_interval=poll_interval,
-            timeout=timeout,
-            on_status=on_status,
-            on_progress=on_progress,
-        )
-        raise_unless_done(
-            report,
-            job=f"Prediction job {self.id}",
-            job_id=self.id,
-            url=self._client.public_url(report.tracking_url),
-        )
+    def _result(self) -> BatchPredictionJobResult:
         return BatchPredictionJobResult(self.id, self._client)
 
 

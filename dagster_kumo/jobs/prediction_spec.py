@@ -26,6 +26,22 @@ _CHAMPION_NAME = _TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_TAG_VALUE = 256
 
 
+def check_job_tags(tags: Mapping[str, str]) -> None:
+    """Refuse tags that a Kumo job cannot carry.
+
+    Raises:
+        ValueError: One has a key or a value that Kumo does not take, or a key of Dagster's own tags.
+    """
+    for key, value in tags.items():
+        if not _TAG_KEY.fullmatch(key) or key.startswith(OWN_TAG_PREFIX):
+            raise ValueError(
+                f"{key!r} cannot be a tag of a Kumo job: a key has at most 64 letters, digits, dots, "
+                f"underscores and dashes, and does not begin with {OWN_TAG_PREFIX!r}."
+            )
+        if len(value) > MAX_TAG_VALUE:
+            raise ValueError(f"The tag {key!r} is longer than {MAX_TAG_VALUE} characters.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchPrediction:
     """A batch prediction to run: which model, for which time, with which options.
@@ -84,14 +100,7 @@ class BatchPrediction:
         self._check_options()
         self._check_time()
         self._check_table()
-        for key, value in self.job_tags.items():
-            if not _TAG_KEY.fullmatch(key) or key.startswith(OWN_TAG_PREFIX):
-                raise ValueError(
-                    f"{key!r} cannot be a tag of a Kumo job: a key has at most 64 letters, digits, dots, "
-                    f"underscores and dashes, and does not begin with {OWN_TAG_PREFIX!r}."
-                )
-            if len(value) > MAX_TAG_VALUE:
-                raise ValueError(f"The tag {key!r} is longer than {MAX_TAG_VALUE} characters.")
+        check_job_tags(self.job_tags)
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults, as JSON. `BatchPrediction(**json)` is equal to this."""

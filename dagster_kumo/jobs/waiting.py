@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Set
+from typing import TypeVar
 
 from dagster_kumo.api.errors import KumoError, KumoJobFailedError, KumoTimeoutError
 from dagster_kumo.api.records import (
@@ -14,11 +15,13 @@ from dagster_kumo.api.records import (
     LIVE_STATUSES,
     RUNNING,
     TERMINAL_STATUSES,
-    JobProgress,
     JobStatusReport,
+    Progress,
 )
 
 logger = logging.getLogger("dagster_kumo")
+
+P = TypeVar("P", bound=Progress)
 
 POLL_INTERVAL = 120.0
 SHORTEST_PAUSE = 0.5
@@ -75,8 +78,8 @@ def wait_for_end(
     poll_interval: float = POLL_INTERVAL,
     timeout: float | None = None,
     on_status: Callable[[JobStatusReport], None] | None = None,
-    get_progress: Callable[[], JobProgress] | None = None,
-    on_progress: Callable[[JobProgress], None] | None = None,
+    get_progress: Callable[[], P] | None = None,
+    on_progress: Callable[[P], None] | None = None,
     ends: Set[str] = TERMINAL_STATUSES,
 ) -> JobStatusReport:
     """Poll a job until it has ended, at growing intervals of at most `poll_interval` seconds.
@@ -121,7 +124,7 @@ def wait_for_end(
         time.sleep(pause)
 
 
-def _unless_it_fails(get_progress: Callable[[], JobProgress], job: str) -> JobProgress | None:
+def _unless_it_fails(get_progress: Callable[[], P], job: str) -> P | None:
     try:
         return get_progress()
     except KumoError as error:  # progress is optional

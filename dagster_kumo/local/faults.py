@@ -181,11 +181,12 @@ class Faults:
         reason: str = "The stand-in was told to let this job fail.",
         *,
         title: str = "Job failed",
+        path: str = "",
         times: int | None = 1,
         after: int = 0,
     ) -> Fault:
-        """Make a prediction job fail while it runs."""
-        return self._add("fail_job", "", None, times, after, {"title": title, "reason": reason})
+        """Make a prediction or training job fail while it runs."""
+        return self._add("fail_job", path, None, times, after, {"title": title, "reason": reason})
 
     def overcount(self, extra: int = 1, *, times: int | None = 1, after: int = 0) -> Fault:
         """Make a prediction job report more entities than its files have rows."""

@@ -85,6 +85,17 @@ MODEL = {
         "automl_experiments_completed": 4,
     },
 }
+TRAINING_PROGRESS = {
+    "start_time": NOW,
+    "total_trials": 2,
+    "completed_trials": 1,
+    "elapsed_training_time": 3.5,
+    "estimated_training_time": 60.0,
+    "trial_progress": {
+        "0": {"num_epochs_completed": 3, "final_validation_metrics": {"auroc": 0.7, "ap": None}},
+        "1": {"num_epochs_completed": 1, "final_validation_metrics": None},
+    },
+}
 QUERY = {"query_string": "PREDICT ...", "name": "q", "desc": None, "graph": {"tables": {"t": {}}}}
 URL = "https://bucket/part-0.parquet?X-Amz-Signature=s1g"
 
@@ -122,7 +133,13 @@ CALLS: dict[str, tuple[Call, Any]] = {
     ),
     "model": (lambda c: c.get_training_job("1"), MODEL),
     "models": (lambda c: c.list_training_jobs(), [MODEL]),
+    "train": (lambda c: c.create_training_job({"pquery_id": "1"}), {"id": "trainingjob-1"}),
+    "training progress": (lambda c: c.get_training_progress("1"), TRAINING_PROGRESS),
+    "cancel training": (lambda c: c.cancel_training_job("1"), {"is_cancelled": True}),
     "query": (lambda c: c.get_predictive_query("1"), QUERY),
+    "plan": (lambda c: c.suggest_model_plan("PREDICT ...", "g", "fast"), {"model_plan": {"a": {}}}),
+    "graph": (lambda c: c.create_graph({}), {"id": "graph-1"}),
+    "snapshot": (lambda c: c.refresh_graph_snapshot("graph-1"), {"id": "graph-1@1"}),
     "groups": (lambda c: c.list_groups(), [{"group_id": "g", "display_name": "G"}]),
     "projects": (lambda c: c.list_projects("g"), [{"id": "p", "display_name": "P"}]),
 }  # fmt: skip

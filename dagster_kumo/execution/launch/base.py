@@ -13,20 +13,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError, ValidationIssue
-from dagster_kumo.api.records import BatchPredictionJobResource, PredictionTableJobResource
+from dagster_kumo.api.records import (
+    BatchPredictionJobResource,
+    PredictionTableJobResource,
+    TrainingJobResource,
+)
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import delivered_before, materialized_job_ids
 from dagster_kumo.execution.launch.evidence import Evidence, FoundJob
 from dagster_kumo.execution.metadata import JOB_ID_METADATA
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
+from dagster_kumo.jobs.progressing_job import ProgressingJob
 from dagster_kumo.jobs.tags import (
     ASSET_TAG,
     CODE_LOCATION_TAG,
@@ -39,6 +43,7 @@ from dagster_kumo.jobs.tags import (
 ANSWER_SECONDS = 15.0
 
 Find = Callable[[], str | None]
+AnyProgressingJob: TypeAlias = ProgressingJob[Any, Any]
 
 
 class Launch(ABC):
@@ -251,7 +256,7 @@ class Launch(ABC):
     def _create(self) -> str: ...
 
     @abstractmethod
-    def job(self, job_id: str) -> BatchPredictionJob | PredictionTableJob | ArtifactExportJob:
+    def job(self, job_id: str) -> AnyProgressingJob | PredictionTableJob | ArtifactExportJob:
         """The job, to be waited for or cancelled."""
 
 
@@ -310,10 +315,10 @@ class TaggedLaunch(Launch):
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str: ...
 
     @abstractmethod
-    def job(self, job_id: str) -> BatchPredictionJob | PredictionTableJob: ...
+    def job(self, job_id: str) -> AnyProgressingJob | PredictionTableJob: ...
 
     @abstractmethod
     def _list(
         self, tags: Mapping[str, str]
-    ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource]:
+    ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource | TrainingJobResource]:
         """The jobs with `tags`, newest first."""

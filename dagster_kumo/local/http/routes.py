@@ -125,6 +125,7 @@ class Application:
             ("GET", "/predictive_queries", c.queries),
             ("POST", "/predictive_queries/validate", c.accept),
             ("POST", "/predictive_queries/infer_task_type", c.task_type),
+            ("POST", "/predictive_queries/model_plan", t.suggest_plan),
             ("GET", "/predictive_queries/{id}", c.query),
         ]
         if self._api == "3":

@@ -14,18 +14,19 @@ These are stand-ins, not Kumo's models.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import uuid
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dagster_kumo.local.model.data import purchases
-from dagster_kumo.local.model.tasks import BANDS, HORIZON_DAYS, Split
+from dagster_kumo.local.model.tasks import BANDS, HORIZON_DAYS, Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,8 @@ class Model:
     target_scale: float
     # {"training_metrics": {name: value}, "validation_metrics": ..., "test_metrics": ...}
     metrics: dict[str, dict[str, float]]
+    # The loss on the training data after each epoch; empty for a model that an older version has stored.
+    losses: list[float] = field(default_factory=list[float])
 
     def embed(self, features: NDArray[Any]) -> NDArray[Any]:
         """The hidden layer's activations, one row for each row of features."""
@@ -118,27 +121,32 @@ def labels_after(day: int, entities: NDArray[np.int64], task: str) -> NDArray[An
     return np.bincount(rows.customer[after], rows.cents[after] / 100, minlength=size)[entities]
 
 
-_models: dict[tuple[str, Split], Model] = {}
-_fitting = threading.Lock()
+_models: dict[tuple[str, Recipe], Model] = {}
+_fitting = threading.RLock()
 
 
-def load_model(task: str, split: Split, cache: Path) -> Model:
+def load_model(task: str, recipe: Recipe, cache: Path) -> Model:
     """The model for a task, fitted on first use and kept in `cache` and in memory."""
     with _fitting:
-        model = _models.get((task, split))
+        model = _models.get((task, recipe))
         if model is None:
-            path = cache / f"{task}-{split.cutoff}-v{_VERSION}.npz"
-            model = _read(path) or _fit(task, split)
-            _models[task, split] = model
+            name = f"{task}-{recipe.split.cutoff}"
+            if recipe != Recipe(recipe.split):
+                name += f"-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
+            path = cache / f"{name}-v{_VERSION}.npz"
+            base = recipe.base and load_model(task, recipe.base, cache)
+            model = _read(path) or _fit(task, recipe, base)
+            _models[task, recipe] = model
             if not path.exists():
                 _write(path, model)
         return model
 
 
-def _fit(task: str, split: Split) -> Model:
+def _fit(task: str, recipe: Recipe, base: Model | None) -> Model:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+    split = recipe.split
     entities = [entities_at(day) for day in split.train]
     features = np.concatenate(
         [features_at(day, who) for day, who in zip(split.train, entities, strict=True)]
@@ -147,9 +155,11 @@ def _fit(task: str, split: Split) -> Model:
         [labels_after(day, who, task) for day, who in zip(split.train, entities, strict=True)]
     )
     mean, scale = features.mean(axis=0), features.std(axis=0)
+    if base is not None:
+        mean, scale = base.mean, base.scale
     options: dict[str, Any] = {
-        "hidden_layer_sizes": (16,),
-        "max_iter": 6,
+        "hidden_layer_sizes": (len(base.hidden_bias) if base else recipe.channels,),
+        "max_iter": recipe.epochs,
         "batch_size": 512,
         "alpha": 1e-3,
         "random_state": 7,
@@ -157,16 +167,21 @@ def _fit(task: str, split: Split) -> Model:
     target_scale = 1.0
     if task == "regression":
         labels = np.minimum(labels, _SPEND_CAP)
-        target_scale = float(labels.std())
-        network = MLPRegressor(learning_rate_init=2e-3, **options)
+        target_scale = base.target_scale if base else float(labels.std())
+        network = MLPRegressor(learning_rate_init=recipe.learning_rate or 2e-3, **options)
+        labels = labels / target_scale
     else:
-        network = MLPClassifier(learning_rate_init=5e-3, **options)
+        network = MLPClassifier(learning_rate_init=recipe.learning_rate or 5e-3, **options)
+    scaled = (features - mean) / scale
     with warnings.catch_warnings():
-        # Six passes over the data are enough here. scikit-learn warns that the fit has not converged.
+        # A few passes over the data are enough here. scikit-learn warns that the fit has not converged.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        network.fit(
-            (features - mean) / scale, labels / target_scale if task == "regression" else labels
-        )
+        if base is not None:
+            network.set_params(max_iter=1, warm_start=True).fit(scaled, labels)  # makes the layers
+            network.coefs_ = [base.hidden.copy(), base.output.copy()]
+            network.intercepts_ = [base.hidden_bias.copy(), base.output_bias.copy()]
+            network.set_params(max_iter=recipe.epochs)
+        network.fit(scaled, labels)
     weights: Any = network.coefs_
     biases: Any = network.intercepts_
     model = Model(
@@ -179,6 +194,7 @@ def _fit(task: str, split: Split) -> Model:
         output_bias=biases[1],
         target_scale=target_scale,
         metrics={},
+        losses=[float(loss) for loss in network.loss_curve_[-recipe.epochs :]],
     )
     model.metrics.update(
         training_metrics=_measure(model, split.train[-1]),
@@ -220,7 +236,7 @@ _ARRAYS = ("mean", "scale", "hidden", "hidden_bias", "output", "output_bias")
 
 def _write(path: Path, model: Model) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"task": model.task, "target_scale": model.target_scale, "metrics": model.metrics}
+    about = {name: getattr(model, name) for name in ("task", "target_scale", "metrics", "losses")}
     part = path.with_name(f".{uuid.uuid4().hex}.npz")
     arrays = {name: getattr(model, name) for name in _ARRAYS}
     np.savez(part, about=np.array(json.dumps(about)), **arrays)

@@ -9,7 +9,7 @@ All three queries look 30 days ahead of the anchor time, one row for each custom
 | `trainingjob-cdnow-band`       | how often will the customer buy: 0, 1, 2, 3+?    | multiclass classification  |
 
 The first query has three more training jobs, for tests of "the newest DONE job with these tags":
-an older one, a FAILED one and a RUNNING one.
+an older one, a FAILED one and a RUNNING one. Those that users launch are trained on newer data.
 """
 
 from __future__ import annotations
@@ -41,6 +41,21 @@ class Split:
 
 CURRENT = Split(train=(120, 150, 180, 210), validation=240, holdout=270)
 EARLIER = Split(train=(90, 120, 150), validation=180, holdout=210)
+# What a new training job learns from. The last month of the data stays unseen, so that predictions of the new
+# model can be held against what happened.
+NEWEST = Split(train=(330, 360, 390, 420), validation=450, holdout=480)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is fitted: from which data, and with which settings of a model plan."""
+
+    split: Split
+    channels: int = 16
+    epochs: int = 6
+    learning_rate: float | None = None  # None: the task's own
+    base: Recipe | None = None
+    """The recipe of the model whose weights the fit begins with."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,11 @@ BAND = Query(
     ),
 )
 QUERIES = {query.id: query for query in (PURCHASE, SPEND, BAND)}
+
+
+def find_query(id: str) -> Query | None:
+    """The query with this id or name."""
+    return next((query for query in QUERIES.values() if id in (query.id, query.name)), None)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from dagster_kumo.local.folder import read_json, write_json
-from dagster_kumo.local.model.tasks import QUERIES, Query, graph_of
+from dagster_kumo.local.model.tasks import QUERIES, Query, find_query, graph_of
 from dagster_kumo.local.service.jobs import now
 from dagster_kumo.local.service.service import ApiError, Call, Service, validation
 
@@ -193,15 +193,15 @@ class Catalog:
 
     def query(self, call: Call) -> dict[str, Any]:
         """A predictive query by its id or name."""
-        for query in QUERIES.values():
-            if call.id in (query.id, query.name):
-                return {
-                    "query_string": query.text,
-                    "graph": graph_of(query),
-                    "name": query.name,
-                    "desc": query.description,
-                }
-        return self._find("queries", call.id)
+        query = find_query(call.id)
+        if query is None:
+            return self._find("queries", call.id)
+        return {
+            "query_string": query.text,
+            "graph": graph_of(query),
+            "name": query.name,
+            "desc": query.description,
+        }
 
     def queries(self, call: Call) -> list[dict[str, Any]]:
         """All predictive queries."""

@@ -14,7 +14,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,11 @@ class _Cancelled(Exception):
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(timezone.utc)
+
+
+def duration(seconds: float) -> str:
+    """An ISO 8601 duration."""
+    return f"PT{timedelta(seconds=round(seconds, 3)).total_seconds():g}S"
 
 
 @dataclass

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from dagster_kumo.local.model.model import entities_at, features_at
 from dagster_kumo.local.service.exports import Exports, bucket_folder
-from dagster_kumo.local.service.jobs import Job, JobFailed, Stage, now
+from dagster_kumo.local.service.jobs import Job, JobFailed, Stage, duration, now
 from dagster_kumo.local.service.outputs import (
     embeddings_table,
     part_files,
@@ -243,7 +243,7 @@ class PredictionJobs:
             job.private["entities"] = len(entities)
             self._service.store.save(job)
 
-        model = self._service.model(training.query, training.split)
+        model = self._service.model(training.query, training.recipe)
         features = features_at(day, entities)
         count = self._service.files_per_output or options["num_workers"]
         slices = np.array_split(np.arange(len(entities)), count)
@@ -328,8 +328,3 @@ class PredictionJobs:
             raise ApiError(409, f"Prediction job {job.id} has no outputs yet: it is {job.status}.")
         files = part_files(self.folder(job, artifact))
         return [self._service.files.url(call.base, file) for file in files]
-
-
-def duration(seconds: float) -> str:
-    """An ISO 8601 duration."""
-    return f"PT{timedelta(seconds=round(seconds, 3)).total_seconds():g}S"

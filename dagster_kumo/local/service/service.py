@@ -14,7 +14,7 @@ from dagster_kumo.local.faults import Faults
 from dagster_kumo.local.folder import DataFolder
 from dagster_kumo.local.model.data import NUM_DAYS, Calendar
 from dagster_kumo.local.model.model import Model, load_model
-from dagster_kumo.local.model.tasks import Query, Split
+from dagster_kumo.local.model.tasks import Query, Recipe
 from dagster_kumo.local.service.files import FileServer
 from dagster_kumo.local.service.jobs import Job, JobFailed, JobRunner, JobStore, Kind, Stage
 
@@ -101,9 +101,9 @@ class Service:
         """The calendar of the data."""
         return Calendar(self.folder.last_day)
 
-    def model(self, query: Query, split: Split) -> Model:
+    def model(self, query: Query, recipe: Recipe) -> Model:
         """The fitted model for a query."""
-        return load_model(query.task, split, self.folder.models)
+        return load_model(query.task, recipe, self.folder.models)
 
     def kept_tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Those of the tags given at a launch that the service keeps: all of them, but for a fault."""

@@ -1,0 +1,76 @@
+"""The launch of a training job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.execution.launch.attempt import Attempt
+from dagster_kumo.execution.launch.base import Find, TaggedLaunch
+from dagster_kumo.execution.metadata import SNAPSHOT_METADATA, TRAINING_JOB_ID_METADATA
+from dagster_kumo.jobs.trained_model import training_jobs_with_tags
+from dagster_kumo.jobs.training_job import TrainingJob
+from dagster_kumo.jobs.training_spec import TrainingSpec
+
+
+class TrainingLaunch(TaggedLaunch):
+    """The launch of a training job, which is a candidate.
+
+    The launch key stands for what was asked for, and not for the request: the earlier training job that
+    some tags name, and the plan that the server suggests, may be others at the next attempt.
+    """
+
+    kind = "training job"
+    run_tag = "dagster-kumo/training_job"
+    entry = TRAINING_JOB_ID_METADATA
+
+    def __init__(
+        self,
+        client: KumoClient,
+        training: TrainingSpec,
+        attempt: Attempt,
+        candidate: dg.AssetKey,
+    ) -> None:
+        super().__init__(
+            attempt,
+            None,
+            training.to_json(),
+            assets=[candidate],
+            delivered_in={candidate: TRAINING_JOB_ID_METADATA},
+        )
+        self._client = client
+        self._training = training
+
+    def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str:
+        request = self._training.request(self._client, self._refreshed_snapshot)
+        self._raise_if_stopped()
+        tags = {**self._training.job_tags, **tags}
+        return self._client.create_training_job({**request, "job_tags": tags}, find=find)
+
+    def _refreshed_snapshot(self, graph_id: str) -> str:
+        """A fresh snapshot of the graph. One that an earlier attempt took, and no job has used, is taken over."""
+        notes, assets = self._attempt.notes, self._assets
+        noted = notes.of_launch(self._keys, assets, None, SNAPSHOT_METADATA)
+        if noted and len(noted) > len({*self._noted(), *(job.job_id for job in self._tagged())}):
+            return noted[0]
+        self._raise_if_stopped()
+        snapshot_id = self._client.refresh_graph_snapshot(graph_id)
+        notes.add(
+            self._key,
+            assets,
+            None,
+            SNAPSHOT_METADATA,
+            snapshot_id,
+            description=f"Kumo reads the tables again: snapshot {snapshot_id}",
+        )
+        return snapshot_id
+
+    def _list(self, tags: Mapping[str, str]) -> Sequence[TrainingJobResource]:
+        return training_jobs_with_tags(self._client, tags)
+
+    def job(self, job_id: str) -> TrainingJob:
+        """The training job."""
+        return TrainingJob(job_id, self._client)

@@ -1,0 +1,121 @@
+"""What prediction jobs and training jobs have in common: they tell their progress, and end with a result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.records import (
+    BatchPredictionJobResource,
+    JobStatusReport,
+    Progress,
+    TrainingJobResource,
+)
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+
+P = TypeVar("P", bound=Progress)
+R = TypeVar("R")
+
+
+class ProgressingJob(ABC, Generic[P, R]):
+    """A job, running or ended.
+
+    Args:
+        job_id: The id that Kumo gave it.
+        client: The connection.
+    """
+
+    kind: str
+    """The name of this kind of job in messages."""
+
+    def __init__(self, job_id: str, client: KumoClient) -> None:
+        self.id = job_id
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+    @abstractmethod
+    def get(self) -> BatchPredictionJobResource | TrainingJobResource:
+        """The job as the server keeps it."""
+
+    @abstractmethod
+    def progress(self, *, repeat: bool = True) -> P:
+        """How far the job is. With `repeat=False` the request is not retried."""
+
+    @abstractmethod
+    def cancel(self) -> bool:
+        """Cancel the job. True if it is cancelled now."""
+
+    @abstractmethod
+    def _result(self) -> R: ...
+
+    def status(self) -> JobStatusReport:
+        """The status of the job."""
+        return self.get().job_status_report
+
+    @property
+    def tracking_url(self) -> str:
+        """The job's page in Kumo."""
+        return self._client.public_url(self.status().tracking_url)
+
+    def wait(
+        self,
+        *,
+        poll_interval: float = POLL_INTERVAL,
+        timeout: float | None = None,
+        on_status: Callable[[JobStatusReport], None] | None = None,
+        on_progress: Callable[[P], None] | None = None,
+    ) -> JobStatusReport:
+        """Wait until the job has ended, successfully or not.
+
+        Args:
+            poll_interval: The longest time between two status requests, in seconds. Requests are
+                frequent at first, and less frequent later.
+            timeout: How long to wait, in seconds. None waits without a limit.
+            on_status: Called with each status report.
+            on_progress: Called with each progress report; there are fewer of them.
+
+        Raises:
+            KumoTimeoutError: The time is over; the job goes on.
+        """
+        return wait_for_end(
+            self.status,
+            job=f"{self.kind.capitalize()} {self.id}",
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_status=on_status,
+            # Without retries, which would delay the status requests.
+            get_progress=lambda: self.progress(repeat=False),
+            on_progress=on_progress,
+        )
+
+    def result(
+        self,
+        *,
+        poll_interval: float = POLL_INTERVAL,
+        timeout: float | None = None,
+        on_status: Callable[[JobStatusReport], None] | None = None,
+        on_progress: Callable[[P], None] | None = None,
+    ) -> R:
+        """Wait for the job and return its result; the arguments are those of `wait`.
+
+        Raises:
+            KumoJobFailedError: The job ended FAILED or CANCELLED.
+            KumoTimeoutError: The time is over; the job goes on.
+        """
+        report = self.wait(
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_status=on_status,
+            on_progress=on_progress,
+        )
+        raise_unless_done(
+            report,
+            job=f"{self.kind.capitalize()} {self.id}",
+            job_id=self.id,
+            url=self._client.public_url(report.tracking_url),
+        )
+        return self._result()

@@ -1,0 +1,139 @@
+"""`TrainingSpec`: what to train, as it is written where the assets are defined, and the request for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast, get_args
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.records import PredictiveQuery
+from dagster_kumo.jobs.prediction_spec import BatchPrediction, check_job_tags
+from dagster_kumo.jobs.trained_model import trained_model
+
+RunMode = Literal["fast", "normal", "best", "debug"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """What to train: a query, or again what an earlier training job has trained.
+
+    Args:
+        query: The predictive query to train for, by its id or name. Without `model_plan` and
+            `run_mode`, the server makes the plan.
+        like: Instead of a query, a training job to train again, by its id or tags: with its query and
+            its plan. By tags it is the newest training job that is DONE and carries them all.
+        warm_start: Whether training begins with the weights of the job that `like` names.
+        model_plan: The plan to train by, as JSON, in the words of Kumo's API.
+        run_mode: Instead of a plan, how thorough the plan is that the server suggests: `fast`,
+            `normal`, `best` or `debug`.
+        job_tags: Tags of the training job.
+        refresh_snapshot: Whether Kumo reads the tables again before it trains. Otherwise the server
+            chooses the data.
+
+    Raises:
+        ValueError: An argument is invalid; the message says what to write instead.
+
+    Examples:
+        >>> TrainingSpec(like={"use_case": "churn"}, warm_start=True).said
+        'again like the newest training job with the tags use_case=churn'
+    """
+
+    query: str | None = None
+    like: str | Mapping[str, str] | None = None
+    warm_start: bool = False
+    model_plan: Mapping[str, Any] | None = None
+    run_mode: RunMode | None = None
+    job_tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    refresh_snapshot: bool = True
+
+    def __post_init__(self) -> None:
+        if bool(self.query) == bool(self.like):
+            raise ValueError(
+                "What is trained is a query, or an earlier training job again: give query= or like=, "
+                "one of the two."
+            )
+        if self.warm_start and not self.like:
+            raise ValueError(
+                "warm_start begins with the weights of an earlier training job: name it with like=."
+            )
+        if self.model_plan is not None and self.run_mode is not None:
+            raise ValueError(
+                "The plan is given, or suggested by the server: give model_plan= or run_mode=, not both."
+            )
+        if self.run_mode is not None and self.run_mode not in get_args(RunMode):
+            modes = ", ".join(map(repr, get_args(RunMode)))
+            raise ValueError(f"run_mode is one of {modes}, not {self.run_mode!r}.")
+        check_job_tags(self.job_tags)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that are set, as JSON. `TrainingSpec(**json)` asks for the same."""
+        values = {f.name: getattr(self, f.name) for f in fields(TrainingSpec)}
+        return {
+            name: dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+            if value not in (None, False, {})
+        }
+
+    @property
+    def said(self) -> str:
+        """What is trained, in words."""
+        if self.query:
+            return f"for the query {self.query}"
+        if isinstance(self.like, str):
+            return f"again like {self.like}"
+        tags = ", ".join(f"{key}={value}" for key, value in (self.like or {}).items())
+        return f"again like the newest training job with the tags {tags}"
+
+    def request(self, client: KumoClient, refresh: Callable[[str], str]) -> dict[str, Any]:
+        """The request for the job, without tags. Asks the server for what has to be known.
+
+        Args:
+            client: The connection.
+            refresh: Takes a snapshot of a graph, and returns its id.
+
+        Raises:
+            KumoModelError: There is no such query, or no such training job to train again.
+        """
+        earlier = None if self.like is None else trained_model(client, _model_of(self.like))
+        pquery_id = self.query or (earlier.config.pquery_id if earlier else None)
+        if not pquery_id:
+            raise KumoModelError(
+                f"Training job {earlier.job_id if earlier else ''} does not name its query, so it cannot "
+                "be trained again. Name the query with query=."
+            )
+        request: dict[str, Any] = {"pquery_id": pquery_id}
+        plan = self.model_plan
+        if plan is None and earlier is not None and self.run_mode is None:
+            plan = earlier.config.model_plan
+        if self.run_mode is not None or self.refresh_snapshot:
+            query = _query(client, pquery_id)
+            graph_id = client.create_graph(query.graph)
+            if self.run_mode is not None:
+                plan = client.suggest_model_plan(query.query_string, graph_id, self.run_mode)
+            if self.refresh_snapshot:
+                request["graph_snapshot_id"] = refresh(graph_id)
+        if plan is not None:
+            request["model_plan"] = plan
+        if self.warm_start and earlier is not None:
+            request["warm_start_job_id"] = earlier.job_id
+        return request
+
+
+def _model_of(like: str | Mapping[str, str]) -> BatchPrediction:
+    if isinstance(like, str):
+        return BatchPrediction(training_job_id=like)
+    return BatchPrediction(training_job_tags=like)
+
+
+def _query(client: KumoClient, pquery_id: str) -> PredictiveQuery:
+    try:
+        return client.get_predictive_query(pquery_id)
+    except KumoAPIError as error:
+        if error.status_code != 404:
+            raise
+        raise KumoModelError(
+            f"There is no predictive query {pquery_id} in this deployment: {error.detail}\n"
+            "Name one by its id or name, or train again like a training job, with like=."
+        ) from None
