@@ -14,7 +14,7 @@ from dagster_kumo.local import load_transactions
 from dagster_kumo.local.folder import DataFolder
 from dagster_kumo.local.model import model as m
 from dagster_kumo.local.model.data import FIRST_DAY, NUM_DAYS, Calendar, Purchases, purchases
-from dagster_kumo.local.model.tasks import CURRENT, EARLIER
+from dagster_kumo.local.model.tasks import CURRENT, EARLIER, NEWEST, Recipe
 
 
 def test_the_whole_data_set_is_there():
@@ -53,7 +53,7 @@ def test_features_see_nothing_from_the_anchor_on(monkeypatch):
 
 
 def test_splits_do_not_overlap():
-    for split in (CURRENT, EARLIER):
+    for split in (CURRENT, EARLIER, NEWEST):
         days = [*split.train, split.validation, split.holdout, split.cutoff]
         assert (np.diff(days) >= 30).all()
     assert NUM_DAYS - CURRENT.cutoff >= 200
@@ -62,7 +62,7 @@ def test_splits_do_not_overlap():
 def test_metrics_are_what_the_model_does(tmp_path):
     from sklearn.metrics import roc_auc_score
 
-    model = m.load_model("binary_classification", CURRENT, tmp_path)
+    model = m.load_model("binary_classification", Recipe(CURRENT), tmp_path)
     entities = m.entities_at(CURRENT.holdout)
     rows = purchases()
     month = (rows.day >= CURRENT.holdout) & (rows.day < CURRENT.holdout + 30)
@@ -71,21 +71,21 @@ def test_metrics_are_what_the_model_does(tmp_path):
     auroc = roc_auc_score(bought, guess)
     assert auroc == pytest.approx(model.metrics["test_metrics"]["auroc"])
     assert auroc > 0.75
-    spend = m.load_model("regression", CURRENT, tmp_path).metrics["test_metrics"]
+    spend = m.load_model("regression", Recipe(CURRENT), tmp_path).metrics["test_metrics"]
     dollars = np.bincount(rows.customer[month], rows.cents[month] / 100, minlength=23_571)[1:]
     assert spend["rmse"] < dollars.std()
 
 
 def test_models_are_kept_and_read_without_fitting(tmp_path, monkeypatch):
     monkeypatch.setattr(m, "_models", {})
-    fitted = m.load_model("regression", CURRENT, tmp_path)
+    fitted = m.load_model("regression", Recipe(CURRENT), tmp_path)
 
     def refuse(*_):
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(m, "_models", {})
     monkeypatch.setattr(m, "_fit", refuse)
-    read = m.load_model("regression", CURRENT, tmp_path)
+    read = m.load_model("regression", Recipe(CURRENT), tmp_path)
     features = m.features_at(500, m.entities_at(500))
     assert np.array_equal(read.predict(features), fitted.predict(features))
     assert np.array_equal(read.embed(features), fitted.embed(features))
