@@ -6,7 +6,11 @@ from collections.abc import Sequence
 import dagster as dg
 
 # A backfill's status is only here.
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
+from dagster._core.execution.backfill import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+)
 
 from chaos.definitions import QUIET, defs
 
@@ -41,7 +45,17 @@ class Runs:
 
     def all_ended(self) -> bool:
         """Whether Dagster has nothing more to do."""
-        return not self.unfinished() and not self.backfills()
+        return not self.unfinished() and all(map(self.is_stuck, self.backfills()))
+
+    def is_stuck(self, backfill: PartitionBackfill) -> bool:
+        """Whether a backfill waits for a retry that the daemon has passed over, for ever."""
+        of_backfill = dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id})
+        runs = self._instance.get_runs(of_backfill)
+        return (
+            backfill.status == BulkActionStatus.REQUESTED
+            and all(run.is_finished for run in runs)
+            and any(_lacks_its_retry(run) and not self._is_to_be_retried(run) for run in runs)
+        )
 
     def attempts(self, run_id: str) -> Sequence[dg.DagsterRun]:
         """A run and what carries it on, oldest first."""
@@ -57,8 +71,12 @@ class Runs:
         if time.monotonic() - failed_at > PASSED_OVER_SECONDS:
             return False
         # A run that has just failed has no tag that says whether.
-        retry = run.tags.get("dagster/will_retry")
-        return retry is None or (retry == "true" and "dagster/auto_retry_run_id" not in run.tags)
+        return "dagster/will_retry" not in run.tags or _lacks_its_retry(run)
+
+
+def _lacks_its_retry(run: dg.DagsterRun) -> bool:
+    will_retry = run.tags.get("dagster/will_retry") == "true"
+    return will_retry and "dagster/auto_retry_run_id" not in run.tags
 
 
 def source_tables(instance: dg.DagsterInstance) -> None:
