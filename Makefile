@@ -56,11 +56,11 @@ test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -m 'not e2e and not scale and not production' -n $(WORKERS) --dist loadfile
 
 $(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/python
-	@echo "Installing Spark and Dask into $(VENV) ..."
-	@$(PIP) $(DAGSTER) dagster-postgres dagster-dask -e '.[dev-scale]' -e example_project
+	@echo "Installing Spark, Dask and dbt into $(VENV) ..."
+	@$(PIP) $(DAGSTER) dagster-postgres dagster-dask dagster-dbt -e '.[dev-scale]' -e example_project
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
-test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster, whole programs and runs of many steps
+test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster, dbt, whole programs and runs of many steps
 	@command -v java >/dev/null || { \
 		echo "Installing Java, which Spark runs on ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
