@@ -9,7 +9,13 @@ from typing import Any
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
+from dagster_kumo.api.connectors import (
+    Connector,
+    MetadataField,
+    TableName,
+    WriteMode,
+    is_bucket,
+)
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.specs import (
     AssetOptions,
@@ -20,6 +26,7 @@ from dagster_kumo.assets.specs import (
     op_options,
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
+from dagster_kumo.execution.metadata import target_entry
 from dagster_kumo.execution.selection import OutputReference, check_has_run, find_output
 from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
@@ -39,6 +46,8 @@ class KumoExport(ExportTarget):
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
         metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
         key: The key of the asset. Two exports to the same storage need different keys.
+        relation_identifier: The table's full name, such as `DB.SCHEMA.CHURN_predictions`, by which Dagster
+            knows it as the same table as a dbt source. By default as far as the connector tells it.
         deps: Further upstream assets.
         automation_condition: When Dagster materializes the export automatically.
         group_name: The group, by default the model's.
@@ -52,6 +61,7 @@ class KumoExport(ExportTarget):
     """
 
     key: dg.AssetKey | None = None
+    relation_identifier: str | None = None
     deps: Iterable[Any] = ()
     automation_condition: dg.AutomationCondition[Any] | None = None
     group_name: str | None = None
@@ -60,6 +70,11 @@ class KumoExport(ExportTarget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.relation_identifier is not None and is_bucket(self.connector):
+            raise ValueError(
+                f"relation_identifier={self.relation_identifier!r} names a table, but the export writes to "
+                f"{self.full_name}. Leave it out."
+            )
         object.__setattr__(self, "deps", asset_deps(self.deps))
 
 
@@ -73,6 +88,7 @@ def build_kumo_export_asset(
     write_mode: WriteMode | None = None,
     metadata_fields: Sequence[MetadataField] = (),
     key: dg.AssetKey | None = None,
+    relation_identifier: str | None = None,
     partitions_def: dg.PartitionsDefinition | None = None,
     translator: DagsterKumoTranslator | None = None,
     resource_key: str = DEFAULT_RESOURCE_KEY,
@@ -95,6 +111,8 @@ def build_kumo_export_asset(
         write_mode: `OVERWRITE` (the default of the service) or `APPEND`.
         metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
         key: The key of the asset. Two exports to the same storage need different keys.
+        relation_identifier: The table's full name, such as `DB.SCHEMA.CHURN_predictions`, by which Dagster
+            knows it as the same table as a dbt source. By default as far as the connector tells it.
         partitions_def: By default that of `predictions`.
         translator: Changes the spec.
         resource_key: The key of the `KumoResource`.
@@ -123,6 +141,7 @@ def build_kumo_export_asset(
         write_mode=write_mode,
         metadata_fields=metadata_fields,
         key=key,
+        relation_identifier=relation_identifier,
         deps=deps,
         automation_condition=automation_condition,
     )
@@ -165,6 +184,8 @@ def export_asset(
         "pool": target.pool or options.get("pool"),
     }
     spec = translator.get_asset_spec(KumoAssetProps(name, "export", target=target))
+    if target.relation_identifier is not None:
+        spec = spec.merge_attributes(metadata={target_entry(target): target.relation_identifier})
     spec = completed_spec(
         spec.replace_attributes(key=target.key) if target.key is not None else spec,
         deps=[upstream, *target.deps],

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_kumo.api.connectors import Connector, TableName
 from dagster_kumo.api.records import OUTPUT_TYPES, OutputType
-from dagster_kumo.execution.metadata import target_entry
+from dagster_kumo.execution.metadata import storage_kind, target_entry
 from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.training_spec import TrainingSpec
@@ -117,5 +117,5 @@ def _export_spec(name: str, target: ExportTarget) -> dg.AssetSpec:
         [name, f"{target.output_type}_in_{target.storage}"],
         description=description,
         kinds={"kumo", _ICONS.get(target.storage, target.storage)},
-        metadata={target_entry(target): target.full_name},
+        metadata={target_entry(target): target.full_name, **storage_kind(target)},
     )

@@ -41,6 +41,7 @@ def build_kumo_prediction_checks(
     holdout_drift: bool = False,
     max_anchor_age: timedelta | None = None,
     columns: Sequence[str] | None = None,
+    by_partition: bool = False,
     blocking: bool = False,
     name: str | None = None,
     io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
@@ -80,6 +81,8 @@ def build_kumo_prediction_checks(
         max_anchor_age: The maximum age of the anchor time. A run for a past partition passes.
         columns: The columns that `scores_in_range`, `null_fraction` and `drift` check, instead of their
             defaults.
+        by_partition: Whether Dagster keeps the results of each partition apart. It needs Dagster 1.13, where
+            this is a preview. A run of the checks alone is then for the partitions that you choose.
         blocking: Whether an error of a check stops downstream assets in the same run.
         name: The name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
             call for the same asset needs one.
@@ -134,6 +137,7 @@ def build_kumo_prediction_checks(
             context, key, partitions_def, io_manager_key, resource_key
         ),
         name=name,
+        partitions_def=partitions_def if by_partition else None,
         blocking=blocking,
         resource_keys={io_manager_key, *([resource_key] if holdout_drift else [])},
         automation_condition=automation_condition,

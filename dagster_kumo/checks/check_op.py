@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import dagster as dg
@@ -16,6 +17,7 @@ def checks_of(
     read: Callable[[dg.AssetCheckExecutionContext, dg.AssetKey], Data],
     *,
     name: str | None,
+    partitions_def: dg.PartitionsDefinition | None,
     blocking: bool,
     resource_keys: set[str],
     automation_condition: dg.AutomationCondition[Any] | None,
@@ -30,6 +32,7 @@ def checks_of(
         checks: The checks.
         read: Makes what the checks read, once for a run.
         name: The name of the op, if it is not the usual one.
+        partitions_def: The partitions of the results, if Dagster keeps them apart.
         blocking: Whether a check that fails with an error stops what is downstream.
         resource_keys: The keys of the resources that `read` takes from the context.
         automation_condition: As Dagster's `AssetCheckSpec` takes it.
@@ -38,10 +41,17 @@ def checks_of(
         pool: The same.
 
     Raises:
-        ValueError: There are no checks.
+        ValueError: There are no checks, or this version of Dagster does not keep partitions apart.
     """
     if not checks:
         raise ValueError("No check is left. Switch at least one on.")
+    by_partition: dict[str, Any] = {}
+    if partitions_def is not None:
+        if "partitions_def" not in signature(dg.AssetCheckSpec).parameters:
+            raise ValueError(
+                f"by_partition=True needs Dagster 1.13, and this is {dg.__version__}. Leave it out."
+            )
+        by_partition["partitions_def"] = partitions_def
 
     @dg.multi_asset_check(
         name=name
@@ -53,6 +63,7 @@ def checks_of(
                 description=check.description,
                 blocking=blocking,
                 automation_condition=automation_condition,
+                **by_partition,
             )
             for check in checks
         ],

@@ -37,6 +37,7 @@ def build_kumo_evaluation_checks(
     max_calibration_error: float | None = None,
     min_coverage: float | None = 0.95,
     partitions_def: dg.PartitionsDefinition | None = None,
+    by_partition: bool = False,
     blocking: bool = False,
     name: str | None = None,
     automation_condition: dg.AutomationCondition[Any] | None = None,
@@ -63,6 +64,8 @@ def build_kumo_evaluation_checks(
             would look better or worse than the predictions are.
         partitions_def: The asset's partitions. By default those of `asset`; if `asset` is a key, a mean of
             partitions needs them.
+        by_partition: Whether Dagster keeps the results of each partition apart. It needs Dagster 1.13, where
+            this is a preview. A run of the checks alone is then for the partitions that you choose.
         blocking: Whether a check that fails stops the same run from making what is downstream.
         name: The name of the op; by default the asset's with `__checks` or `__blocking_checks`. A third
             call for the same asset needs one.
@@ -100,6 +103,7 @@ def build_kumo_evaluation_checks(
         checks,
         lambda context, key: Evaluations(context, key, partitions_def),
         name=name,
+        partitions_def=partitions_def if by_partition else None,
         blocking=blocking,
         resource_keys=set(),
         automation_condition=automation_condition,

@@ -10,10 +10,12 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
+from dagster_kumo.execution.column_lineage import lineage_of_copy
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.metadata import (
+    COLUMN_LINEAGE,
     JOB_ID_METADATA,
     ROW_COUNT,
     export_metadata,
@@ -98,7 +100,7 @@ class ExportRun:
             tracking_url=self._page(job_id),
             rows=_rows(exported, target.output_type),
             seconds=time.monotonic() - started,
-        )
+        ) | self._lineage(exported, target.output_type)
 
     def _full_name(self, partition_key: str | None) -> str:
         """The target's name: as a translator has completed it, or else as the server tells it."""
@@ -110,6 +112,13 @@ class ExportRun:
         if defined != target.full_name:
             return defined
         return self._client.generation.written_to(target.request()) or defined
+
+    def _lineage(self, exported: Mapping[str, Any], output_type: OutputType) -> dict[str, Any]:
+        schema = _schema(exported, output_type)
+        if schema is None:
+            return {}
+        names = [column.name for column in schema.columns]
+        return {COLUMN_LINEAGE: lineage_of_copy(names, self._predictions)}
 
     def _page(self, job_id: str) -> str:
         """The page of the prediction job in Kumo, which exports do not have; empty if it is not known."""
@@ -132,8 +141,14 @@ class ExportRun:
 
 def _rows(exported: Mapping[str, Any], output_type: OutputType) -> int | None:
     """How many rows the upstream asset has, if it is the output that is exported."""
-    rows, schema = exported.get(ROW_COUNT), exported.get("dagster/column_schema")
-    if not isinstance(rows, int) or not isinstance(schema, dg.TableSchema):
+    rows = exported.get(ROW_COUNT)
+    return rows if isinstance(rows, int) and _schema(exported, output_type) else None
+
+
+def _schema(exported: Mapping[str, Any], output_type: OutputType) -> dg.TableSchema | None:
+    """The columns of the upstream asset, if it is the output that is exported."""
+    schema = exported.get("dagster/column_schema")
+    if not isinstance(schema, dg.TableSchema):
         return None
     is_embeddings = any(column.name == "EMBEDDING" for column in schema.columns)
-    return rows if is_embeddings == (output_type == "embeddings") else None
+    return schema if is_embeddings == (output_type == "embeddings") else None

@@ -41,6 +41,8 @@ EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
 LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"
 RUN_METADATA = f"{NAMESPACE}run"
 ROW_COUNT = "dagster/row_count"
+COLUMN_LINEAGE = "dagster/column_lineage"
+STORAGE_KIND = "dagster/storage_kind"
 
 _BEFORE_CLAUSE = re.compile(r"\s+(?=(?:FOR EACH|WHERE|ASSUMING)\b)")
 
@@ -162,6 +164,7 @@ def export_metadata(
     }
     return {
         target_entry(target): full_name,
+        **storage_kind(target),
         **({} if rows is None else {ROW_COUNT: rows}),
         **_in_namespace(entries),
         EXPORT_JOB_ID_METADATA: export_job_id,
@@ -172,6 +175,11 @@ def export_metadata(
 def links(urls: Mapping[str, str]) -> dict[str, dg.MetadataValue[str | None]]:
     """Those of the urls that are known, as metadata."""
     return {name: dg.MetadataValue.url(url) for name, url in urls.items() if url}
+
+
+def storage_kind(target: ExportTarget) -> dict[str, str]:
+    """Of a table, the warehouse that it is in. Dagster tells tables of the same name apart by it."""
+    return {} if is_bucket(target.connector) else {STORAGE_KIND: target.storage}
 
 
 def target_entry(target: ExportTarget) -> str:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -14,9 +15,15 @@ import dagster as dg
 from dagster_kumo.api.records import OutputType, TrainingJobResource
 from dagster_kumo.execution.adopted_job import AdoptedJob
 from dagster_kumo.execution.anchor_check import check_launched_job
+from dagster_kumo.execution.column_lineage import column_lineage
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launches import prediction_launch, table_launch
-from dagster_kumo.execution.metadata import JOB_ID_METADATA, job_metadata, table_metadata
+from dagster_kumo.execution.metadata import (
+    COLUMN_LINEAGE,
+    JOB_ID_METADATA,
+    job_metadata,
+    table_metadata,
+)
 from dagster_kumo.execution.partitions.anchor_time import length_of, said_time
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
 from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
@@ -32,6 +39,7 @@ from dagster_kumo.execution.store_check import check_stores
 from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.jobs.job_matching import predicted_for
+from dagster_kumo.jobs.query_columns import QueryColumns, query_columns
 from dagster_kumo.predictions.predictions import Expectation, Predictions
 
 T = TypeVar("T")
@@ -124,7 +132,7 @@ class PredictionRun:
                 tracking_url=done.result.tracking_url,
                 seconds=done.seconds,
             )
-            return output, metadata
+            return output, metadata | self._lineage(output_type)
 
         outputs = self._definition.outputs.items()
         keys = self._definition.several_partitions
@@ -240,6 +248,28 @@ class PredictionRun:
             prediction_time=asked or stated,
         )
         return Predictions(output.files, provenance=provenance, expectation=expectation)
+
+    def _lineage(self, output_type: OutputType) -> Mapping[str, Any]:
+        """The lineage of an output's columns, if the query tells it."""
+        columns = self._query_columns
+        found = column_lineage(columns, output_type, self._upstream) if columns else None
+        return {COLUMN_LINEAGE: found} if found else {}
+
+    @cached_property
+    def _query_columns(self) -> QueryColumns | None:
+        """The columns of the model's query; None if they are not known, which must not fail the assets."""
+        query_id = self._model.config.pquery_id
+        if not query_id or not self._upstream or find_spec("predictive_query") is None:
+            return None
+        try:
+            return query_columns(self._client.get_predictive_query(query_id))
+        except Exception as error:  # noqa: BLE001 - the parser is no supported API: any error may come
+            self._context.log.debug(f"There is no lineage of columns: {error}")
+            return None
+
+    @cached_property
+    def _upstream(self) -> set[dg.AssetKey]:
+        return {dep.asset_key for spec in self._context.assets_def.specs for dep in spec.deps}
 
     def _table_metadata(self, table: GeneratedTable, seconds: float) -> dict[str, Any]:
         rows = None

@@ -1,5 +1,6 @@
 """Asset checks of stored predictions: what they find, in which partition, and what they stop."""
 
+import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -89,6 +90,10 @@ class Frames:
         selection = dg.AssetSelection.all()
         if only_checks:
             selection = dg.AssetSelection.all_asset_checks()
+            if (
+                key is not None
+            ):  # as the UI does, since a job of checks alone has no partitions for Dagster
+                partition = {"tags": {"dagster/partition": key}}
         job = dg.define_asset_job("job", selection)
         definitions = dg.Definitions.merge(self.definitions, dg.Definitions(jobs=[job]))
         return definitions.resolve_job_def("job").execute_in_process(
@@ -649,3 +654,29 @@ def test_the_code_of_the_guide_loads() -> None:
     exec(re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)[0], names)
     told = set(re.findall(r"^\| `(\w+)` \|", guide, flags=re.MULTILINE))
     assert names_of(names["defs"].asset_checks) == told
+
+
+# Results of partitions
+
+
+PARTITIONED = "partitions_def" in inspect.signature(dg.AssetCheckSpec).parameters
+
+
+@pytest.mark.skipif(not PARTITIONED, reason="Dagster 1.13 has it")
+def test_results_of_partitions_are_kept_apart(tmp_path: Path) -> None:
+    frames = Frames(tmp_path, two_days(shift=0.5), by_partition=True, max_psi_error=0.2)
+
+    good, bad = frames.make(day(4)), frames.make(day(3))
+    again = frames.make(day(4), only_checks=True)
+
+    assert {e.partition for e in evaluations(good).values()} == {day(4)}
+    assert {e.partition for e in evaluations(bad).values()} == {day(3)}
+    assert failed(bad) == {"drift": ERROR}
+    assert {e.partition for e in evaluations(again).values()} == {day(4)}
+    assert sorted(evaluations(again)) == sorted(evaluations(good))
+
+
+@pytest.mark.skipif(PARTITIONED, reason="Dagster 1.13 has it")
+def test_an_older_dagster_does_not_keep_them_apart(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs Dagster 1\.13"):
+        Frames(tmp_path, two_days(), by_partition=True)

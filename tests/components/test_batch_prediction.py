@@ -404,6 +404,7 @@ EXPORT = {
     "output_type": ("embeddings", "embeddings"),
     "metadata_fields": ("[JOB_TIMESTAMP]", ["JOB_TIMESTAMP"]),
     "key": ("warehouse/churn", dg.AssetKey(["warehouse", "churn"])),
+    "relation_identifier": ("shop.ml.churn", "shop.ml.churn"),
     "deps": ("[a, warehouse/b]", ["a", dg.AssetKey(["warehouse", "b"])]),
     "automation_condition": (
         '"{{ dg.AutomationCondition.eager() }}"',

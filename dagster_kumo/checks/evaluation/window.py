@@ -11,6 +11,7 @@ from dateutil.relativedelta import relativedelta
 
 from dagster_kumo.api.errors import KumoError, KumoWindowError
 from dagster_kumo.execution.partitions.anchor_time import said_time
+from dagster_kumo.jobs.query_columns import parsed_query
 
 Span = timedelta | relativedelta
 """A length of time. `relativedelta(months=1)` is a calendar month."""
@@ -111,16 +112,14 @@ def window_of_query(query: str, *, forecast_length: int | None = None) -> Outcom
     [{'days': 28}]
     """
     try:
-        from predictive_query import PQLParser
+        parsed = parsed_query(query)
+        several = max(parsed.num_forecasts, forecast_length or 1)
+        return OutcomeWindow(tuple(_ends(parsed.target_ast, several)))
     except ImportError:
         raise KumoError(
             "The outcome window is read from the predictive query by structured-data-models-pql, which is not "
             f"installed: pip install 'dagster-kumo[evaluation]'.\nOr say it: {_GIVE_WINDOW}"
         ) from None
-    try:
-        parsed: Any = PQLParser().to_parsed_predictive_query(query)
-        several = max(parsed.num_forecasts, forecast_length or 1)
-        return OutcomeWindow(tuple(_ends(parsed.target_ast, several)))
     except Exception as error:  # noqa: BLE001 - the parser is no supported API: any error may come
         raise KumoError(
             f"The outcome window cannot be read from the predictive query {query!r}: "
