@@ -249,7 +249,7 @@ class PredictionRun:
         )
         return Predictions(output.files, provenance=provenance, expectation=expectation)
 
-    def _lineage(self, output_type: OutputType) -> Mapping[str, Any]:
+    def _lineage(self, output_type: OutputType) -> dict[str, Any]:
         """The lineage of an output's columns, if the query tells it."""
         columns = self._query_columns
         found = column_lineage(columns, output_type, self._upstream) if columns else None
