@@ -113,7 +113,7 @@ def _chaos(
                 if not _wait(lambda: not processes.steps(), END_SECONDS):
                     return ["steps do not end", *processes.describe()]
             # All that is left from here on is killed because the chaos run is over.
-            killed = frozenset(processes.killed)
+            killed, hung = frozenset(processes.killed), processes.hung()
         finally:
             processes.kill_all()
     # Everything has ended: what is looked at now does not change.
@@ -128,6 +128,7 @@ def _chaos(
             **{fault: proxy.faults[fault] for fault in FAULTS},
             **{f"periods in which {name}": conditions.periods[name] for name in CONDITIONS},
             **{f"answers changed: {what}": times for what, times in sorted(proxy.changed.items())},
+            "steps that cannot end, since their worker was killed": hung,
             "runs": len(instance.get_runs()),
             **dict(sorted(checks.counts.items())),
             "wrong": len(wrong),

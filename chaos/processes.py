@@ -39,8 +39,24 @@ class Processes:
         return described
 
     def steps(self) -> list[psutil.Process]:
-        """Steps, also those whose run worker has died."""
-        return [process for process in self.alive() if _does(process, "forkserver")]
+        """Steps that are at work, also those whose run worker has died."""
+        forked = [process for process in self.alive() if _does(process, "forkserver")]
+        return [process for process in forked if not self._is_hung(process)]
+
+    def hung(self) -> int:
+        """How many steps cannot end.
+
+        A step ends when its run worker has read its events. What a dead worker does not read fills the pipe
+        between them, of which the step itself keeps the other end: Dagster waits for ever.
+        """
+        return sum(_waits_for_a_reader(process) for process in self.alive())
+
+    def _is_hung(self, process: psutil.Process) -> bool:
+        """Whether it is such a step, or the server that has forked nothing else."""
+        with suppress(*_GONE):
+            children = process.children()
+            return all(map(_waits_for_a_reader, children or [process]))
+        return False
 
     def kill(self, port: int, whom: str, wait: float) -> bool:
         """Kill who has a connection from `port`: the `step` itself, its run `worker`, or `both`.
@@ -98,6 +114,14 @@ def _run_worker(step: psutil.Process) -> psutil.Process | None:
                 return child
             child = parent
     return None
+
+
+def _waits_for_a_reader(step: psutil.Process) -> bool:
+    with suppress(*_GONE, OSError):
+        if _run_worker(step) is None and _does(step, "forkserver"):
+            threads = Path(f"/proc/{step.pid}/task").glob("*/wchan")
+            return any("pipe_write" in thread.read_text() for thread in threads)
+    return False
 
 
 def _does(process: psutil.Process, what: str) -> bool:
