@@ -288,7 +288,7 @@ def again(tags: dict[str, str]) -> dict[str, str]:
     return {
         "dagster/backfill": f"{first}-again",
         "dagster/parent_backfill_id": first,
-        "dagster/root_backfill_id": first,
+        "dagster/root_backfill_id": tags.get("dagster/root_backfill_id", first),
     }
 
 
@@ -304,6 +304,18 @@ def test_a_backfill_executed_again_is_the_same_launch_and_a_new_one_is_not(
 
     assert materialize(purchase_assets(), tags={"dagster/backfill": "second"}).success
     assert len(launched()) == 2
+
+
+def test_a_backfill_executed_again_takes_what_the_first_one_has_delivered_meanwhile(
+    materialize: Materialize, launched: Any
+) -> None:
+    """A run of a cancelled backfill may be retried. What it delivers then, Dagster asks for again."""
+    tags = {"dagster/backfill": "cancelled"}
+    assert materialize(purchase_assets(), tags=tags).success
+
+    assert materialize(purchase_assets(), tags=again(tags)).success
+    assert materialize(purchase_assets(), tags=again(again(tags))).success
+    assert len(launched()) == 1
 
 
 def test_an_output_that_is_missing_alone_is_taken_from_the_job_of_both(

@@ -24,7 +24,11 @@ from dagster_kumo.api.records import (
     TrainingJobResource,
 )
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.deliveries import delivered_before, materialized_job_ids
+from dagster_kumo.execution.launch.deliveries import (
+    Beginning,
+    beginning_of_launch,
+    materialized_job_ids,
+)
 from dagster_kumo.execution.launch.evidence import Evidence, FoundJob
 from dagster_kumo.execution.metadata import JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
@@ -193,15 +197,15 @@ class Launch(ABC):
                 key,
                 self._partition_key,
                 entry=entry,
-                before=self._delivered_before,
+                before=self._beginning,
             )
             for key, entry in self._delivered_in.items()
         )
 
     @cached_property
-    def _delivered_before(self) -> float:
+    def _beginning(self) -> Beginning:
         attempt = self._attempt
-        return delivered_before(attempt.instance, attempt.run.run_id, attempt.step_key)
+        return beginning_of_launch(attempt.instance, attempt.run.run_id, attempt.step_key)
 
     def _find(self) -> str | None:
         """The job that an attempt of this launch has launched, if it can be attached to."""

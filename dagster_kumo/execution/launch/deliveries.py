@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.execution.launch.identity import RUNS_LOCK
+from dagster_kumo.execution.launch.identity import RUNS_LOCK, root_backfill
 from dagster_kumo.execution.metadata import JOB_ID_METADATA
 
 # Of one partition. A root run with more deliveries than this is not a retry.
@@ -18,11 +19,30 @@ _LOCKED = "table is locked"
 _LOCKED_SECONDS = 2.0
 
 
-def delivered_before(instance: dg.DagsterInstance, run_id: str, step_key: str) -> float:
-    """The unix time before which a run was created whose deliveries belong to an earlier launch.
+@dataclass(frozen=True)
+class Beginning:
+    """Where a launch begins: what other runs delivered before belongs to earlier launches.
+
+    Attributes:
+        created: The unix time at which its first run was created.
+        backfill: The first backfill of those that were re-executed from each other, if one launched that run.
+    """
+
+    created: float
+    backfill: str | None
+
+    def is_after(self, run: dg.RunRecord) -> bool:
+        """Whether a run belongs to an earlier launch."""
+        is_same_backfill = self.backfill and root_backfill(run.dagster_run) == self.backfill
+        return run.create_timestamp.timestamp() < self.created and not is_same_backfill
+
+
+def beginning_of_launch(instance: dg.DagsterInstance, run_id: str, step_key: str) -> Beginning:
+    """Where the launch of a step begins.
 
     Materializing again on purpose predicts again: a job that an earlier run has delivered is not used
-    again. A run that continues an unfinished run is not on purpose, and neither is another attempt in the same run.
+    again. A run that continues an unfinished run is not on purpose, and neither is another attempt in the same run,
+    nor a backfill that is re-executed: Dagster asks again for what a run of the first one delivered after its end.
     They use what their own attempts delivered, also if a process of an earlier attempt still works beside them.
     """
     with RUNS_LOCK:
@@ -32,7 +52,11 @@ def delivered_before(instance: dg.DagsterInstance, run_id: str, step_key: str) -
             if parent is None or _succeeded(instance, parent_id, step_key):
                 break
             begun = parent
-    return begun.create_timestamp.timestamp() if begun is not None else 0.0
+    if begun is None:
+        return Beginning(0.0, None)
+    run = begun.dagster_run
+    backfill = root_backfill(run) if run.parent_run_id is None else None
+    return Beginning(begun.create_timestamp.timestamp(), backfill)
 
 
 def _succeeded(instance: dg.DagsterInstance, run_id: str, step_key: str) -> bool:
@@ -48,7 +72,7 @@ def materialized_job_ids(
     *,
     entry: str = JOB_ID_METADATA,
     limit: int = MATERIALIZATIONS_LOOKED_AT,
-    before: float | None = None,
+    before: Beginning | None = None,
 ) -> list[str]:
     """The jobs behind an asset's materializations, newest first.
 
@@ -58,7 +82,7 @@ def materialized_job_ids(
         partition_key: Its partition; None for an asset without partitions.
         entry: The entry of the metadata that names the job.
         limit: How many materializations to look at.
-        before: Leaves out what was materialized by a run that was created at this unix time or later.
+        before: Leaves out what was materialized by runs of the launch that begins here.
     """
     records = _materializations(instance, asset_key, partition_key, limit=limit)
     if before is not None:
@@ -92,17 +116,21 @@ def _materializations(
 
 
 def _of_earlier_runs(
-    instance: dg.DagsterInstance, records: Sequence[dg.EventLogRecord], before: float
+    instance: dg.DagsterInstance, records: Sequence[dg.EventLogRecord], before: Beginning
 ) -> list[dg.EventLogRecord]:
     # An event has the time of the machine that the run was on, whose clock may be wrong. Runs are created
     # by Dagster's own services. What no run has materialized, or one that was deleted, has only the event.
     run_ids = list({record.run_id for record in records})
-    created: dict[str, float] = {}
+    runs: Sequence[dg.RunRecord] = []
     if run_ids:
         with RUNS_LOCK:
             runs = instance.get_run_records(dg.RunsFilter(run_ids=run_ids))
-        created = {run.dagster_run.run_id: run.create_timestamp.timestamp() for run in runs}
-    return [record for record in records if created.get(record.run_id, record.timestamp) < before]
+    is_earlier = {run.dagster_run.run_id: before.is_after(run) for run in runs}
+    return [
+        record
+        for record in records
+        if is_earlier.get(record.run_id, record.timestamp < before.created)
+    ]
 
 
 def read_events(fetch: Callable[[], dg.EventRecordsResult]) -> Sequence[dg.EventLogRecord]:

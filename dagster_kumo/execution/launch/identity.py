@@ -73,7 +73,12 @@ def root_of_launch(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         # A re-execution of a run does not belong to the backfill any more when that has ended.
         with RUNS_LOCK:
             first = instance.get_run_by_id(root_run_id) or run
-    return first.tags.get(ROOT_BACKFILL_TAG) or first.tags.get(BACKFILL_TAG) or root_run_id
+    return root_backfill(first) or root_run_id
+
+
+def root_backfill(run: dg.DagsterRun) -> str | None:
+    """The backfill of a run, or the first of those of which that one is a re-execution."""
+    return run.tags.get(ROOT_BACKFILL_TAG) or run.tags.get(BACKFILL_TAG)
 
 
 def root_of_retries(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
