@@ -14,7 +14,6 @@ from dagster_kumo.checks.evaluation.metric_names import (
     CALIBRATION_ERROR,
     COVERAGE,
     HOLDOUT,
-    LOWER_IS_BETTER,
     NEITHER,
     is_metric,
 )
@@ -23,6 +22,7 @@ from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import NAMESPACE
 from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.execution.selection import OutputReference, find_output
+from dagster_kumo.jobs.metric_direction import is_error
 
 Reference = Literal["holdout"] | int
 
@@ -231,7 +231,7 @@ class Drop(EvaluationCheck):
         if reference is None:
             return Finding(True, "No earlier partition is evaluated to compare with.", found)
         drops = {
-            name: (value - reference[name]) * (1 if name in LOWER_IS_BETTER else -1)
+            name: (value - reference[name]) * (1 if is_error(name) else -1)
             for name, value in found.items()
         }
         than = (
