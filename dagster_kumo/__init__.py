@@ -47,6 +47,7 @@ from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredicti
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
+from dagster_kumo.jobs.promotion_gate import PromotionGate
 from dagster_kumo.jobs.training_job import TrainingJob, TrainingJobResult
 from dagster_kumo.predictions.predictions import Predictions
 from dagster_kumo.resource import KumoResource, LocalKumoResource, SnowflakeCredentials
@@ -96,6 +97,7 @@ __all__ = [
     "PredictionTable",
     "PredictionTableJob",
     "Predictions",
+    "PromotionGate",
     "S3Connector",
     "SnowflakeConnector",
     "SnowflakeCredentials",

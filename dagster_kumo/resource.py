@@ -312,7 +312,11 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         yield from ExportRun(context, settings, predictions=predictions, target=target).results()
 
     def train(
-        self, context: dg.AssetExecutionContext, training: TrainingSpec
+        self,
+        context: dg.AssetExecutionContext,
+        training: TrainingSpec,
+        *,
+        champion_of: str | None = None,
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Train a candidate, and yield the result: an asset whose materialization is a training job.
 
@@ -321,13 +325,14 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         Args:
             context: The context of the candidate's asset, which has no partitions.
             training: What to train.
+            champion_of: The name whose champion's metrics stand beside those of the candidate.
 
         Raises:
             KumoModelError: There is no such query, or no such training job to train again.
             KumoJobFailedError: The job ended FAILED or CANCELLED.
         """
         check_has_run(context)
-        yield from train(context, self._settings(), training)
+        yield from train(context, self._settings(), training, champion_of)
 
     def _settings(self) -> RunSettings:
         return RunSettings(

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.metadata import TRAINING
+from dagster_kumo.jobs.promotion_gate import PromotionGate
 from dagster_kumo.jobs.training_spec import TrainingSpec
 from dagster_kumo.resource import KumoResource
 
@@ -31,10 +32,13 @@ class KumoTraining(TrainingSpec):
         job_tags: Tags of the training job.
         refresh_snapshot: Whether Kumo reads the tables again before it trains. Otherwise the server
             chooses the data.
-        automation_condition: When Dagster trains automatically.
+        automation_condition: When Dagster trains automatically. The candidate is then promoted in the same
+            run, or whenever it has passed its gate.
         retry_policy: The retry policy, by default the model's.
         pool: The pool, by default the model's. For example, one that limits how many models are
             trained at the same time.
+        gate: What a candidate must fulfil before it is promoted. Without one, each is promoted when the model
+            is materialized.
 
     Raises:
         ValueError: An argument is invalid; the message says what to write instead.
@@ -47,18 +51,31 @@ class KumoTraining(TrainingSpec):
     automation_condition: dg.AutomationCondition[Any] | None = None
     retry_policy: dg.RetryPolicy | None = None
     pool: str | None = None
+    gate: PromotionGate | None = None
+
+    @property
+    def promotion_condition(self) -> dg.AutomationCondition[Any] | None:
+        """When Dagster promotes automatically."""
+        if self.automation_condition is None:
+            return None
+        passed = dg.AutomationCondition.all_deps_blocking_checks_passed()
+        return dg.AutomationCondition.eager() & passed
 
 
 def candidate_asset(
     training: KumoTraining,
     *,
     name: str,
+    champion_of: str | None,
     deps: Iterable[Any],
     translator: DagsterKumoTranslator,
     resource_key: str,
     options: AssetOptions,
 ) -> dg.AssetsDefinition:
-    """The asset of a candidate, downstream of the tables that it is trained from."""
+    """The asset of a candidate, downstream of the tables that it is trained from.
+
+    Its metadata has the metrics of the champion of `champion_of` beside its own.
+    """
     check_name(name)
     asked = training.to_json()
     spec = completed_spec(
@@ -83,6 +100,6 @@ def candidate_asset(
     )
     def candidate(context: dg.AssetExecutionContext) -> Any:
         kumo: KumoResource = getattr(context.resources, resource_key)
-        yield from kumo.train(context, training)
+        yield from kumo.train(context, training, champion_of=champion_of)
 
     return candidate

@@ -13,6 +13,7 @@ from dagster_kumo.assets.candidate_asset import KumoTraining, candidate_asset
 from dagster_kumo.assets.evaluation_asset import KumoEvaluation, evaluation_asset
 from dagster_kumo.assets.export_asset import KumoExport, export_asset
 from dagster_kumo.assets.fan_out import build_fanned_out_assets
+from dagster_kumo.assets.model_asset import promoted_model_asset, rollback_job
 from dagster_kumo.assets.specs import (
     AssetOptions,
     asset_deps,
@@ -22,6 +23,7 @@ from dagster_kumo.assets.specs import (
     prediction_specs,
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
+from dagster_kumo.checks.gate_check import Promotion, gate_check
 from dagster_kumo.execution.model_observation import observed_model
 from dagster_kumo.execution.selection import check_has_run
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
@@ -36,12 +38,15 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
     """All assets of one model. It is a list, which you can pass wherever Dagster takes assets.
 
     Attributes:
-        model: The trained model, an observable asset.
+        model: The trained model: an observable asset, or with `training=` the promotion of a candidate.
         predictions: The definition of the predictions, and of embeddings and prediction table if
             there are any.
         exports: One for each `KumoExport`.
         evaluation: Predictions held against what happened; None without `evaluation=`.
         candidate: A newer training of the model; None without `training=`.
+        gate: The blocking check of the candidate; None without a gate.
+        rollback_job: The job `<name>_rollback`, which makes the champion before the present one the
+            champion again, for `Definitions(jobs=...)`. None if the model is not promoted in Dagster.
 
     Examples:
         >>> from dagster_kumo import BatchPrediction
@@ -58,14 +63,18 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
         exports: Sequence[dg.AssetsDefinition] = (),
         evaluation: dg.AssetsDefinition | None = None,
         candidate: dg.AssetsDefinition | None = None,
+        gate: dg.AssetChecksDefinition | None = None,
+        rollback_job: Any = None,
     ) -> None:
-        optional = [asset for asset in (evaluation, candidate) if asset is not None]
+        optional = [asset for asset in (evaluation, candidate, gate) if asset is not None]
         super().__init__([model, predictions, *exports, *optional])
         self.model = model
         self.predictions = predictions
         self.exports = list(exports)
         self.evaluation = evaluation
         self.candidate = candidate
+        self.gate = gate
+        self.rollback_job = rollback_job
 
 
 def build_kumo_assets_definitions(
@@ -94,7 +103,9 @@ def build_kumo_assets_definitions(
     - `<name>/prediction_table`, if the prediction generates one.
     - One asset for each export.
     - `<name>/evaluation`, if `evaluation` says what happened.
-    - `<name>/candidate`, if `training` says what is trained: its materialization is a training job.
+    - `<name>/candidate`, if `training` says what is trained: its materialization is a training job. If the
+      prediction is that of a champion, the model's materialization is the promotion of the candidate, and a
+      gate is a blocking check of the candidate.
 
     Args:
         name: The model's name; the prefix of the keys.
@@ -133,17 +144,47 @@ def build_kumo_assets_definitions(
     options = {"group_name": name, **options}
     translator = translator or DagsterKumoTranslator()
     tables = asset_deps(deps)
-    model = _model(
-        completed_spec(
-            translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
-            # Without their partition mappings, which map to the partitions of the predictions.
+    candidate = None
+    if training is not None:
+        candidate = candidate_asset(
+            training,
+            name=name,
+            champion_of=prediction.champion_of,
             deps=[table.asset_key for table in tables],
-            automation_condition=None,
-            options=options,
-        ).merge_attributes(tags=_IS_MODEL),
-        prediction,
-        resource_key,
+            translator=translator,
+            resource_key=resource_key,
+            options=_not_of_outputs(options),
+        )
+    spec = completed_spec(
+        translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
+        # Without their partition mappings, which map to the partitions of the predictions.
+        deps=[table.asset_key for table in tables],
+        automation_condition=None,
+        options=options,
     )
+    promotion, rollback = None, None
+    if training is not None and candidate is not None and prediction.champion_of:
+        evaluation_spec = translator.get_asset_spec(KumoAssetProps(name, "evaluation", prediction))
+        promotion = Promotion(
+            prediction.champion_of,
+            candidate.key,
+            training.gate,
+            evaluation_spec.key if evaluation else None,
+        )
+        spec = spec.replace_attributes(
+            deps=[candidate.key], automation_condition=training.promotion_condition
+        )
+        model = promoted_model_asset(
+            spec, promotion, resource_key=resource_key, options=_not_of_outputs(options)
+        )
+        rollback = rollback_job(name, model)
+    else:
+        if training is not None and training.gate is not None:
+            raise ValueError(
+                "A gate guards the promotion to a champion, and the predictions name none. Write "
+                f"BatchPrediction(champion_of={name!r}), or leave gate out."
+            )
+        model = _model(spec.merge_attributes(tags=_IS_MODEL), prediction, resource_key)
     about: dict[str, Any] = {
         "name": name,
         "prediction": prediction,
@@ -195,32 +236,20 @@ def build_kumo_assets_definitions(
             translator=translator,
             resource_key=resource_key,
             io_manager_key=io_manager_key,
-            # These are of the outputs.
-            options={
-                **options,
-                "description": None,
-                "freshness_policy": None,
-                "code_version": None,
-            },
+            options=_not_of_outputs(options),
         )
-    candidate = None
-    if training is not None:
-        candidate = candidate_asset(
-            training,
-            name=name,
-            deps=[table.asset_key for table in tables],
-            translator=translator,
-            resource_key=resource_key,
-            options={
-                **options,
-                "description": None,
-                "freshness_policy": None,
-                "code_version": None,
-            },
-        )
-    assets = KumoModelAssets(model, predictions, made, evaluated, candidate)
+    gate = None
+    if promotion is not None and promotion.gate is not None:
+        gate = gate_check(promotion, resource_key=resource_key)
+    assets = KumoModelAssets(model, predictions, made, evaluated, candidate, gate, rollback)
     _check_keys([key for asset in assets for key in asset.keys])
     return assets
+
+
+def _not_of_outputs(options: AssetOptions) -> AssetOptions:
+    """The options of an asset that is no output of the prediction."""
+    of_outputs: AssetOptions = {"description": None, "freshness_policy": None, "code_version": None}
+    return {**options, **of_outputs}
 
 
 def _model(

@@ -19,6 +19,8 @@ from dagster_kumo.api.records import (
     TrainingJobResource,
 )
 from dagster_kumo.jobs.export_target import ExportTarget
+from dagster_kumo.jobs.tags import CHAMPION_BEFORE_TAG, PROMOTED_BY_TAG, PROMOTED_WHY_TAG
+from dagster_kumo.jobs.trained_model import promoted_at
 from dagster_kumo.predictions.predictions import Provenance
 
 BATCH_PREDICTION = "dagster-kumo/batch_prediction"
@@ -115,6 +117,26 @@ def candidate_metadata(
     if job.config.model_plan is not None:
         entries["plan"] = _json(job.config.model_plan)
     return _in_namespace(entries)
+
+
+def promotion_metadata(champion: TrainingJobResource) -> dict[str, Any]:
+    """Who promoted a training job, when and why, as its tags in Kumo say."""
+    at, tags = promoted_at(champion), champion.tags
+    entries = {
+        "promoted_at": dg.MetadataValue.timestamp(at) if at is not None else None,
+        "promoted_by": tags.get(PROMOTED_BY_TAG),
+        "promoted_why": tags.get(PROMOTED_WHY_TAG),
+        "champion_before": tags.get(CHAMPION_BEFORE_TAG),
+    }
+    return _in_namespace({name: value for name, value in entries.items() if value is not None})
+
+
+def champion_metadata(champion: TrainingJobResource | None) -> dict[str, Any]:
+    """The champion's metrics on its holdout data, beside those of a candidate."""
+    if champion is None or champion.result is None:
+        return {}
+    metrics = _metrics("champion", champion.result.eval_metrics.test_metrics)
+    return _in_namespace({**metrics, "champion": champion.job_id})
 
 
 def _metrics(measured_on: str, metrics: Sequence[Metric]) -> dict[str, float]:

@@ -23,7 +23,9 @@ def observed_model(
     Raises:
         KumoModelError: There is no trained model as asked for.
     """
-    return dg.ObserveResult(metadata=_metadata(context, client, trained_model(client, prediction)))
+    return dg.ObserveResult(
+        metadata=described_model(context, client, trained_model(client, prediction))
+    )
 
 
 def observe_model(
@@ -38,15 +40,16 @@ def observe_model(
     the predictions would be out of date because of their own observation.
     """
     try:
-        metadata = _metadata(context, client, model)
+        metadata = described_model(context, client, model)
         context.log_event(dg.AssetObservation(asset_key, metadata=metadata))
     except Exception as error:  # noqa: BLE001 - the model predicts without it
         context.log.warning(f"The model {model.job_id} cannot be described: {error}")
 
 
-def _metadata(
+def described_model(
     context: dg.AssetExecutionContext, client: KumoClient, model: TrainingJobResource
 ) -> dict[str, Any]:
+    """The metadata of a model: its query, its metrics and its age."""
     return model_metadata(
         model,
         _query_of(context, client, model),

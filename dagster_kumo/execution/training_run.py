@@ -10,14 +10,18 @@ import dagster as dg
 
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.training import TrainingLaunch
-from dagster_kumo.execution.metadata import candidate_metadata
+from dagster_kumo.execution.metadata import candidate_metadata, champion_metadata
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.execution.termination import RunJobs
+from dagster_kumo.jobs.trained_model import find_champion
 from dagster_kumo.jobs.training_spec import TrainingSpec
 
 
 def train(
-    context: dg.AssetExecutionContext, settings: RunSettings, training: TrainingSpec
+    context: dg.AssetExecutionContext,
+    settings: RunSettings,
+    training: TrainingSpec,
+    champion_of: str | None,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Train a candidate, and yield the result when the training job is done."""
     client = settings.client
@@ -33,4 +37,6 @@ def train(
             tracking_url=launch.page,
             seconds=time.monotonic() - started,
         )
+        if champion_of:
+            metadata |= champion_metadata(find_champion(client, champion_of))
         yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(job_id))

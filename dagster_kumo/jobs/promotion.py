@@ -26,6 +26,8 @@ from dagster_kumo.jobs.tags import (
 )
 from dagster_kumo.jobs.trained_model import done_training_job, marked_champions, promoted_at
 
+_TICK = timedelta(microseconds=1)
+
 
 @dataclass(frozen=True)
 class Author:
@@ -129,7 +131,8 @@ def _move(
     record: Mapping[str, str | None],
 ) -> Move:
     # Not before the last promotion: the clock of its machine may have been fast.
-    at = max([datetime.now(timezone.utc), *(promoted_at(m) + _TICK for m in marked)])
+    before = [at + _TICK for m in marked if (at := promoted_at(m)) is not None]
+    at = max([datetime.now(timezone.utc), *before])
     tags = {
         CHAMPION_TAG: name,
         PROMOTED_AT_TAG: at.isoformat().replace("+00:00", "Z"),
@@ -140,7 +143,7 @@ def _move(
     # Read again: another process may have promoted at the same moment. The list may also be late, and lack this job.
     others = {m.job_id: m for m in (*marked, *marked_champions(client, name))}
     others.pop(job.job_id, None)
-    later = [m for m in others.values() if promoted_at(m) >= at]
+    later = [m for m in others.values() if (other := promoted_at(m)) and other >= at]
     if later:
         _remove_marks(client, name, [job])
         raise KumoModelError(
@@ -150,9 +153,6 @@ def _move(
     _remove_marks(client, name, list(others.values()))
     champion = job.model_copy(update={"tags": {**job.tags, **_set(tags)}})
     return Move(champion, marked[0].job_id if marked else None, is_new=True)
-
-
-_TICK = timedelta(microseconds=1)
 
 
 def _remove_marks(client: KumoClient, name: str, jobs: Sequence[TrainingJobResource]) -> None:

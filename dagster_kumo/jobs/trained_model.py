@@ -63,13 +63,18 @@ def done_training_job(client: KumoClient, job_id: str) -> TrainingJobResource:
 
 
 def _champion(client: KumoClient, name: str) -> TrainingJobResource:
-    if champions := marked_champions(client, name):
-        return champions[0]
+    if (champion := find_champion(client, name)) is not None:
+        return champion
     raise KumoModelError(
         f"No model has been promoted as the champion of {name} yet. Promote a training job that is DONE:\n"
         f"dagster-kumo models promote TRAINING_JOB_ID --name {name}\n"
         f"Or train a candidate, and materialize {name}/model."
     )
+
+
+def find_champion(client: KumoClient, name: str) -> TrainingJobResource | None:
+    """The champion of a name; None if nothing has been promoted."""
+    return next(iter(marked_champions(client, name)), None)
 
 
 def marked_champions(client: KumoClient, name: str) -> Sequence[TrainingJobResource]:
@@ -80,16 +85,16 @@ def marked_champions(client: KumoClient, name: str) -> Sequence[TrainingJobResou
     """
     marked = training_jobs_with_tags(client, {CHAMPION_TAG: name}, limit=_MANY_JOBS)
     done = [job for job in marked if job.job_status_report.status == DONE]
-    return sorted(done, key=promoted_at, reverse=True)
+    return sorted(done, key=lambda job: promoted_at(job) or _LONG_AGO, reverse=True)
 
 
-def promoted_at(job: TrainingJobResource) -> datetime:
-    """When a training job was promoted last; a very early time if its tags do not say."""
+def promoted_at(job: TrainingJobResource) -> datetime | None:
+    """When a training job was promoted last; None if its tags do not say."""
     try:
         said = datetime.fromisoformat(job.tags.get(PROMOTED_AT_TAG, "").replace("Z", "+00:00"))
         return in_utc(said)
     except ValueError:
-        return _LONG_AGO
+        return None
 
 
 def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:

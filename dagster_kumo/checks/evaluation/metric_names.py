@@ -24,6 +24,8 @@ _METRICS = frozenset(
     ]
 )
 NEITHER = frozenset({"base_rate", "predicted_rate", "bias", "share_of_total"})
+KUMO_NAMES = {"acc": "accuracy", "ap": "auprc", "ce": "log_loss"}
+"""Kumo's names of metrics that are called otherwise here."""
 _AT = re.compile(r"(lift|recall|map|ndcg)_at_(\d+|k)")
 
 

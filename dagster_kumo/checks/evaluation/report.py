@@ -10,12 +10,9 @@ import dagster as dg
 
 from dagster_kumo.api.records import Metric
 from dagster_kumo.checks.evaluation.joined_rows import Counts, Task
-from dagster_kumo.checks.evaluation.metric_names import COVERAGE, HOLDOUT
+from dagster_kumo.checks.evaluation.metric_names import COVERAGE, HOLDOUT, KUMO_NAMES
 from dagster_kumo.checks.evaluation.metrics import Group, Numbers
 from dagster_kumo.execution.metadata import JOB_ID_METADATA, NAMESPACE
-
-_KUMO_NAMES = {"acc": "accuracy", "ap": "auprc", "ce": "log_loss"}
-"""Kumo's names of metrics that are called otherwise here."""
 
 
 def evaluation_metadata(
@@ -63,7 +60,7 @@ def holdout_metrics(metrics: Iterable[Metric], task: Task) -> dict[str, float]:
         name = metric.name
         if task == "ranking":
             name = name.replace("@", "_at_")
-        name = (found.keys().isdisjoint({name}) and _KUMO_NAMES.get(name, name)) or name
+        name = (found.keys().isdisjoint({name}) and KUMO_NAMES.get(name, name)) or name
         if metric.value is not None:
             found[name] = metric.value
     return found

@@ -1,0 +1,185 @@
+"""The model of a name whose candidates are trained in Dagster: its materialization is a promotion."""
+
+# No `from __future__ import annotations`: Dagster looks at the annotations of the op as objects.
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.assets.specs import AssetOptions, op_name, op_options
+from dagster_kumo.checks.gate_check import GateReader, Promotion, candidate_ids, judge
+from dagster_kumo.execution.metadata import promotion_metadata
+from dagster_kumo.execution.model_observation import described_model
+from dagster_kumo.execution.selection import check_has_run
+from dagster_kumo.jobs.promotion import Author, Move, promote, roll_back
+from dagster_kumo.jobs.tags import FORMER_CHAMPION_TAG
+from dagster_kumo.jobs.trained_model import find_champion
+from dagster_kumo.resource import KumoResource
+
+
+class PromotionConfig(dg.Config):
+    """Which training job is promoted, and why. The fields of the Launchpad."""
+
+    training_job_id: str | None = Field(
+        default=None,
+        description=(
+            "Promote this training job, whatever the gate says. By default it is the newest candidate that "
+            "passes its gate."
+        ),
+    )
+    rollback: bool = Field(
+        default=False, description="Make the champion before the present one the champion again."
+    )
+    why: str = Field(default="", description="The reason.")
+    by: str = Field(
+        default="", description="Who promotes. By default what Dagster knows of the run."
+    )
+
+
+def promoted_model_asset(
+    spec: dg.AssetSpec, promotion: Promotion, *, resource_key: str, options: AssetOptions
+) -> dg.AssetsDefinition:
+    """The asset of the model, downstream of its candidate."""
+
+    @dg.multi_asset(
+        name=op_name([spec]),
+        specs=[spec],
+        required_resource_keys={resource_key},
+        **op_options({**options, "backfill_policy": None}),
+    )
+    def model(context: dg.AssetExecutionContext, config: PromotionConfig) -> Any:
+        check_has_run(context)
+        kumo: KumoResource = getattr(context.resources, resource_key)
+        client = kumo.get_client()
+        # Not its key when it was defined: loading a module under a prefix changes the key afterwards.
+        candidate_input = model.input_names_by_node_key[promotion.candidate]
+        candidate = context.asset_key_for_input(candidate_input)
+        author = Author(
+            config.by or _who(context.run),
+            config.why,
+            context.run.root_run_id or context.run.run_id,
+        )
+        move = _move(context, client, promotion, candidate, config, author)
+        champion = move.champion
+        context.log.info(
+            f"{champion.job_id} predicts for {promotion.champion_of}"
+            + (
+                f" from now on, instead of {move.before or 'none'}"
+                if move.is_new
+                else ", as before"
+            )
+        )
+        yield dg.MaterializeResult(
+            metadata={
+                **promotion_metadata(champion),
+                **described_model(context, client, champion),
+            },
+            data_version=dg.DataVersion(champion.job_id),
+        )
+
+    return model
+
+
+def rollback_job(name: str, model: dg.AssetsDefinition) -> Any:
+    """The job `<name>_rollback`, which makes the champion before the present one the champion again."""
+    config = dg.RunConfig(ops={model.node_def.name: PromotionConfig(rollback=True)})
+    return dg.define_asset_job(
+        f"{name}_rollback",
+        selection=[model],
+        config=config,
+        description=f"Make the champion of {name} before the present one the champion again.",
+    )
+
+
+def _move(
+    context: dg.AssetExecutionContext,
+    client: KumoClient,
+    promotion: Promotion,
+    candidate: dg.AssetKey,
+    config: PromotionConfig,
+    author: Author,
+) -> Move:
+    name = promotion.champion_of
+    if config.rollback:
+        if config.training_job_id is not None:
+            raise ValueError("Give training_job_id or rollback, not both.")
+        return roll_back(client, name, author)
+    if config.training_job_id is not None:
+        return promote(client, config.training_job_id, name, author)
+    reader = GateReader(client, context.instance, promotion)
+    chosen = _newest_passing(context, promotion, reader, candidate)
+    return promote(client, chosen.job_id, name, author)
+
+
+def _newest_passing(
+    context: dg.AssetExecutionContext,
+    promotion: Promotion,
+    reader: GateReader,
+    candidate: dg.AssetKey,
+) -> TrainingJobResource:
+    """The newest candidate that passes its gate, or else the champion if no candidate is newer.
+
+    A candidate that was the champion once is not promoted again by itself: somebody rolled it back.
+
+    Raises:
+        KumoModelError: There is no candidate and no champion, or the gate refuses those that are newer.
+    """
+    champion = find_champion(reader.client, promotion.champion_of)
+    refused: list[str] = []
+    for job_id in candidate_ids(context.instance, candidate):
+        if champion is not None and job_id == champion.job_id:
+            break
+        try:
+            job = reader.client.get_training_job(job_id)
+        except KumoAPIError as error:
+            if error.status_code != 404:
+                raise
+            context.log.warning(f"The candidate {job_id} is not in Kumo any more.")
+            continue
+        if _is_older(job, champion):
+            break
+        if job.tags.get(FORMER_CHAMPION_TAG) == promotion.champion_of:
+            context.log.info(
+                f"{job_id} was the champion before. To promote it again, name it: training_job_id in the "
+                f"Launchpad, or dagster-kumo models promote {job_id} --name {promotion.champion_of}"
+            )
+            continue
+        finding = judge(promotion.gate, reader, job) if promotion.gate is not None else None
+        if finding is None or finding.passed:
+            return job
+        refused.append(f"{job_id}: {finding.said}")
+    if refused:
+        raise KumoModelError("No newer candidate passes its gate.\n" + "\n".join(refused))
+    if champion is not None:
+        return champion
+    raise KumoModelError(
+        f"There is no candidate to promote, and no champion of {promotion.champion_of}.\n"
+        f"Materialize {candidate.to_user_string()} first, or promote a training job that is DONE: "
+        f"dagster-kumo models promote TRAINING_JOB_ID --name {promotion.champion_of}"
+    )
+
+
+def _is_older(job: TrainingJobResource, champion: TrainingJobResource | None) -> bool:
+    if champion is None or champion.created_at is None or job.created_at is None:
+        return False
+    return job.created_at < champion.created_at
+
+
+def _who(run: dg.DagsterRun) -> str:
+    """Who started a run, as far as Dagster says."""
+    tags: Mapping[str, str] = run.tags
+    for tag, what in (
+        ("user", "{}"),  # Dagster+ sets it
+        ("dagster/schedule_name", "the schedule {}"),
+        ("dagster/sensor_name", "the sensor {}"),
+    ):
+        if tag in tags:
+            return what.format(tags[tag])
+    if "dagster/from_automation_condition" in tags:
+        return "an automation condition"
+    return f"the run {run.run_id}"

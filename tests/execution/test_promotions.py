@@ -1,0 +1,165 @@
+"""A candidate is judged, promoted and rolled back: what runs do, and what Dagster shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_kumo import (
+    BatchPrediction,
+    KumoClient,
+    KumoModelAssets,
+    KumoTraining,
+    PromotionGate,
+    build_kumo_assets_definitions,
+)
+from dagster_kumo.jobs.promotion import Author, promote
+from dagster_kumo.local import LocalKumo
+from tests.support import DAYS, PURCHASE, day, error_of, metadata_of, resources
+
+OLD = f"{PURCHASE}-old"
+CANDIDATE = dg.AssetKey(["shop", "candidate"])
+MODEL = dg.AssetKey(["shop", "model"])
+NOT_MUCH_WORSE = PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.002})
+
+pytestmark = pytest.mark.usefixtures("nothing_promoted")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance of each test's own: the newest candidate is looked for in its events."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+class Shop:
+    """A model whose candidates are trained, with its runs."""
+
+    def __init__(self, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+        self.kumo, self.instance = kumo, instance
+        self._resources = resources(kumo, tmp_path, statistics=False)
+
+    def assets(
+        self, gate: PromotionGate | None = NOT_MUCH_WORSE, **options: Any
+    ) -> KumoModelAssets:
+        return build_kumo_assets_definitions(
+            name="shop",
+            prediction=BatchPrediction(champion_of="shop"),
+            training=KumoTraining(query="cdnow_purchase", gate=gate, **options),
+            partitions_def=DAYS,
+            deps=["purchases"],
+        )
+
+    def run(
+        self, *keys: str, gate: PromotionGate | None = NOT_MUCH_WORSE, **options: Any
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize some of the assets, in one run, with their checks."""
+        return dg.materialize(
+            self.assets(gate),
+            selection=dg.AssetSelection.assets(*(dg.AssetKey(["shop", key]) for key in keys)),
+            instance=self.instance,
+            resources=self._resources,
+            raise_on_error=False,
+            **options,
+        )
+
+    def promoting(self, **config: Any) -> dg.ExecuteInProcessResult:
+        return self.run("model", run_config={"ops": {"shop__model": {"config": config}}})
+
+    def predicted_by(self) -> str:
+        assert self.run("predictions", partition_key=day(5)).success
+        return self.kumo.jobs[-1]["config"]["model_training_job_id"]
+
+
+@pytest.fixture
+def shop(kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path) -> Shop:
+    return Shop(kumo, instance, tmp_path)
+
+
+def verdict(run: dg.ExecuteInProcessResult) -> tuple[bool, str, dict[str, Any]]:
+    (found,) = run.get_asset_check_evaluations()
+    assert found.description is not None
+    return found.passed, found.description, {k: v.value for k, v in found.metadata.items()}
+
+
+def test_a_candidate_that_passes_is_promoted_and_predicts(shop: Shop, client: KumoClient) -> None:
+    promote(client, OLD, "shop", Author())
+
+    run = shop.run("candidate", "model")
+
+    assert run.success
+    seen = metadata_of(run, CANDIDATE)
+    job_id = seen["dagster-kumo/training_job_id"]
+    assert 0.7 < seen["dagster-kumo/champion/auroc"] < seen["dagster-kumo/holdout/auroc"]
+    passed, said, metadata = verdict(run)
+    assert passed
+    assert "above the champion's 0.7766; needed: not more than 0.002 below" in said
+    assert (metadata["candidate"], metadata["champion"]) == (job_id, OLD)
+    promoted = metadata_of(run, MODEL)
+    assert promoted["dagster-kumo/training_job_id"] == job_id
+    assert promoted["dagster-kumo/champion_before"] == OLD
+    assert promoted["dagster-kumo/promoted_by"] == f"the run {run.run_id}"
+    version = shop.instance.get_latest_data_version_record(MODEL)
+    assert version and version.asset_materialization
+    assert (version.asset_materialization.tags or {})["dagster/data_version"] == job_id
+    assert shop.predicted_by() == job_id
+
+
+def test_a_candidate_that_is_refused_changes_nothing(shop: Shop, client: KumoClient) -> None:
+    promote(client, OLD, "shop", Author())
+    gate = PromotionGate(min_gain={"auroc": 0.3}, max_values={"ce": 0.0})
+
+    run = shop.run("candidate", "model", gate=gate)
+
+    assert not run.success
+    passed, said, _ = verdict(run)
+    assert not passed
+    assert "auroc" in said
+    assert "needed: at least 0.3 above" in said
+    assert "the candidate has no ce, only" in said
+    assert "The champion stays." in said
+    assert not run.asset_materializations_for_node("shop__model")
+    assert shop.predicted_by() == OLD
+    # Promotion asks the gate itself, whether or not the check ran.
+    alone = shop.run("model", gate=gate)
+    assert "No newer candidate passes its gate.\n" in error_of(alone)[1]
+    assert shop.predicted_by() == OLD
+
+
+def test_one_is_promoted_by_its_id_whatever_the_gate_says(shop: Shop) -> None:
+    run = shop.promoting(training_job_id=OLD, why="the first one", by="ada")
+
+    metadata = metadata_of(run, MODEL)
+    assert metadata["dagster-kumo/training_job_id"] == OLD
+    assert metadata["dagster-kumo/promoted_by"] == "ada"
+    assert metadata["dagster-kumo/promoted_why"] == "the first one"
+
+
+def test_a_rollback_is_a_job_and_is_not_undone_by_the_next_promotion(shop: Shop) -> None:
+    shop.promoting(training_job_id=OLD)
+    run = shop.run("candidate", "model")
+    candidate = metadata_of(run, MODEL)["dagster-kumo/training_job_id"]
+
+    job = dg.Definitions(
+        assets=shop.assets(), jobs=[shop.assets().rollback_job], resources=shop._resources
+    ).resolve_job_def("shop_rollback")
+    back = job.execute_in_process(instance=shop.instance)
+
+    assert metadata_of(back, MODEL)["dagster-kumo/training_job_id"] == OLD
+    assert shop.predicted_by() == OLD
+    again = shop.run("model")
+    assert metadata_of(again, MODEL)["dagster-kumo/training_job_id"] == OLD
+    assert metadata_of(shop.promoting(training_job_id=candidate), MODEL)
+    assert shop.predicted_by() == candidate
+
+
+def test_without_candidate_and_champion_it_is_said_what_to_do(shop: Shop) -> None:
+    run = shop.run("model")
+
+    name, said = error_of(run)
+    assert name == "KumoModelError"
+    assert "Materialize shop/candidate first" in said
