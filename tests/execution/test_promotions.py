@@ -104,7 +104,8 @@ def test_a_candidate_that_passes_is_promoted_and_predicts(shop: Shop, client: Ku
     assert promoted["dagster-kumo/champion_before"] == OLD
     assert promoted["dagster-kumo/promoted_by"] == f"the run {run.run_id}"
     version = shop.instance.get_latest_data_version_record(MODEL)
-    assert version and version.asset_materialization
+    assert version
+    assert version.asset_materialization
     assert (version.asset_materialization.tags or {})["dagster/data_version"] == job_id
     assert shop.predicted_by() == job_id
 
