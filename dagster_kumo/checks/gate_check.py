@@ -195,6 +195,7 @@ def gate_check(promotion: Promotion, *, resource_key: str) -> dg.AssetChecksDefi
         [_Gate(promotion.gate)],
         read,
         name=f"{promotion.candidate.to_python_identifier()}__{GATE}",
+        partitions_def=None,
         blocking=True,
         resource_keys={resource_key},
         automation_condition=None,
