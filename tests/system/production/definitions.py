@@ -36,6 +36,8 @@ EXECUTORS = {
 
 # More than a year of them, so that each test has days of its own.
 DAYS = dg.DailyPartitionsDefinition(start_date=str(TODAY - timedelta(days=400)))
+# The model predicts for no day before the end of its own data, some eight months ago.
+KEYS = dg.StaticPartitionsDefinition([str(number) for number in range(300)])
 POOL = "kumo"
 
 
@@ -43,13 +45,14 @@ def predictions(
     name: str,
     *,
     single_run: bool = False,
+    partitions_def: dg.PartitionsDefinition = DAYS,
     options: Mapping[str, Any] = {},
     **prediction: object,
 ):
     @kumo_assets(
         name=name,
         prediction=BatchPrediction(training_job_id=PURCHASE, **prediction),
-        partitions_def=DAYS,
+        partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run() if single_run else None,
         **options,
     )
@@ -71,6 +74,7 @@ MODELS = {
     "pair": predictions("pair", outputs=("predictions", "embeddings")),
     "tables": predictions("tables", prediction_table="generate"),
     "year": predictions("year", single_run=True, outputs=("predictions", "embeddings")),
+    "hundreds": predictions("hundreds", single_run=True, partitions_def=KEYS, anchor=None),
     "pooled": predictions("pooled", options={"pool": POOL, "deps": [before_pooled]}),
 }
 

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from tests.support import wait_until
+from tests.system.production.definitions import KEYS
 from tests.system.production.deployment import Deployment
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(400)]
@@ -100,19 +101,19 @@ def fetched(production: Deployment) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-def test_a_run_over_three_hundred_days_has_few_tags_and_a_note_for_each_job(
+def test_a_run_over_three_hundred_partitions_has_few_tags_and_a_note_for_each_job(
     quick: Deployment,
 ) -> None:
-    partitions = quick.new_days("year", 300)
-    backfill = quick.backfill([["year", "predictions"]], *partitions)
+    partitions = KEYS.get_partition_keys()
+    backfill = quick.backfill([["hundreds", "predictions"]], *partitions)
 
     assert quick.wait_for_backfill(backfill, seconds=900).value == "COMPLETED_SUCCESS"
 
     (run,) = quick.runs_of_backfill(backfill)
     tags = {key: value for key, value in run.tags.items() if key.startswith("dagster-kumo/")}
-    assert list(tags) == ["dagster-kumo/job.year__predictions"]
-    jobs = {key: {*ids} for key, ids in quick.launched("year", *partitions).items()}
-    noted = quick.noted("year", "predictions")
+    assert list(tags) == ["dagster-kumo/job.hundreds__predictions"]
+    jobs = {key: {*ids} for key, ids in quick.launched("hundreds", *partitions).items()}
+    noted = quick.noted("hundreds", "predictions")
     assert {key: noted[key] for key in partitions} == jobs
-    delivered = quick.materialized("year", "predictions")
+    delivered = quick.materialized("hundreds", "predictions")
     assert {key: delivered[key] for key in partitions} == jobs
