@@ -31,7 +31,7 @@ from dagster_kumo.api.errors import (
 )
 from dagster_kumo.api.records import BatchPredictionJobSummary, JobStatusReport
 from dagster_kumo.assets.asset_decorator import kumo_assets
-from dagster_kumo.assets.candidate_asset import KumoTraining
+from dagster_kumo.assets.candidate_asset import KumoTraining, retrain_after_failed_checks
 from dagster_kumo.assets.definitions import KumoModelAssets, build_kumo_assets_definitions
 from dagster_kumo.assets.evaluation_asset import KumoEvaluation, build_kumo_evaluation_asset
 from dagster_kumo.assets.export_asset import KumoExport, build_kumo_export_asset
@@ -113,6 +113,7 @@ __all__ = [
     "build_kumo_sensor",
     "evaluation_partitions_due",
     "kumo_assets",
+    "retrain_after_failed_checks",
 ]
 
 DagsterLibraryRegistry.register("dagster-kumo", __version__, is_dagster_package=False)

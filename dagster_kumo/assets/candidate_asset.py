@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
+import functools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +62,34 @@ class KumoTraining(TrainingSpec):
             return None
         passed = dg.AutomationCondition.all_deps_blocking_checks_passed()
         return dg.AutomationCondition.eager() & passed
+
+
+def retrain_after_failed_checks(*assets: dg.AssetKey) -> dg.AutomationCondition[Any]:
+    """The condition of a candidate that is trained when a check of some assets begins to fail.
+
+    It holds once when a check fails that did not fail before, and not while a candidate is being trained. Checks of
+    drift are those of the predictions, checks of what was realized those of the evaluation.
+
+    Args:
+        assets: The assets whose checks count.
+
+    Raises:
+        ValueError: There are none.
+
+    Examples:
+        >>> condition = retrain_after_failed_checks(dg.AssetKey(["churn", "evaluation"]))
+        >>> training = KumoTraining(query="pquery-churn", automation_condition=condition)
+    """
+    if not assets:
+        raise ValueError("Name the assets whose checks count: their keys.")
+    failed = [
+        dg.AutomationCondition.asset_matches(
+            key, dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed())
+        )
+        for key in assets
+    ]
+    some_failed = functools.reduce(operator.or_, failed)
+    return some_failed.newly_true() & ~dg.AutomationCondition.in_progress()
 
 
 def candidate_asset(

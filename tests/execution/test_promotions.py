@@ -16,6 +16,7 @@ from dagster_kumo import (
     KumoTraining,
     PromotionGate,
     build_kumo_assets_definitions,
+    retrain_after_failed_checks,
 )
 from dagster_kumo.jobs.promotion import Author, promote
 from dagster_kumo.local import LocalKumo
@@ -164,3 +165,44 @@ def test_without_candidate_and_champion_it_is_said_what_to_do(shop: Shop) -> Non
     name, said = error_of(run)
     assert name == "KumoModelError"
     assert "Materialize shop/candidate first" in said
+
+
+def test_a_check_that_begins_to_fail_trains_once_and_promotes_in_the_same_run(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    shop = build_kumo_assets_definitions(
+        name="shop",
+        prediction=BatchPrediction(champion_of="shop"),
+        training=KumoTraining(
+            query="cdnow_purchase",
+            automation_condition=retrain_after_failed_checks(dg.AssetKey(["shop", "predictions"])),
+        ),
+        partitions_def=DAYS,
+    )
+    passes = {"drift": True}
+
+    @dg.asset_check(asset=dg.AssetKey(["shop", "predictions"]))
+    def drift() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=passes["drift"])
+
+    defs = dg.Definitions(assets=shop, asset_checks=[drift], resources=resources(kumo, tmp_path))
+    cursor = dg.evaluate_automation_conditions(defs, instance).cursor
+
+    def requested_after(days_ago: int, *, passed: bool) -> set[str]:
+        nonlocal cursor
+        passes["drift"] = passed
+        key = dg.AssetKey(["shop", "predictions"])
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day(days_ago)))
+        dg.materialize(
+            [dg.AssetSpec(key), drift], instance=instance, selection=dg.AssetSelection.checks(drift)
+        )
+        asked = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+        cursor = asked.cursor
+        keys = (CANDIDATE, MODEL)
+        return {key.path[-1] for key in keys if asked.get_num_requested(key)}
+
+    assert requested_after(5, passed=True) == set()
+    assert requested_after(4, passed=False) == {"candidate", "model"}
+    assert requested_after(3, passed=False) == set()
+    assert requested_after(2, passed=True) == set()
+    assert requested_after(1, passed=False) == {"candidate", "model"}
