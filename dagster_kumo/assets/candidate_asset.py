@@ -34,6 +34,8 @@ class KumoTraining(TrainingSpec):
         job_tags: Tags of the training job.
         refresh_snapshot: Whether Kumo reads the tables again before it trains. Otherwise the server
             chooses the data.
+        max_per_week: How many training jobs of the candidate may be launched in seven days, also those
+            that failed: each costs money. Beyond that, a run fails before it launches anything.
         automation_condition: When Dagster trains automatically. The candidate is then promoted in the same
             run, or whenever it has passed its gate.
         retry_policy: The retry policy, by default the model's.

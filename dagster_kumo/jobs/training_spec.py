@@ -31,6 +31,8 @@ class TrainingSpec:
         job_tags: Tags of the training job.
         refresh_snapshot: Whether Kumo reads the tables again before it trains. Otherwise the server
             chooses the data.
+        max_per_week: How many training jobs of the candidate may be launched in seven days, also those
+            that failed: each costs money. Beyond that, a run fails before it launches anything.
 
     Raises:
         ValueError: An argument is invalid; the message says what to write instead.
@@ -47,6 +49,7 @@ class TrainingSpec:
     run_mode: RunMode | None = None
     job_tags: Mapping[str, str] = field(default_factory=dict[str, str])
     refresh_snapshot: bool = True
+    max_per_week: int | None = None
 
     def __post_init__(self) -> None:
         if bool(self.query) == bool(self.like):
@@ -65,11 +68,14 @@ class TrainingSpec:
         if self.run_mode is not None and self.run_mode not in get_args(RunMode):
             modes = ", ".join(map(repr, get_args(RunMode)))
             raise ValueError(f"run_mode is one of {modes}, not {self.run_mode!r}.")
+        if self.max_per_week is not None and self.max_per_week < 1:
+            raise ValueError(f"max_per_week is at least 1, not {self.max_per_week}.")
         check_job_tags(self.job_tags)
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are set, as JSON. `TrainingSpec(**json)` asks for the same."""
         values = {f.name: getattr(self, f.name) for f in fields(TrainingSpec)}
+        del values["max_per_week"]  # it is no part of what is trained
         return {
             name: dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
             for name, value in values.items()

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_kumo import BatchPrediction, KumoClient, KumoTraining, build_kumo_assets_definitions
 from dagster_kumo.local import LocalKumo
-from tests.support import PURCHASE, metadata_of, resources
+from tests.support import PURCHASE, error_of, metadata_of, resources
 
 CANDIDATE = dg.AssetKey(["purchase", "candidate"])
 QUERY = "pquery-cdnow-purchase"
@@ -64,3 +64,32 @@ def test_a_candidate_is_a_training_job(
     stated = version.asset_materialization
     assert stated is not None
     assert (stated.tags or {})["dagster/data_version"] == job.job_id
+
+
+def test_no_candidate_is_trained_beside_another_or_more_often_than_allowed(
+    kumo: LocalKumo, client: KumoClient, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """What costs money is not launched twice; each attempt of a launch belongs to that launch."""
+    before = len(sent(kumo, "/training_jobs"))
+    limited = {"query": QUERY, "job_tags": {"team": "limited"}}
+    assert train(kumo, instance, tmp_path, **limited).success
+    refused = train(kumo, instance, tmp_path, **limited, max_per_week=1)
+
+    name, said = error_of(refused)
+    assert name == "KumoError"
+    assert "in the last seven days, and max_per_week is 1. Nothing was launched." in said
+
+    # The newest one goes on, as far as the list says.
+    newest = client.list_training_jobs({"dagster.asset": "purchase/candidate"}, limit=1)[0]
+    body = [
+        {
+            "job_id": newest.job_id,
+            "job_status_report": {"status": "RUNNING"},
+            "tags": {**newest.tags, "dagster.launch_key": "another"},
+        }
+    ]
+    kumo.faults.answer(200, path="/training_jobs$", method="GET", body=body, times=None)
+    beside = train(kumo, instance, tmp_path, **limited)
+
+    assert "is being trained already, by the training job" in error_of(beside)[1]
+    assert len(sent(kumo, "/training_jobs")) == before + 1
