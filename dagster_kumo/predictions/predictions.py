@@ -244,6 +244,15 @@ class Predictions:
 
     def to_pandas(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """Everything as one `pandas.DataFrame`, in memory."""
+        from dagster_kumo.predictions.arrival import Outdated
+
+        try:
+            return self._to_pandas(columns, early=True)
+        except Outdated:  # rows of a file were read that was replaced meanwhile, or arrived damaged
+            return self._to_pandas(columns, early=False)
+
+    def _to_pandas(self, columns: Iterable[str] | None, *, early: bool) -> pd.DataFrame:
+        """See `to_pandas`. With `early`, rows are read while the rest of their file is still on its way."""
         from dagster_kumo.predictions.files import groups_of_rows
         from dagster_kumo.predictions.frames import FrameBuilder
 
@@ -257,7 +266,7 @@ class Predictions:
                 )
 
             # Closed here, as in `_read`: an interrupt can come between two tables.
-            with closing(self._read_columns(read, columns)) as tables:
+            with closing(self._read_columns(read, columns, early=early)) as tables:
                 for table in tables:
                     frame.append(table)
             return frame.frame()
@@ -318,6 +327,8 @@ class Predictions:
         read: Callable[[pq.ParquetFile, list[str] | None], Iterable[Data]],
         columns: Iterable[str] | None,
         files: Sequence[PartitionFile] | None = None,
+        *,
+        early: bool = False,
     ) -> Generator[Data, None, None]:
         """The result of `read` for each file, with exactly `columns`."""
         from dagster_kumo.predictions.schemas import conform
@@ -335,22 +346,28 @@ class Predictions:
             schema = self.schema_of(names)  # another file has the column, or none does
             return (conform(data, schema) for data in read(file, present))
 
-        return self._read(read_file, names, self._files if files is None else files)
+        return self._read(read_file, names, self._files if files is None else files, early=early)
 
     def _read(
         self,
         read: Callable[[pq.ParquetFile], Iterable[T]],
         columns: list[str] | None,
         files: Sequence[PartitionFile],
+        *,
+        early: bool = False,
     ) -> Generator[T, None, None]:
-        """The result of `read` for each file, in order. The next files are fetched meanwhile."""
+        """The result of `read` for each file, in order. The next files are fetched meanwhile.
+
+        With `early`, `read` begins before a file is complete, and `read_row_groups` waits for them.
+        """
         from dagster_kumo.predictions.files import open_parquet
         from dagster_kumo.predictions.prefetch import prefetch
 
         # Closed here: an interrupt's traceback would keep it, and its threads, alive for a while.
-        with closing(prefetch(files, columns)) as fetched:
-            for file, path in fetched:
-                with open_parquet(path, name=file.name) as parquet:
+        with closing(prefetch(files, columns, early=early)) as fetched:
+            for file, path, arrival in fetched:
+                opened = arrival.open() if arrival else open_parquet(path, name=file.name)
+                with opened as parquet:
                     yield from read(parquet)
 
 

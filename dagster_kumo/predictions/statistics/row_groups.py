@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, wait
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
+from dagster_kumo.predictions.arrival import Arrival, span_of
 from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
 from dagster_kumo.predictions.files import groups_of_rows, open_parquet
-from dagster_kumo.predictions.pieces import Span, chunk_span, footer_start
+from dagster_kumo.predictions.pieces import Span
 from dagster_kumo.predictions.schemas import check_names
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import OutputSummary
@@ -66,6 +68,7 @@ class RowGroups:
     ) -> None:
         self._path = path
         self._name = name
+        self._arrival = Arrival(path, name)
         self._cores = cores
         self._summarise = summarise
         self._check = check
@@ -76,24 +79,17 @@ class RowGroups:
     def begin(self, length: int) -> None:
         """Forget everything: a file of this length begins to arrive."""
         self.close()
-        self._length = length
-        self._spans: list[Span] = []
-        self._metadata: pq.FileMetaData | None = None
-        self._units: list[_Unit] = []
+        self._arrival.begin(length)
         self._merged: FileSummary | None = None
+        self._units: list[_Unit] = []
         self._next = 0
 
     def arrived(self, span: Span) -> None:
         """These bytes are there: begin with the row groups that are complete now."""
-        with self._arriving:
-            self._spans = _joined([*self._spans, span])
-            if self._metadata is None and self._is_there((self._length - 8, self._length)):
-                try:
-                    if self._is_there((footer_start(self._path, self._name), self._length)):
-                        self._open()
-                except KumoDataError:
-                    return  # `finish` will say so
-            self._start(lambda unit: self._is_there(unit.span))
+        self._arrival.arrived(span)
+        if self._arrival.footer is not None:
+            with contextlib.suppress(KumoDataError):  # `finish` will say so
+                self._start(lambda unit: self._arrival.has(unit.span))
 
     def finish(self) -> FileSummary:
         """The result, once the whole file is there.
@@ -101,10 +97,7 @@ class RowGroups:
         Raises:
             KumoDataError: It is not Parquet, is damaged, or has two columns of the same name.
         """
-        with self._arriving:
-            if self._metadata is None:
-                self._open()
-            self._start(lambda _: True)
+        self._start(lambda _: True)
         for unit in self._units:
             assert unit.future is not None
             unit.future.result()
@@ -118,30 +111,29 @@ class RowGroups:
             future.cancel()
         wait(futures)
 
-    def _open(self) -> None:
-        with open_parquet(self._path, name=self._name) as parquet:
-            metadata, schema = parquet.metadata, parquet.schema_arrow
-        check_names(schema, self._name)
-        self._merged = FileSummary(schema, metadata.num_rows, None, self._empty_summary(schema))
-        self._units = [_unit(metadata, groups) for groups in groups_of_rows(metadata, UNIT_ROWS)]
-        self._metadata = metadata
-
     def _start(self, is_ready: Callable[[_Unit], bool]) -> None:
-        for unit in self._units:
-            if unit.future is None and is_ready(unit):
-                unit.future = self._cores.submit(self._run, unit)
+        with self._arriving:
+            metadata, schema = self._arrival.read_footer()
+            if self._merged is None:
+                check_names(schema, self._name)
+                summary = self._empty_summary(schema)
+                self._units = [
+                    _Unit(groups, span_of(metadata, groups))
+                    for groups in groups_of_rows(metadata, UNIT_ROWS)
+                ]
+                self._merged = FileSummary(schema, metadata.num_rows, None, summary)
+            for unit in self._units:
+                if unit.future is None and is_ready(unit):
+                    unit.future = self._cores.submit(self._run, unit)
 
     def _run(self, unit: _Unit) -> None:
-        assert self._merged is not None
-        schema = self._merged.schema
+        metadata, schema = self._arrival.read_footer()
         columns = self._columns(schema)
         read = None if columns is None else [*columns, ANCHOR_TIMESTAMP]
         summary = self._empty_summary(schema)
         anchors: TimeRange | None = None
-        with open_parquet(self._path, name=self._name, metadata=self._metadata) as parquet:
-            assert self._metadata is not None
-            rows = _batch_rows(self._metadata)
-            for batch in parquet.iter_batches(rows, unit.groups, read):
+        with open_parquet(self._path, name=self._name, metadata=metadata) as parquet:
+            for batch in parquet.iter_batches(_batch_rows(metadata), unit.groups, read):
                 self._check()
                 anchors = merge_ranges(anchors, anchor_range(batch))
                 if summary is not None:
@@ -164,9 +156,6 @@ class RowGroups:
                 unit.result = None
                 self._next += 1
 
-    def _is_there(self, span: Span) -> bool:
-        return any(start <= span[0] and span[1] <= end for start, end in self._spans)
-
     def _empty_summary(self, schema: pa.Schema) -> OutputSummary | None:
         return OutputSummary(schema, self._columns(schema)) if self._summarise else None
 
@@ -175,28 +164,6 @@ class RowGroups:
         if isinstance(self._summarise, bool):
             return None if self._summarise else []
         return [name for name in schema.names if name in self._summarise]
-
-
-def _unit(metadata: pq.FileMetaData, groups: list[int]) -> _Unit:
-    spans = [
-        chunk_span(group.column(column))
-        for group in map(metadata.row_group, groups)
-        for column in range(group.num_columns)
-    ]
-    return _Unit(
-        groups,
-        (min((start for start, _ in spans), default=0), max((end for _, end in spans), default=0)),
-    )
-
-
-def _joined(spans: list[Span]) -> list[Span]:
-    joined: list[Span] = []
-    for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:

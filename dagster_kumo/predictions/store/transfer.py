@@ -141,7 +141,7 @@ def read_stored(
     started = time.monotonic()
     read: list[TransferredFile] = []
     with _cores() as cores, closing(prefetch(files)) as fetched:
-        for file, path in fetched:
+        for file, path, _ in fetched:
             groups = RowGroups(path, file.path, cores, summarise)
             read.append(_transferred(groups.finish(), path, file.name))
     names = [file.path for file in files]

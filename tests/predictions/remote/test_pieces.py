@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import threading
 from types import SimpleNamespace
@@ -246,20 +248,55 @@ def test_the_statistics_of_a_large_file_are_those_of_its_rows(large, tmp_path):
     assert score.quantiles() == pytest.approx([0.05, 0.5, 0.95], abs=0.002)
 
 
-def test_statistics_of_a_file_that_was_replaced_are_those_of_the_new_one(large, tmp_path):
-    """Rows of the old version may have been summarised before that was known."""
+def replaced_before(piece: int):
+    """The file is another one from this piece on, and what was read of it is void."""
     replaced = threading.Event()
 
     def replace(request, answer):
         begin, end = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["range"]).groups())
-        if begin == 2 * PIECE_BYTES:
+        if begin == piece * PIECE_BYTES:
             replaced.set()
         if replaced.is_set():
             answer.headers["ETag"] = '"other"'
             answer.body = OTHER[begin : end + 1]
         return answer
 
-    stored, transferred = store_output(large(replace), PartitionStore(UPath(tmp_path / "store")))
+    return replace
+
+
+@pytest.mark.parametrize("piece", range(1, PIECES))
+def test_a_frame_of_a_file_that_was_replaced_has_the_rows_of_the_new_one(large, piece):
+    assert large(replaced_before(piece)).to_pandas().equals(OTHER_TABLE.to_pandas())
+
+
+def test_a_frame_of_a_file_that_arrived_damaged_has_the_rows_of_the_second_transfer(large):
+    def state(request, answer):
+        answer.headers["x-ms-blob-content-md5"] = md5
+        return damage(request, answer)
+
+    def zero(answer):
+        answer.body = bytes(len(answer.body))
+
+    md5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+    damage = once(SECOND, zero)
+    assert large(state).to_pandas().equals(TABLE.to_pandas())
+
+
+def test_a_frame_is_not_made_of_a_part_of_a_file(large):
+    def cut(request, answer):
+        if request.headers["range"].startswith(f"bytes={2 * PIECE_BYTES}-"):
+            answer.status, answer.body = 404, b""
+        return answer
+
+    with pytest.raises(KumoDataError, match="404"):
+        large(cut).to_pandas()
+
+
+def test_statistics_of_a_file_that_was_replaced_are_those_of_the_new_one(large, tmp_path):
+    """Rows of the old version may have been summarised before that was known."""
+    stored, transferred = store_output(
+        large(replaced_before(2)), PartitionStore(UPath(tmp_path / "store"))
+    )
     entity = transferred.summary.columns["ENTITY"]
     assert (entity.rows, entity.min, entity.max) == (ROWS, 1, ROWS)
     assert stored.to_arrow() == OTHER_TABLE
