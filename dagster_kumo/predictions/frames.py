@@ -129,7 +129,9 @@ class FrameBuilder:
             for name, chunks in self._chunks.items()
         }
         self._chunks.clear()
-        others: pd.DataFrame = pa.table(chunks).to_pandas(split_blocks=True)
+        # With a block for each column, Arrow leaves out columns of extension types, such as JSON.
+        split = not any(isinstance(field.type, pa.BaseExtensionType) for field in schema)
+        others: pd.DataFrame = pa.table(chunks).to_pandas(split_blocks=split)
         columns: dict[str, Any] = {
             name: self._arrays[name][: self._rows] if name in self._arrays else others[name]
             for name in schema.names

@@ -2,8 +2,8 @@
 
 It has the columns of all files. If a file lacks a column, its values are null. Types are widened as by Arrow
 (`promote_options="permissive"`), but only if no value changes. These are not combined: text and numbers, times
-with and without a zone, dates and times, decimals and floating-point numbers. A file without
-rows has no say in the types.
+with and without a zone, dates and times, decimals and floating-point numbers, decimals that would need more than
+38 digits. A file without rows has no say in the types.
 """
 
 from __future__ import annotations
@@ -116,7 +116,11 @@ def _widened(unified: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
                 raise pa.ArrowTypeError(f"{field.name} is {types[0]} and {types[1]}")
             one = one.set(index, field.with_type(_plain(types[0])))
             other = other.set(at, schema.field(at).with_type(_plain(types[1])))
-        return pa.unify_schemas([one, other], promote_options="permissive")
+        widened = pa.unify_schemas([one, other], promote_options="permissive")
+        for field in widened:
+            if "decimal256(" in str(field.type):  # neither polars nor DuckDB reads more than 38 digits
+                raise pa.ArrowTypeError(f"{field.name} would be a {field.type}, beyond 38 digits")
+        return widened
     except pa.ArrowException as error:
         raise KumoDataError(
             f"The partition files do not fit together: {name} has a column of another type than the files "

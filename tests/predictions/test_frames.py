@@ -32,6 +32,7 @@ COLUMNS = {
     "decimals": pa.array([Decimal("1.5"), None]),
     "nothing": pa.nulls(2),
     "structs": pa.array([{"a": 1}, None]),
+    "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[1.0, 2.0], [3.0, 4.0]])),
 }
 
 

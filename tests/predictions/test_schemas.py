@@ -89,6 +89,10 @@ def test_types_are_widened(tmp_path, read, one, other, type_, reverse):
         (pa.array([1]), pa.array([Decimal("2.25")])),
         (pa.array([0.5]), pa.array([Decimal("2.25")])),
         (pa.array(["a"]), pa.array([1, 2]).dictionary_encode()),
+        (
+            pa.array([Decimal(1)], pa.decimal128(38)),
+            pa.array([Decimal("2.25")], pa.decimal128(38, 10)),
+        ),
     ],
 )
 def test_types_that_cannot_be_one_are_a_data_error(tmp_path, read, one, other, reverse):

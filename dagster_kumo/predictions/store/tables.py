@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_UNREADABLE = {
+    "list_view<": "a list",
+    "decimal256(": "a decimal of at most 38 digits (decimal128), or a text",
+}
+"""Types that polars cannot read back, and what to store instead."""
+
+
 @dataclass(frozen=True)
 class TableFile:
     """A stream of record batches that becomes one Parquet file. It can be read once."""
@@ -46,10 +53,11 @@ class TableFile:
             StreamError: The stream raised an error.
         """
         for field in self.reader.schema:
-            if "list_view<" in str(field.type):  # Polars cannot read it back
-                raise KumoDataError(
-                    f"{self.name} cannot be stored: {field.name} is {field.type}. Make it a list."
-                )
+            for type_, instead in _UNREADABLE.items():
+                if type_ in str(field.type):
+                    raise KumoDataError(
+                        f"{self.name} cannot be stored: {field.name} is {field.type}. Make it {instead}."
+                    )
         try:
             with pq.ParquetWriter(str(to), self.reader.schema) as writer:
                 for batch in self._batches():
@@ -92,7 +100,7 @@ def as_predictions(obj: Any) -> Predictions:
         return Predictions([TableFile(obj.to_reader())], provenance=obj.provenance)
     try:
         reader = arrow_reader(obj)
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeError) as error:
         raise KumoDataError(
             f"The {type(obj).__name__} cannot be a table: {'. '.join(map(str, error.args)).rstrip('.')}. "
             "Give each column values of one type that Arrow knows."

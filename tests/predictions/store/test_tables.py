@@ -129,6 +129,8 @@ UNSTORABLE = {
         pa.table({"x": pa.array([{"y": [1]}], pa.struct([("y", pa.list_view(pa.int64()))]))}),
         "Make it a list",
     ),
+    "a decimal of 60 digits": (pa.table({"x": pa.array([1], pa.decimal256(60))}), "at most 38"),
+    "an integer beyond all types": (pd.DataFrame({"x": [2**70]}), "cannot be a table"),
     "structs without fields": (pd.DataFrame({"x": [{}]}), "cannot be a Parquet file"),
     "the same name twice": (pd.DataFrame([[1, 2]], columns=["v", "v"]), "duplicate columns: v"),
     "a number and its text": (pd.DataFrame([[1, 2]], columns=[1, "1"]), "duplicate columns: 1"),
