@@ -233,13 +233,18 @@ def evaluation_asset(
         closed: Any = check_window.alias("check_window")(predictions)
         return {"evaluation": evaluate.alias("evaluate")(predictions, outcomes, closed)}
 
+    # Not those that the graph has: Dagster gives them no partition mappings.
+    deps = [
+        dg.AssetDep(predicted),
+        dg.AssetDep(outcomes.key, partition_mapping=outcomes.partition_mapping),
+    ]
     return evaluation_graph.map_asset_specs(
-        lambda made: spec.replace_attributes(deps=made.deps, partitions_def=partitions_def)
+        lambda _: spec.replace_attributes(deps=deps, partitions_def=partitions_def)
     )
 
 
 def _outcomes_in(given: OutcomesReference) -> dg.AssetIn:
-    """The input that the outcomes are.
+    """The input that the outcomes are, with its key.
 
     Raises:
         ValueError: An `AssetIn` names no asset, or a definition has several.

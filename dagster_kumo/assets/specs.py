@@ -150,7 +150,8 @@ def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
     Raises:
         ValueError: `deps` is not a list.
     """
-    if isinstance(deps, str | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | dg.AssetDep):
+    one = str | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | dg.AssetDep
+    if isinstance(deps, one) or not isinstance(deps, Iterable):
         raise ValueError("deps is a list of assets or of their keys. Write deps=[...].")
     found: list[Any] = []
     for dep in deps:

@@ -118,7 +118,9 @@ def _widened(unified: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
             other = other.set(at, schema.field(at).with_type(_plain(types[1])))
         widened = pa.unify_schemas([one, other], promote_options="permissive")
         for field in widened:
-            if "decimal256(" in str(field.type):  # neither polars nor DuckDB reads more than 38 digits
+            if "decimal256(" in str(
+                field.type
+            ):  # neither polars nor DuckDB reads more than 38 digits
                 raise pa.ArrowTypeError(f"{field.name} would be a {field.type}, beyond 38 digits")
         return widened
     except pa.ArrowException as error:

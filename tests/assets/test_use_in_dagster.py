@@ -13,6 +13,7 @@ from dagster_kumo import (
     BatchPrediction,
     DagsterKumoTranslator,
     KumoAssetProps,
+    KumoEvaluation,
     KumoExport,
     KumoModelAssets,
     KumoResource,
@@ -392,7 +393,26 @@ def test_a_dependency_keeps_its_partition_mapping() -> None:
         assert mappings[dg.AssetKey("customers")] == dg.LastPartitionMapping()
 
 
-@pytest.mark.parametrize("deps", ["customers", dg.AssetKey("customers"), table])
+def test_outcomes_keep_their_partition_mapping() -> None:
+    regions = dg.StaticPartitionsDefinition(["north", "south"])
+    bought = dg.AssetSpec("bought", partitions_def=regions)
+    evaluation = KumoEvaluation(
+        outcomes=dg.AssetIn("bought", partition_mapping=dg.AllPartitionMapping()),
+        window=dt.timedelta(days=30),
+    )
+    days = dg.DailyPartitionsDefinition(start_date="2026-01-01")
+    made = churn(evaluation=evaluation, partitions_def=days)
+    assert made.evaluation is not None
+
+    loads([*made, bought])
+    (spec,) = made.evaluation.specs
+    mappings = {dep.asset_key: dep.partition_mapping for dep in spec.deps}
+    assert mappings == {PREDICTIONS: None, dg.AssetKey("bought"): dg.AllPartitionMapping()}
+
+
+@pytest.mark.parametrize(
+    "deps", ["customers", dg.AssetKey("customers"), table, dg.SourceAsset("customers"), None]
+)
 def test_one_dependency_alone_is_no_list(deps: Any) -> None:
     with pytest.raises(ValueError, match=r"deps=\[\.\.\.\]"):
         churn(deps=deps)
