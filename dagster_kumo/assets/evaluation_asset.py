@@ -234,6 +234,7 @@ def evaluation_asset(
         return {"evaluation": evaluate.alias("evaluate")(predictions, outcomes, closed)}
 
     # Not those that the graph has: Dagster gives them no partition mappings.
+    assert outcomes.key is not None
     deps = [
         dg.AssetDep(predicted),
         dg.AssetDep(outcomes.key, partition_mapping=outcomes.partition_mapping),
@@ -244,7 +245,7 @@ def evaluation_asset(
 
 
 def _outcomes_in(given: OutcomesReference) -> dg.AssetIn:
-    """The input that the outcomes are, with its key.
+    """The input that the outcomes are. It has a key.
 
     Raises:
         ValueError: An `AssetIn` names no asset, or a definition has several.

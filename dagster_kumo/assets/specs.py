@@ -150,8 +150,10 @@ def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
     Raises:
         ValueError: `deps` is not a list.
     """
-    one = str | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | dg.AssetDep
-    if isinstance(deps, one) or not isinstance(deps, Iterable):
+    one = (
+        str | dg.AssetKey | dg.AssetSpec | dg.AssetsDefinition | dg.AssetDep | dg.SourceAsset | None
+    )
+    if isinstance(deps, one):
         raise ValueError("deps is a list of assets or of their keys. Write deps=[...].")
     found: list[Any] = []
     for dep in deps:
