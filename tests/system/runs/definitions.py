@@ -9,7 +9,9 @@ from dagster_kumo import (
     BatchPrediction,
     KumoIOManager,
     KumoResource,
+    KumoTraining,
     SnowflakeConnector,
+    build_kumo_assets_definitions,
     build_kumo_export_asset,
     kumo_assets,
 )
@@ -48,6 +50,21 @@ def export(name: str, write_mode: str, *, daily: bool = False, retries: int = 0)
     )
 
 
+def candidate(name: str, query: str = "pquery-cdnow-purchase"):
+    assets = build_kumo_assets_definitions(
+        name=name,
+        prediction=BatchPrediction(training_job_id=PURCHASE),
+        training=KumoTraining(query=query, run_mode="debug"),
+    )
+    assert assets.candidate is not None
+    return assets.candidate
+
+
+TRAININGS = [
+    candidate("refreshing", "pquery-cdnow-band"),  # whose graph is another one
+    *map(candidate, ("launching", "accepted", "polling")),
+]
+
 JOBS = {
     "daily": [predictions("daily", daily=True)],
     "both": [predictions("both", outputs=("predictions", "embeddings"))],
@@ -60,8 +77,10 @@ JOBS = {
         predictions("table", prediction_table="generate", retries=1),
         export("appended", "APPEND", retries=1),
     ],
+    "trainings": TRAININGS,
+    "training": TRAININGS[-1:],
 }
-ASSETS = [asset for assets in JOBS.values() for asset in assets]
+ASSETS = [asset for name, assets in JOBS.items() if name != "training" for asset in assets]
 
 kumo = KumoResource(poll_interval=0.2, request_max_retries=2, launch_settling_time=1)
 

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo import KumoClient
-from dagster_kumo.api.records import PredictionTableJobResource
+from dagster_kumo.api.records import PredictionTableJobResource, TrainingJobResource
 from dagster_kumo.local import LocalKumo
 from tests.support import day, instance_in, wait_until
 from tests.system.runs.definitions import EXPORTED
@@ -54,7 +54,9 @@ EXPORT_ID = "dagster-kumo/export_job_id"
 POST_JOB = ("POST", "/prediction_jobs$")
 POST_TABLE = ("POST", "/genpredtable_jobs$")
 POST_EXPORT = ("POST", "/artifact$")
-LOOK = ("GET", "/(prediction_jobs|genpredtable_jobs|artifact)/[^/]+$")
+POST_TRAINING = ("POST", "/training_jobs$")
+POST_SNAPSHOT = ("POST", "/graphsnapshots$")
+LOOK = ("GET", "/(prediction_jobs|genpredtable_jobs|training_jobs|artifact)/[^/]+$")
 
 
 def of_day(partition: str) -> str:
@@ -165,6 +167,14 @@ class World:
     def tables(self) -> list[PredictionTableJobResource]:
         """The prediction table jobs that were launched here."""
         return _tables(self.gate.open_to)[self._before[2] :]
+
+    @property
+    def trainings(self) -> list[TrainingJobResource]:
+        """The training jobs that were launched here."""
+        kumo = self.gate.open_to
+        jobs = KumoClient(kumo.url, kumo.api_key).list_training_jobs(limit=1000)
+        runs = {run.id for run in self.runs}
+        return [job for job in jobs if job.tags.get("dagster.run_id") in runs]
 
     @property
     def exports(self) -> list[dict[str, Any]]:
