@@ -27,6 +27,7 @@ from dagster_kumo.components.resources import with_connection
 from dagster_kumo.components.schedule import Schedule
 from dagster_kumo.components.sections import Section
 from dagster_kumo.components.sensor import ResolvedSensor
+from dagster_kumo.components.training import ResolvedTraining
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY, KumoIOManager
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
@@ -103,6 +104,13 @@ class ModelFields(dg.Resolvable):
             examples=[[{"blocking": True}]],
         ),
     ] = ()
+    training: Annotated[
+        ResolvedTraining | None,
+        dg.Resolver.default(
+            description="How the model is trained again.",
+            examples=[{"query": "pquery-churn", "run_mode": "best"}],
+        ),
+    ] = None
     evaluation: Annotated[
         ResolvedEvaluation | None,
         dg.Resolver.default(description="What the predictions are held against, once it is known."),
@@ -216,6 +224,7 @@ class ModelFields(dg.Resolvable):
             prediction=self.prediction,
             exports=self.exports,
             evaluation=self.evaluation,
+            training=self.training,
             partitions_def=self.partitions_def,
             deps=self.deps,
             translator=translator,

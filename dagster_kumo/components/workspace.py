@@ -38,7 +38,10 @@ _AssetsSection = create_model(
 def _resolve_assets(context: dg.ResolutionContext, given: Any) -> AssetsOfModel:
     def of_model(model: TrainedModel) -> ModelFields:
         section = given.model_copy(
-            update={"prediction": _with_training_job(given.prediction, model)}
+            update={
+                "prediction": _with_training_job(given.prediction, model),
+                "training": _with_query(given.training, model),
+            }
         )
         return ModelFields.resolve_from_model(context.with_scope(model=model), section)
 
@@ -53,6 +56,12 @@ def _with_training_job(prediction: Any, model: TrainedModel) -> Any:
     }:
         return prediction
     return prediction.model_copy(update={"training_job_id": model.training_job_id})
+
+
+def _with_query(training: Any, model: TrainedModel) -> Any:
+    if not isinstance(training, BaseModel) or training.model_fields_set & {"query", "like"}:
+        return training
+    return training.model_copy(update={"query": model.query_id})
 
 
 def _assets_by_default(model: TrainedModel) -> ModelFields:

@@ -21,6 +21,7 @@ from dagster_kumo import (
     KumoExport,
     KumoIOManager,
     KumoResource,
+    KumoTraining,
     SnowflakeConnector,
     build_kumo_assets_definitions,
 )
@@ -690,3 +691,41 @@ def test_an_evaluation_and_its_checks() -> None:
 def test_checks_of_an_evaluation_need_one() -> None:
     said = refusal(batch_prediction(DAILY + "evaluation_checks: [{min_coverage: 0.9}]"))
     assert "Write evaluation: beside them" in said
+
+
+@pytest.mark.parametrize("what", ["query: pquery-churn", "like: {use_case: churn}"])
+def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
+    again = what.startswith("like")
+    plan: dict[str, Any] = {"training_job": {"num_experiments": 4}}
+    yaml = f"""
+    training:
+      {what}
+      warm_start: {str(again).lower()}
+      {"model_plan: {training_job: {num_experiments: 4}}" if again else "run_mode: best"}
+      job_tags: {{team: growth}}
+      refresh_snapshot: false
+      automation_condition: "{{{{ dg.AutomationCondition.on_cron('0 5 * * 1') }}}}"
+      retry_policy: {{max_retries: 2}}
+      pool: kumo_training
+    """
+    arguments: dict[str, Any] = {
+        "query": None if again else "pquery-churn",
+        "like": {"use_case": "churn"} if again else None,
+        "warm_start": again,
+        "model_plan": plan if again else None,
+        "run_mode": None if again else "best",
+        "job_tags": {"team": "growth"},
+        "refresh_snapshot": False,
+        "automation_condition": dg.AutomationCondition.on_cron("0 5 * * 1"),
+        "retry_policy": dg.RetryPolicy(max_retries=2),
+        "pool": "kumo_training",
+    }
+    assert {*arguments} == {field.name for field in dataclasses.fields(KumoTraining)}
+    with project(batch_prediction(yaml)) as (component, defs, _):
+        assert component.training == KumoTraining(**arguments)
+        candidate = defs.resolve_assets_def(dg.AssetKey(["purchase", "candidate"]))
+        assert candidate.op.pool == "kumo_training"
+
+
+def test_a_training_that_names_nothing_to_train() -> None:
+    assert "give query= or like=" in refusal(batch_prediction("training: {run_mode: best}"))

@@ -14,7 +14,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.utils import DefsFolderSandbox
 
 from dagster_kumo import KumoError
-from dagster_kumo.execution.metadata import BATCH_PREDICTION
+from dagster_kumo.execution.metadata import BATCH_PREDICTION, TRAINING
 from tests.components.sandbox import keys, workspace
 from tests.support import files_below
 from tests.system.other_server import OtherServer
@@ -245,6 +245,21 @@ assets:
     }
     export = graph.get(dg.AssetKey(["Churn_in_30_days", "predictions_in_s3"]))
     assert export.metadata["dagster/uri"] == "s3://bucket/out/churn_predictions"
+
+
+def test_each_model_is_trained_again_for_its_query(
+    other: OtherServer, workspaces: DefsFolderSandbox
+) -> None:
+    other.training_jobs = [training_job("one"), training_job("two", "fraud")]
+    shop = Workspace(workspaces, "assets: {training: {run_mode: best, pool: kumo_training}}")
+    shop.refresh()
+
+    graph = shop.definitions().resolve_asset_graph()
+
+    found = {key for key in graph.get_all_asset_keys() if key.path[-1] == "candidate"}
+    asked = [graph.get(key).metadata[TRAINING].value for key in found]
+    assert sorted(training["query"] for training in asked) == ["churn", "fraud"]
+    assert {training["run_mode"] for training in asked} == {"best"}
 
 
 def test_each_selection_has_a_state_of_its_own(workspaces: DefsFolderSandbox) -> None:

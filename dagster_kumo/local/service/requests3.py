@@ -163,12 +163,18 @@ class TableJob(_Body):
     graph_snapshot_id: str | None
 
 
+def _plan(plan: dict[str, Any]) -> dict[str, Any]:
+    if "enable_baselines" in plan.get("training_job", {}):
+        raise ValueError("training_job.enable_baselines: extra fields not permitted")
+    return plan
+
+
 class TrainingJob(_Body):
     """What launches a training job."""
 
     job_tags: dict[str, str]
     pquery_id: str
-    model_plan: dict[str, Any] = {}
+    model_plan: Annotated[dict[str, Any], AfterValidator(_plan)] = {}
     graph_snapshot_id: str | None = None
     train_table_job_id: str | None = None
     train_table_override: dict[str, Any] | None = None

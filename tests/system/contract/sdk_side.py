@@ -19,7 +19,12 @@ from kumoai import trainer as sdk
 from kumoai.pquery import PredictionTable, PredictionTableJob
 from kumoapi import jobs as models
 from kumoapi.json_serde import from_json, to_json_dict
-from kumoapi.model_plan import PredictionTableGenerationPlan
+from kumoapi.model_plan import (
+    ModelPlan,
+    PredictionTableGenerationPlan,
+    RunMode,
+    SuggestModelPlanRequest,
+)
 
 IS_3 = int(kumoai.__version__.partition(".")[0]) >= 3
 
@@ -201,6 +206,33 @@ def table(member: str, frame_to: str | None = None, **arguments: str) -> Any:
 # Training jobs
 
 
+def train(plan: dict[str, Any], **request: Any) -> str:
+    """The launch of a training job, as `Trainer.fit` sends it: the id of the job."""
+    return kumoai.global_state.client.training_job_api.create(
+        models.TrainingJobRequest(model_plan=from_json(plan, ModelPlan), **request)
+    )
+
+
+def suggest_plan(query: str, graph_id: str, run_mode: str) -> Any:
+    """`PredictiveQuery.suggest_model_plan`."""
+    request = SuggestModelPlanRequest(
+        query_string=query, graph_id=graph_id, run_mode=RunMode(run_mode)
+    )
+    return kumoai.global_state.client.pquery_api.suggest_model_plan(request)
+
+
+def create_graph(definition: dict[str, Any]) -> str:
+    """The id of a graph, as `Graph.save` asks for it."""
+    api = kumoai.global_state.client.graph_api
+    return api.create_graph(parsed("graph.GraphDefinition", definition))
+
+
+def take_snapshot(graph_id: str) -> str:
+    """`Graph.snapshot`: the id."""
+    api = kumoai.global_state.client.graph_api
+    return api.create_snapshot(graph_id, refresh_source=True)
+
+
 def training_job(job_id: str, member: str) -> Any:
     """A member of `TrainingJobResult`."""
     return _member(sdk.TrainingJobResult(job_id), member, ())
@@ -221,7 +253,12 @@ def query_text(training_job_id: str) -> str:
 
 def parse(model: str, value: Any) -> Any:
     """Read a value by one of the vendor's models, and write it again."""
-    return to_json_dict(from_json(value, _model(model)))
+    return to_json_dict(parsed(model, value))
+
+
+def parsed(model: str, value: Any) -> Any:
+    """Read a value by one of the vendor's models."""
+    return from_json(value, _model(model))
 
 
 def parse_all(model: str, values: list[Any]) -> list[Any]:

@@ -437,6 +437,63 @@ def test_a_training_job_is_got(same: Same, sdk: Sdk, ours: KumoClient) -> None:
     assert asked.our_value.job_id == asked.their_value
 
 
+TRAININGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "snapshot": {"graph_snapshot_id": "graph-1@20260101"},
+    "tags": {"job_tags": {"team": "growth"}},
+    "warm": {"warm_start_job_id": PURCHASE},
+}
+
+
+@pytest.mark.younger("a model plan by its sections")
+@pytest.mark.parametrize("options", TRAININGS.values(), ids=TRAININGS)
+def test_a_training_is_launched(
+    same: Same, sdk: Sdk, ours: KumoClient, options: dict[str, Any]
+) -> None:
+    request = {"job_tags": {}, "pquery_id": "pquery-cdnow-purchase", **options}
+    plan = sdk("parse", "model_plan.ModelPlan", {"training_job": {"num_experiments": 1}})
+    asked = same(
+        "POST",
+        "/training_jobs",
+        lambda: sdk("train", plan, **request),
+        lambda: ours.create_training_job({**request, "model_plan": plan}),
+    )
+    for job_id in (asked.our_value, asked.their_value):  # each sees the other's
+        assert ours.get_training_job(job_id).tags.items() >= request["job_tags"].items()
+        assert sdk("get_training_job", job_id) == job_id
+        assert sdk("training_job", job_id, "metrics")["test_metrics"][0]["name"] == "auroc"
+
+
+@pytest.mark.younger("a model plan by its sections")
+def test_a_plan_is_suggested_and_a_snapshot_taken(same: Same, sdk: Sdk, ours: KumoClient) -> None:
+    query = ours.get_predictive_query("pquery-cdnow-purchase")
+    graph = sdk("parse", "graph.GraphDefinition", query.graph)
+    asked = same(
+        "POST",
+        "/graphs",
+        lambda: sdk("create_graph", graph),
+        lambda: ours.create_graph(graph),
+    )
+    graph_id = asked.our_value
+    assert asked.their_value == graph_id
+    about = (query.query_string, graph_id, "best")
+    asked = same(
+        "POST",
+        "/predictive_queries/model_plan",
+        lambda: sdk("suggest_plan", *about),
+        lambda: ours.suggest_model_plan(*about),
+    )
+    assert asked.our_value["training_job"]["num_experiments"] == 4
+    assert asked.their_value["training_job"]["num_experiments"] == 4
+    asked = same(
+        "POST",
+        "/graphsnapshots",
+        lambda: sdk("take_snapshot", graph_id),
+        lambda: ours.refresh_graph_snapshot(graph_id),
+    )
+    assert asked.our_value == asked.their_value
+
+
 def test_a_predictive_query_is_got(same: Same, sdk: Sdk, ours: KumoClient) -> None:
     query_id = "pquery-cdnow-purchase"
     asked = same(

@@ -249,3 +249,16 @@ def test_training_jobs(api: Api) -> None:
         api("jobs.CancelTrainingJobResponse", "POST", f"{path}/cancel")
     query = api("pquery.PQueryResource", "GET", f"/predictive_queries/{QUERY}")
     assert query["query_string"].startswith("PREDICT ")
+
+
+def test_a_training_that_is_launched(api: Api) -> None:
+    query = api("pquery.PQueryResource", "GET", f"/predictive_queries/{QUERY}")
+    about = {"query_string": query["query_string"], "graph_id": "graph-1", "run_mode": "normal"}
+    suggested = api("model_plan.ModelPlanInfo", "POST", "/predictive_queries/model_plan", about)
+    body = {"job_tags": {}, "pquery_id": QUERY, "model_plan": suggested["model_plan"]}
+    job_id = api("dict", "POST", "/training_jobs", body)["id"]
+    api.wait(f"/training_jobs/{job_id}", "DONE")
+    job = api(TRAINING, "GET", f"/training_jobs/{job_id}")
+    assert job["result"]["automl_experiments_completed"] == 2
+    progress = api("jobs.AutoTrainerProgress", "GET", f"/training_jobs/{job_id}/progress")
+    assert progress["completed_trials"] == len(progress["trial_progress"]) == 2
