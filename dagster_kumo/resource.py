@@ -332,6 +332,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             KumoJobFailedError: The job ended FAILED or CANCELLED.
         """
         check_has_run(context)
+        warn_unless_held(context)
         yield from train(context, self._settings(), training, champion_of)
 
     def _settings(self) -> RunSettings:

@@ -358,7 +358,7 @@ class KumoClient(Connection):
 
     def create_graph(self, definition: Mapping[str, Any]) -> str:
         """The id of a graph. It comes from the definition, so a graph that is there is not made again."""
-        answer = self._call("POST", "/graphs", params={"force_rename": "False"}, body=definition)
+        answer = self._post("/graphs", definition)
         return parse_answer(CreatedJob, answer, source="The graph").id
 
     def refresh_graph_snapshot(self, graph_id: str) -> str:

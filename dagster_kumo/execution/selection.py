@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
+from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE, TRAINING
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, check_anchor, window_of
 from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.training_spec import TrainingSpec
 
 OutputReference: TypeAlias = (
     dg.AssetsDefinition
@@ -33,6 +34,14 @@ def prediction_in(given: OutputReference) -> BatchPrediction | None:
         for entries in specs:
             if BATCH_PREDICTION in entries:
                 return BatchPrediction(**entries[BATCH_PREDICTION].data)
+    return None
+
+
+def training_in(assets_def: dg.AssetsDefinition) -> TrainingSpec | None:
+    """What an asset trains; None for other assets."""
+    for entries in assets_def.metadata_by_key.values():
+        if TRAINING in entries:
+            return TrainingSpec(**entries[TRAINING].data)
     return None
 
 

@@ -135,6 +135,10 @@ CALLS: dict[str, tuple[Call, Any]] = {
     "models": (lambda c: c.list_training_jobs(), [MODEL]),
     "train": (lambda c: c.create_training_job({"pquery_id": "1"}), {"id": "trainingjob-1"}),
     "training progress": (lambda c: c.get_training_progress("1"), TRAINING_PROGRESS),
+    "tag training": (
+        lambda c: c.update_training_job_tags("1", {"a": None}),
+        {"resource_updated": True},
+    ),
     "cancel training": (lambda c: c.cancel_training_job("1"), {"is_cancelled": True}),
     "query": (lambda c: c.get_predictive_query("1"), QUERY),
     "plan": (lambda c: c.suggest_model_plan("PREDICT ...", "g", "fast"), {"model_plan": {"a": {}}}),

@@ -250,7 +250,7 @@ assets:
 def test_each_model_is_trained_again_for_its_query(
     other: OtherServer, workspaces: DefsFolderSandbox
 ) -> None:
-    other.training_jobs = [training_job("one"), training_job("two", "fraud")]
+    other.training_jobs = [training_job("one"), training_job("two", "churn-2")]
     shop = Workspace(workspaces, "assets: {training: {run_mode: best, pool: kumo_training}}")
     shop.refresh()
 
@@ -258,7 +258,7 @@ def test_each_model_is_trained_again_for_its_query(
 
     found = {key for key in graph.get_all_asset_keys() if key.path[-1] == "candidate"}
     asked = [graph.get(key).metadata[TRAINING].value for key in found]
-    assert sorted(training["query"] for training in asked) == ["churn", "fraud"]
+    assert sorted(training["query"] for training in asked) == ["churn", "churn-2"]
     assert {training["run_mode"] for training in asked} == {"best"}
 
 

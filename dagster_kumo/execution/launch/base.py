@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import dagster as dg
 
+from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoError, ValidationIssue
 from dagster_kumo.api.records import (
     BatchPredictionJobResource,
@@ -47,7 +48,7 @@ from dagster_kumo.jobs.tags import (
 ANSWER_SECONDS = 15.0
 
 Find = Callable[[], str | None]
-AnyProgressingJob: TypeAlias = ProgressingJob[Any, Any]
+ListedJob: TypeAlias = ProgressingJob[Any, Any] | PredictionTableJob
 
 
 class Launch(ABC):
@@ -260,19 +261,21 @@ class Launch(ABC):
     def _create(self) -> str: ...
 
     @abstractmethod
-    def job(self, job_id: str) -> AnyProgressingJob | PredictionTableJob | ArtifactExportJob:
+    def job(self, job_id: str) -> ListedJob | ArtifactExportJob:
         """The job, to be waited for or cancelled."""
 
 
 class TaggedLaunch(Launch):
     """The launch of a job that carries its launch key as a tag."""
 
+    _client: KumoClient
+
     def _tagged(self) -> list[FoundJob]:
         # The tags are looked at again: a server may ignore a filter that it does not know.
         return [
             FoundJob(job.job_id, job.job_status_report.status)
             for key in self._keys
-            for job in reversed(self._list({LAUNCH_KEY_TAG: key}))
+            for job in reversed(self.listed(self._client, {LAUNCH_KEY_TAG: key}))
             if job.tags.get(LAUNCH_KEY_TAG) == key
         ]
 
@@ -318,11 +321,18 @@ class TaggedLaunch(Launch):
     @abstractmethod
     def _create_tagged(self, tags: Mapping[str, str], find: Find) -> str: ...
 
-    @abstractmethod
-    def job(self, job_id: str) -> AnyProgressingJob | PredictionTableJob: ...
+    def job(self, job_id: str) -> ListedJob:
+        """The job, to be waited for or cancelled."""
+        return self.handle(job_id, self._client)
 
+    @staticmethod
     @abstractmethod
-    def _list(
-        self, tags: Mapping[str, str]
+    def handle(job_id: str, client: KumoClient) -> ListedJob:
+        """A job of this kind."""
+
+    @staticmethod
+    @abstractmethod
+    def listed(
+        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
     ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource | TrainingJobResource]:
-        """The jobs with `tags`, newest first."""
+        """The jobs of this kind with `tags`, newest first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.connectors import kept_by_kumo
 from dagster_kumo.api.errors import KumoValidationError
 from dagster_kumo.api.records import (
@@ -66,12 +66,17 @@ class PredictionLaunch(TaggedLaunch):
             ) from None
         return job_id
 
-    def _list(self, tags: Mapping[str, str]) -> Sequence[BatchPredictionJobResource]:
-        return self._client.list_prediction_jobs(tags)
-
-    def job(self, job_id: str) -> BatchPredictionJob:
+    @staticmethod
+    def handle(job_id: str, client: KumoClient) -> BatchPredictionJob:
         """The prediction job."""
-        return BatchPredictionJob(job_id, self._client)
+        return BatchPredictionJob(job_id, client)
+
+    @staticmethod
+    def listed(
+        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
+    ) -> Sequence[BatchPredictionJobResource]:
+        """The prediction jobs with `tags`, newest first."""
+        return client.list_prediction_jobs(tags, limit=limit)
 
 
 class TableLaunch(TaggedLaunch):
@@ -111,9 +116,14 @@ class TableLaunch(TaggedLaunch):
             **self._request, job_tags={**self._job_tags, **tags}, find=find
         )
 
-    def _list(self, tags: Mapping[str, str]) -> Sequence[PredictionTableJobResource]:
-        return self._client.list_prediction_table_jobs(tags)
-
-    def job(self, job_id: str) -> PredictionTableJob:
+    @staticmethod
+    def handle(job_id: str, client: KumoClient) -> PredictionTableJob:
         """The prediction table job."""
-        return PredictionTableJob(job_id, self._client)
+        return PredictionTableJob(job_id, client)
+
+    @staticmethod
+    def listed(
+        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
+    ) -> Sequence[PredictionTableJobResource]:
+        """The prediction table jobs with `tags`, newest first."""
+        return client.list_prediction_table_jobs(tags, limit=limit)

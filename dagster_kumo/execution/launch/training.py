@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
-from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.execution.launch.attempt import Attempt
@@ -101,9 +101,14 @@ class TrainingLaunch(TaggedLaunch):
         )
         return snapshot_id
 
-    def _list(self, tags: Mapping[str, str]) -> Sequence[TrainingJobResource]:
-        return training_jobs_with_tags(self._client, tags)
-
-    def job(self, job_id: str) -> TrainingJob:
+    @staticmethod
+    def handle(job_id: str, client: KumoClient) -> TrainingJob:
         """The training job."""
-        return TrainingJob(job_id, self._client)
+        return TrainingJob(job_id, client)
+
+    @staticmethod
+    def listed(
+        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
+    ) -> Sequence[TrainingJobResource]:
+        """The training jobs with `tags`, newest first."""
+        return training_jobs_with_tags(client, tags, limit=limit)

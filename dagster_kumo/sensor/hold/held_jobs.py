@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import dagster as dg
 
@@ -10,19 +11,17 @@ from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError
 from dagster_kumo.api.records import (
     MISSING,
-    BatchPredictionJobResource,
     JobStatusReport,
-    PredictionTableJobResource,
 )
+from dagster_kumo.execution.launch.base import TaggedLaunch
 from dagster_kumo.execution.launch.notes import jobs_on_run
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJob
+from dagster_kumo.execution.launch.training import TrainingLaunch
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
-from dagster_kumo.jobs.prediction_table import PredictionTableJob
 from dagster_kumo.jobs.tags import CODE_LOCATION_TAG, RUN_ID_TAG
 
-Kind = type[PredictionLaunch] | type[TableLaunch]
-KINDS: tuple[Kind, ...] = (PredictionLaunch, TableLaunch)
+Kind: TypeAlias = type[TaggedLaunch]
+KINDS: tuple[Kind, ...] = (PredictionLaunch, TableLaunch, TrainingLaunch)
 # A server may list fewer. A job that is not listed is asked for by its id.
 LISTED = 20 * LIST_LIMIT
 
@@ -45,7 +44,7 @@ class HeldJobs:
         if kind not in self._listed:
             tags = {CODE_LOCATION_TAG: self._code_location} if self._code_location else {}
             tags = {key: value[:MAX_TAG_VALUE] for key, value in tags.items()}
-            found = self._list(kind, tags, LISTED)
+            found = kind.listed(self._client, tags, limit=LISTED)
             self._listed[kind] = {job.job_id: job.job_status_report for job in found}
         return self._listed[kind].get(job_id) or self._get(kind, job_id)
 
@@ -54,7 +53,7 @@ class HeldJobs:
         for kind in KINDS:
             found = [
                 job.job_id
-                for job in self._list(kind, {RUN_ID_TAG: run.run_id}, LIST_LIMIT)
+                for job in kind.listed(self._client, {RUN_ID_TAG: run.run_id})
                 if job.tags.get(RUN_ID_TAG) == run.run_id
             ]
             for job_id in dict.fromkeys([*jobs_on_run(run, kind.run_tag), *found]):
@@ -65,22 +64,12 @@ class HeldJobs:
         report = self._get(kind, job_id)
         if report.is_terminal or report.status == MISSING:
             return False
-        handle = BatchPredictionJob if kind is PredictionLaunch else PredictionTableJob
-        handle(job_id, self._client).cancel()
+        kind.handle(job_id, self._client).cancel()
         return True
-
-    def _list(
-        self, kind: Kind, tags: Mapping[str, str], limit: int
-    ) -> list[BatchPredictionJobResource] | list[PredictionTableJobResource]:
-        if kind is PredictionLaunch:
-            return self._client.list_prediction_jobs(tags, limit=limit)
-        return self._client.list_prediction_table_jobs(tags, limit=limit)
 
     def _get(self, kind: Kind, job_id: str) -> JobStatusReport:
         try:
-            if kind is PredictionLaunch:
-                return self._client.get_prediction_job(job_id).job_status_report
-            return self._client.get_prediction_table_job(job_id).job_status_report
+            return kind.handle(job_id, self._client).status()
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise

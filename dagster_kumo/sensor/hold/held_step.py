@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,32 +15,30 @@ from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.base import TaggedLaunch
 from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
 from dagster_kumo.execution.launch.prediction import PredictionLaunch
+from dagster_kumo.execution.launch.training import TrainingLaunch
 from dagster_kumo.execution.launches import prediction_launch, table_launch
 from dagster_kumo.execution.prediction_tables import checked_table, materialized_table
 from dagster_kumo.execution.selection import RunDefinition
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.training_spec import TrainingSpec
 from dagster_kumo.sensor.hold.held_jobs import KINDS, Kind
 
 ModelOf = Callable[[BatchPrediction], TrainingJobResource]
 
 
-@dataclass
-class HeldStep:
-    """A step of a held run that predicts.
+@dataclass(kw_only=True)
+class HeldStep(ABC):
+    """A step of a held run that waits for a job.
 
     Attributes:
         assets_def: The definition of its assets.
-        definition: What of them the run makes.
-        partition_key: The partition.
-        kind: What the newest job of the step makes: predictions, or the table for them.
+        kind: Of what kind the newest job of the step is.
         job_id: That job, if it is noted on the run.
         report: Where it stands.
     """
 
     assets_def: dg.AssetsDefinition
-    definition: RunDefinition
-    partition_key: str | None
-    kind: Kind = PredictionLaunch
+    kind: Kind
     job_id: str | None = None
     report: JobStatusReport | None = None
 
@@ -70,7 +69,7 @@ class HeldStep:
             step_key,
             log,
             settling_time=0.0,
-            is_anew=self.definition.config.launch_anew,
+            is_anew=self._is_anew,
         )
 
     @property
@@ -89,9 +88,16 @@ class HeldStep:
         return not self._is_last and self.report is not None and self.report.status == DONE
 
     @property
-    def _is_last(self) -> bool:
-        return self.kind is PredictionLaunch or not self.definition.outputs
+    def _is_anew(self) -> bool:
+        """Whether the run launches a new job on purpose."""
+        return False
 
+    @property
+    def _is_last(self) -> bool:
+        """Whether no other job comes after the newest one."""
+        return True
+
+    @abstractmethod
     def next_launch(
         self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
     ) -> TaggedLaunch:
@@ -100,6 +106,52 @@ class HeldStep:
         Raises:
             KumoError: The table that it predicts from is not as it must be.
         """
+
+
+@dataclass(kw_only=True)
+class HeldTraining(HeldStep):
+    """A step that trains a candidate.
+
+    Attributes:
+        training: What it trains.
+    """
+
+    training: TrainingSpec
+    kind: Kind = TrainingLaunch
+
+    def next_launch(
+        self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
+    ) -> TaggedLaunch:
+        """The launch of the training job."""
+        del instance, model_of
+        return TrainingLaunch(client, self.training, attempt, self.assets_def.key)
+
+
+@dataclass(kw_only=True)
+class HeldPrediction(HeldStep):
+    """A step that predicts. Its job makes predictions, or the table for them.
+
+    Attributes:
+        definition: What of its assets the run makes.
+        partition_key: The partition.
+    """
+
+    definition: RunDefinition
+    partition_key: str | None
+    kind: Kind = PredictionLaunch
+
+    @property
+    def _is_anew(self) -> bool:
+        return self.definition.config.launch_anew
+
+    @property
+    def _is_last(self) -> bool:
+        return self.kind is PredictionLaunch or not self.definition.outputs
+
+    def next_launch(
+        self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
+    ) -> TaggedLaunch:
+        """The launch of the next job; see `HeldStep`."""
         definition, partition_key = self.definition, self.partition_key
         model = model_of(definition.prediction)
         table = None

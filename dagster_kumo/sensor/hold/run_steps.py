@@ -9,8 +9,8 @@ import dagster as dg
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import partition_of
 from dagster_kumo.execution.run_config import KumoRunConfig
-from dagster_kumo.execution.selection import RunDefinition, prediction_in
-from dagster_kumo.sensor.hold.held_step import HeldStep
+from dagster_kumo.execution.selection import RunDefinition, prediction_in, training_in
+from dagster_kumo.sensor.hold.held_step import HeldPrediction, HeldStep, HeldTraining
 
 
 class RunSteps:
@@ -38,9 +38,9 @@ class RunSteps:
         planned = self._planned_assets(run, instance)
         known = repository.assets_defs_by_key
         definitions = {id(known[key]): known[key] for key in sorted(planned) if key in known}
-        predict = [one for one in definitions.values() if prediction_in(one) is not None]
-        ours = [one for one in predict if self._resource_key in one.required_resource_keys]
-        if predict and not ours:
+        launching = [one for one in definitions.values() if prediction_in(one) or training_in(one)]
+        ours = [one for one in launching if self._resource_key in one.required_resource_keys]
+        if launching and not ours:
             return None
         is_for_one, partition_key = partition_of(run)
         if DELIVER_JOB_TAG in run.tags or "resources" in run.run_config or not is_for_one:
@@ -48,12 +48,20 @@ class RunSteps:
         steps: list[HeldStep] = []
         for assets_def in ours:
             upstream = {dep.asset_key for spec in assets_def.specs for dep in spec.deps}
-            if not (upstream - assets_def.keys) & planned:
+            if (upstream - assets_def.keys) & planned:
+                continue
+            if (training := training_in(assets_def)) is not None:
+                steps.append(HeldTraining(assets_def=assets_def, training=training))
+            else:
                 key = partition_key if assets_def.partitions_def is not None else None
                 config = KumoRunConfig.of_run(run, assets_def.node_def.name)
                 if config.deliver_job is None:
                     selected = RunDefinition(assets_def, assets_def.keys & planned, [key], config)
-                    steps.append(HeldStep(assets_def, selected, key))
+                    steps.append(
+                        HeldPrediction(
+                            assets_def=assets_def, definition=selected, partition_key=key
+                        )
+                    )
         return steps
 
     def forget_others(self, run_ids: Iterable[str]) -> None:

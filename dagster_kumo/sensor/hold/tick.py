@@ -18,13 +18,14 @@ import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
-from dagster_kumo.api.records import RUNNING, JobProgress, TrainingJobResource
+from dagster_kumo.api.records import RUNNING, Progress, TrainingJobResource
 from dagster_kumo.api.retry import should_retry
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
 from dagster_kumo.execution.launch.identity import is_first_attempt
-from dagster_kumo.execution.launch.prediction import PredictionLaunch
+from dagster_kumo.execution.launch.prediction import TableLaunch
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.progressing_job import ProgressingJob
 from dagster_kumo.jobs.trained_model import trained_model
 from dagster_kumo.sensor.call_budget import BudgetExhausted, CallBudget
 from dagster_kumo.sensor.hold.held_jobs import HeldJobs
@@ -44,7 +45,7 @@ _TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 @dataclass
 class HeldRun:
-    """A run that is held, and its steps that predict."""
+    """A run that is held, and its steps that wait for jobs."""
 
     record: dg.RunRecord
     steps: list[HeldStep] = field(default_factory=list[HeldStep])
@@ -312,8 +313,10 @@ class HoldTick:
             if not estimate:
                 return shown if shown.startswith(RUNNING) else status
             try:
-                progress = self._client.get_prediction_progress(step.job_id, repeat=False)
-                return f"{RUNNING}{_said(progress, datetime.now(timezone.utc))}"
+                job = step.kind.handle(step.job_id, self._client)
+                if isinstance(job, ProgressingJob):
+                    progress = job.progress(repeat=False)
+                    return f"{RUNNING}{_said(progress, datetime.now(timezone.utc))}"
             except (KumoError, BudgetExhausted):  # progress is optional
                 return status
         return f"{status}: {stage}" if stage and stage.upper() != status else status
@@ -321,10 +324,10 @@ class HoldTick:
 
 def _is_running(step: HeldStep) -> bool:
     is_known = step.report is not None and step.report.status == RUNNING
-    return is_known and step.kind is PredictionLaunch
+    return is_known and step.kind is not TableLaunch
 
 
-def _said(progress: JobProgress, now: datetime) -> str:
+def _said(progress: Progress, now: datetime) -> str:
     """How far a job is, in rough steps: each change is written to the run."""
     words = ""
     if progress.fraction is not None:

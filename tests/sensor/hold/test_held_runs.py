@@ -12,6 +12,8 @@ from dagster_kumo import (
     BatchPredictionJob,
     KumoClient,
     KumoResource,
+    KumoTraining,
+    build_kumo_assets_definitions,
     build_kumo_hold_sensor,
     kumo_assets,
 )
@@ -128,6 +130,47 @@ def test_a_run_waits_for_the_jobs_of_all_its_models(queue: Queue, launched: Any)
 
     assert held.execute(run_id).status == SUCCESS
     assert len(launched()) == 2
+
+
+def test_a_training_is_waited_for_in_the_queue_too(
+    queue: Queue, kumo: LocalKumo, client: KumoClient
+) -> None:
+    purchase = build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id=PURCHASE),
+        training=KumoTraining(query="pquery-cdnow-purchase", run_mode="debug"),
+    )
+    held = queue(purchase.candidate)
+    run_id = held.add()
+
+    assert held.tick() == "1 held runs have no job yet. Launched 1 jobs."
+    job_id = held.run(run_id).tags["dagster-kumo/training_job.purchase__candidate"]
+    assert client.get_training_job(job_id).tags["dagster.run_id"] == run_id
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == SUCCESS
+    assert posted(kumo, "/training_jobs") == posted(kumo, "/graphsnapshots") == 1
+    lines = held.lines(run_id)
+    assert any(f"Attached to training job {job_id}" in line for line in lines), lines
+
+
+def test_a_training_that_is_terminated_while_it_is_held_is_cancelled(
+    queue: Queue, slow: LocalKumo, instance: dg.DagsterInstance
+) -> None:
+    purchase = build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id=PURCHASE),
+        training=KumoTraining(query="pquery-cdnow-purchase", run_mode="debug"),
+    )
+    held = queue(purchase.candidate, kumo=slow)
+    run_id = held.add()
+    held.tick()
+    job_id = held.run(run_id).tags["dagster-kumo/training_job.purchase__candidate"]
+    instance.report_run_canceled(held.run(run_id))
+    held.tick()
+
+    job = KumoClient(slow.url, slow.api_key).get_training_job(job_id)
+    assert job.job_status_report.status == "CANCELLED"
 
 
 def test_a_generated_table_comes_before_its_predictions(
