@@ -104,6 +104,57 @@ def test_train_again(api):
     assert [job["job_id"] for job in api.get("/training_jobs", use_case="again")] == [id]
 
 
+def test_the_best_trial_of_a_plan_is_kept_and_all_are_shown(api):
+    plan = {
+        "training_job": {"num_experiments": 5},
+        "optimization": {"max_epochs": 2, "base_lr": [0.00001, 0.005, 0.00002]},
+        "model_architecture": {"channels": [4]},
+    }
+    body = {"job_tags": {}, "pquery_id": "cdnow_purchase", "model_plan": plan}
+    id = api.post("/training_jobs", body)["id"]
+    result = api.wait(id, kind="training_jobs")["result"]
+
+    progress = api.get(f"/training_jobs/{id}/progress")
+    trials = progress["trial_progress"].values()
+    measured = [trial["final_validation_metrics"]["auroc"] for trial in trials]
+    assert result["automl_experiments_completed"] == progress["total_trials"] == 3
+    assert max(measured) == measured[1] > 0.7 > measured[0]
+    (kept,) = [m for m in result["eval_metrics"]["validation_metrics"] if m["name"] == "auroc"]
+    assert kept["value"] == measured[1]
+    assert [trial["num_epochs_completed"] for trial in trials] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"pquery_id": "pquery-none"}, 422),
+        ({"warm_start_job_id": "trainingjob-cdnow-spend"}, 422),  # of another query
+        ({"warm_start_job_id": "trainingjob-cdnow-purchase-failed"}, 422),
+        ({"model_plan": {"optimization": {"max_epochs": "many"}}}, 422),
+        ({"model_plan": {"training_job": {"num_experiments": 0}}}, 422),
+        ({"model_plan": []}, 422),
+        ({"job_tags": {"not a tag": "x"}}, 422),
+        ({"train_table_job_id": "gen-traintable-job-1"}, 501),
+    ],
+)
+def test_trainings_that_cannot_be_are_refused(api, fields, status):
+    before = api.get("/training_jobs")
+    body = {"job_tags": {}, "pquery_id": "pquery-cdnow-purchase", **fields}
+    answer = api.call("POST", "/training_jobs", json=body)
+    assert (answer.status_code, bool(answer.json()["detail"])) == (status, True)
+    assert len(api.get("/training_jobs")) == len(before)
+
+
+def test_a_training_that_fails_says_why(api, kumo):
+    kumo.faults.fail_job("no rows left", path="/training_jobs")
+    body = {"job_tags": {}, "pquery_id": "pquery-cdnow-purchase"}
+    report = api.wait(api.post("/training_jobs", body)["id"], kind="training_jobs")[
+        "job_status_report"
+    ]
+    assert report["status"] == "FAILED"
+    assert report["validation_response"]["errors"][0]["message"] == "no rows left"
+
+
 def test_rbac(make_api):
     with LocalKumo(rbac=True) as kumo:
         api = make_api(kumo)
