@@ -73,13 +73,13 @@ class TrainingSpec:
         check_job_tags(self.job_tags)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are set, as JSON. `TrainingSpec(**json)` asks for the same."""
+        """The fields that differ from the defaults, as JSON. `TrainingSpec(**json)` asks for the same."""
         values = {f.name: getattr(self, f.name) for f in fields(TrainingSpec)}
         del values["max_per_week"]  # it is no part of what is trained
         return {
             name: dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
             for name, value in values.items()
-            if value not in (None, False, {})
+            if value not in (None, {}) and value is not _DEFAULTS.get(name)
         }
 
     @property
@@ -125,6 +125,9 @@ class TrainingSpec:
         if self.warm_start and earlier is not None:
             request["warm_start_job_id"] = earlier.job_id
         return request
+
+
+_DEFAULTS = {"warm_start": False, "refresh_snapshot": True}
 
 
 def _model_of(like: str | Mapping[str, str]) -> BatchPrediction:

@@ -239,6 +239,24 @@ def test_a_training_that_cannot_be_is_refused_with_the_way_out(training: Any, sa
         KumoTraining(**training)
 
 
+@pytest.mark.parametrize(
+    "training",
+    [
+        KumoTraining(query=QUERY),
+        KumoTraining(query=QUERY, refresh_snapshot=False, run_mode="fast"),
+        KumoTraining(like={"a": "b"}, warm_start=True, model_plan={"c": {}}, job_tags={"d": "e"}),
+    ],
+)
+def test_the_definition_states_what_is_trained(training: KumoTraining) -> None:
+    """A run that is held takes it from there."""
+    assets = build_kumo_assets_definitions(
+        name="purchase", prediction=BatchPrediction(training_job_id=PURCHASE), training=training
+    )
+    assert assets.candidate is not None
+    (spec,) = assets.candidate.specs
+    assert KumoTraining(**spec.metadata["dagster-kumo/training"].value) == training
+
+
 def test_a_candidate_has_options_of_its_own() -> None:
     condition = dg.AutomationCondition.on_cron("0 5 * * 1")
     made = build_kumo_assets_definitions(
