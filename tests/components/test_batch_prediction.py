@@ -22,6 +22,7 @@ from dagster_kumo import (
     KumoIOManager,
     KumoResource,
     KumoTraining,
+    PromotionGate,
     SnowflakeConnector,
     build_kumo_assets_definitions,
 )
@@ -707,6 +708,7 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
       automation_condition: "{{{{ dg.AutomationCondition.on_cron('0 5 * * 1') }}}}"
       retry_policy: {{max_retries: 2}}
       pool: kumo_training
+      gate: {{min_values: {{auroc: 0.7}}, max_loss: {{auroc: 0.002}}, reference: 4}}
     """
     arguments: dict[str, Any] = {
         "query": None if again else "pquery-churn",
@@ -719,9 +721,11 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
         "automation_condition": dg.AutomationCondition.on_cron("0 5 * * 1"),
         "retry_policy": dg.RetryPolicy(max_retries=2),
         "pool": "kumo_training",
+        "gate": PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.002}, reference=4),
     }
     assert {*arguments} == {field.name for field in dataclasses.fields(KumoTraining)}
-    with project(batch_prediction(yaml)) as (component, defs, _):
+    champion = "{champion_of: purchase}"
+    with project(batch_prediction(yaml, prediction=champion)) as (component, defs, _):
         assert component.training == KumoTraining(**arguments)
         candidate = defs.resolve_assets_def(dg.AssetKey(["purchase", "candidate"]))
         assert candidate.op.pool == "kumo_training"
