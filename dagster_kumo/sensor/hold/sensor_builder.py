@@ -44,7 +44,7 @@ def build_kumo_hold_sensor(
     its jobs, delivers what is done and fails with Kumo's reason for what is not.
 
     Runs that cannot be prepared ahead are released at once and wait as usual: runs over several
-    partitions, predictions from tables that the same run makes, and runs without predictions.
+    partitions, predictions from tables that the same run makes, and runs without predictions and candidates.
 
     Args:
         name: The sensor's name.
