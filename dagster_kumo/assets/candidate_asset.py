@@ -109,14 +109,13 @@ def candidate_asset(
     Its metadata has the metrics of the champion of `champion_of` beside its own.
     """
     check_name(name)
-    asked = training.to_json()
     spec = completed_spec(
         translator.get_asset_spec(KumoAssetProps(name, "candidate", training=training)),
         deps=deps,
         automation_condition=training.automation_condition,
         options=options,
-        asked=asked,
-    ).merge_attributes(metadata={TRAINING: dg.MetadataValue.json(asked)})
+        asked=training.asked(),
+    ).merge_attributes(metadata={TRAINING: dg.MetadataValue.json(training.to_json())})
     options = {
         **options,
         "retry_policy": training.retry_policy or options.get("retry_policy"),

@@ -75,12 +75,15 @@ class TrainingSpec:
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults, as JSON. `TrainingSpec(**json)` asks for the same."""
         values = {f.name: getattr(self, f.name) for f in fields(TrainingSpec)}
-        del values["max_per_week"]  # it is no part of what is trained
         return {
             name: dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
             for name, value in values.items()
             if value not in (None, {}) and value is not _DEFAULTS.get(name)
         }
+
+    def asked(self) -> dict[str, Any]:
+        """What is trained, as JSON: all but how often."""
+        return {name: value for name, value in self.to_json().items() if name != "max_per_week"}
 
     @property
     def said(self) -> str:

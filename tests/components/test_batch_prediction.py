@@ -708,6 +708,7 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
       automation_condition: "{{{{ dg.AutomationCondition.on_cron('0 5 * * 1') }}}}"
       retry_policy: {{max_retries: 2}}
       pool: kumo_training
+      max_per_week: 2
       gate: {{min_values: {{auroc: 0.7}}, max_loss: {{auroc: 0.002}}, reference: 4}}
     """
     arguments: dict[str, Any] = {
@@ -721,6 +722,7 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
         "automation_condition": dg.AutomationCondition.on_cron("0 5 * * 1"),
         "retry_policy": dg.RetryPolicy(max_retries=2),
         "pool": "kumo_training",
+        "max_per_week": 2,
         "gate": PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.002}, reference=4),
     }
     assert {*arguments} == {field.name for field in dataclasses.fields(KumoTraining)}

@@ -243,7 +243,7 @@ def test_a_training_that_cannot_be_is_refused_with_the_way_out(training: Any, sa
     "training",
     [
         KumoTraining(query=QUERY),
-        KumoTraining(query=QUERY, refresh_snapshot=False, run_mode="fast"),
+        KumoTraining(query=QUERY, refresh_snapshot=False, run_mode="fast", max_per_week=2),
         KumoTraining(like={"a": "b"}, warm_start=True, model_plan={"c": {}}, job_tags={"d": "e"}),
     ],
 )

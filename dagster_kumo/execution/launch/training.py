@@ -40,7 +40,7 @@ class TrainingLaunch(TaggedLaunch):
         super().__init__(
             attempt,
             None,
-            training.to_json(),
+            training.asked(),
             assets=[candidate],
             delivered_in={candidate: TRAINING_JOB_ID_METADATA},
         )
