@@ -22,8 +22,8 @@ from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range,
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 
 # Of a batch, of which each core holds one. Fewer rows would need more calls, between which threads wait for each other.
-BATCH_ROWS = 262_144
-BATCH_VALUES = 1_500_000  # of all columns
+BATCH_ROWS = 131_072
+BATCH_VALUES = 750_000  # of all columns
 UNIT_ROWS = 131_072  # of the row groups that are summarised together, at least
 
 
