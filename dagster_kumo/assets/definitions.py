@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -255,14 +256,16 @@ def _not_of_outputs(options: AssetOptions) -> AssetOptions:
 def _model(
     spec: dg.AssetSpec, prediction: BatchPrediction, resource_key: str
 ) -> dg.AssetsDefinition:
-    @dg.multi_observable_source_asset(
-        name=op_name([spec]), specs=[spec], required_resource_keys={resource_key}
-    )
     def model(context: dg.AssetExecutionContext) -> Any:
         kumo: KumoResource = getattr(context.resources, resource_key)
         yield observed_model(context, kumo.get_client(), prediction)
 
-    return model
+    with warnings.catch_warnings():
+        # Else each process that loads the definitions would warn that it is in beta.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.multi_observable_source_asset(
+            name=op_name([spec]), specs=[spec], required_resource_keys={resource_key}
+        )(model)
 
 
 def _with_condition_on_tables(spec: dg.AssetSpec) -> dg.AssetSpec:

@@ -240,7 +240,7 @@ class Drift(PredictionCheck):
         if not found:
             scores = (*SCORE_COLUMNS, *CLASS_COLUMNS)
             return _no_columns(output, scores, "There are no scores or classes.", metadata)
-        metadata |= {f"{name}/psi": round(value, 4) for name, value in found.items()}
+        metadata |= {f"{name}/psi": float(f"{value:.4g}") for name, value in found.items()}
         most = max(found, key=lambda name: found[name])
         value = "< 0.001" if 0 < found[most] < 0.0005 else f"{found[most]:.3f}"
         said = f"PSI of {most} against {reference}: {value}"

@@ -65,7 +65,7 @@ def list_jobs(
             "partition": row["tags"].get(PARTITION_TAG),
         },
         as_json=as_json,
-        if_none="There are no such prediction jobs.",
+        if_none=f"There are no {'such prediction jobs' if wanted or status else 'prediction jobs yet'}.",
     )
 
 

@@ -60,7 +60,7 @@ def models(
             "tags": own_tags(row["tags"]),
         },
         as_json=as_json,
-        if_none="There are no such training jobs.",
+        if_none=f"There are no {'such training jobs' if tags or status else 'training jobs yet'}.",
     )
 
 
@@ -70,7 +70,15 @@ def models(
 @kumo_command
 def show(client: KumoClient, training_job_id: str, *, as_json: bool) -> None:
     """Show all details of a training job."""
-    job = client.get_training_job(training_job_id)
+    try:
+        job = client.get_training_job(training_job_id)
+    except KumoAPIError as error:
+        if error.status_code == 404 and training_job_id.startswith("bp-job-"):
+            raise click.ClickException(
+                f"{training_job_id} is a prediction job, not a training job. To show it: "
+                f"dagster-kumo jobs show {training_job_id}"
+            ) from None
+        raise
     report = job.job_status_report
     query = _query(client, job.config.pquery_id) if job.config.pquery_id else None
     facts: dict[str, Any] = {
@@ -109,7 +117,7 @@ _name_option = click.option(
 _why_option = click.option("--why", default="", help="The reason, which is kept as a tag in Kumo.")
 
 
-@models.command()
+@models.command(short_help="Make a training job the champion of a name.")
 @click.argument("training_job_id")
 @_name_option
 @_why_option

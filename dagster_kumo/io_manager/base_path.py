@@ -120,6 +120,8 @@ def _check_form(base_path: str) -> None:
 
 def _explained(base_path: str, options: Mapping[str, Any], error: Exception) -> str:
     """Why a place cannot be used, without what is secret in its options."""
+    if isinstance(error, ImportError):  # fsspec's words, such as "Install s3fs to access S3"
+        return f"base_path {base_path!r} cannot be used: {error}"
     why = f"{type(error).__name__}: {reason(error)}"
     for secret in _secrets(options):
         why = why.replace(secret, "***")

@@ -81,6 +81,10 @@ def output_metadata(
         store_of: Returns the store of a partition of the same asset.
     """
     entries: dict[str, Any] = {}
+    if provenance is not None and provenance.prediction_time is None and transferred.anchors:
+        # Nobody asked for a time: it is the newest of Kumo's data.
+        time = dg.MetadataValue.timestamp(transferred.anchors[1])
+        entries[f"{NAMESPACE}prediction_time"] = time
     summary = transferred.summary
     optional: dict[str, Callable[[], Mapping[str, Any]]] = {}
     if summary is not None:
@@ -288,7 +292,7 @@ def _drift(
     if earlier is None or now is None:
         return {}
     moved = drift(earlier, now, compared_columns(now))
-    return {f"{name}/psi": round(value, 4) for name, value in moved.items()}
+    return {f"{name}/psi": float(f"{value:.4g}") for name, value in moved.items()}
 
 
 def _instance() -> dg.DagsterInstance | None:

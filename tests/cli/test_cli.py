@@ -224,6 +224,12 @@ def test_a_model_is_shown_with_its_query(run: Run) -> None:
     assert json.loads(run("models", "show", PURCHASE, "--json").stdout)["tables"]
 
 
+def test_a_prediction_job_is_no_model(run: Run, done_job_id: str) -> None:
+    shown = run("models", "show", done_job_id)
+    assert shown.exit_code == 1
+    assert f"dagster-kumo jobs show {done_job_id}" in shown.stderr
+
+
 @pytest.mark.usefixtures("nothing_promoted")
 def test_models_are_promoted_and_rolled_back(run: Run) -> None:
     old = f"{PURCHASE}-old"

@@ -1,6 +1,7 @@
 """Outputs stored on a disk, in memory and in S3, and every way of reading them again."""
 
 import json
+from datetime import timezone
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,27 @@ def test_frames_of_other_assets_are_stored_too(
     assert metadata["dagster-kumo/null_fraction"] == 0.5
     assert "dagster-kumo/job_id" not in metadata
     assert metadata_of(run, dg.AssetKey("rows"))["read"] == ["a", "b"]
+
+
+def test_predictions_without_partitions_tell_the_time_of_their_data(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = dg.materialize(
+        [purchase_assets(partitions_def=None)],
+        instance=instance,
+        resources=resources(kumo, tmp_path),
+    )
+
+    metadata = metadata_of(run, PREDICTIONS)
+    anchors = (
+        KumoIOManager(base_path=str(tmp_path))
+        .load_input(dg.build_input_context(asset_key=PREDICTIONS))
+        .to_arrow(["ANCHOR_TIMESTAMP"])
+    )
+    (anchor,) = set(anchors["ANCHOR_TIMESTAMP"].to_pylist())
+    assert (
+        metadata["dagster-kumo/prediction_time"] == anchor.replace(tzinfo=timezone.utc).timestamp()
+    )
 
 
 def test_what_is_no_table_is_refused(instance: dg.DagsterInstance, tmp_path: Path) -> None:

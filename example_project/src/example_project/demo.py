@@ -88,6 +88,13 @@ def _demo(console: Console, days: int) -> None:
     )
     with console.status("Starting the stand-in") as status:
         runs = _Runs(status)
+        # First, so that the page of the predictions shows yesterday's afterwards.
+        evaluated = runs.evaluate()
+        console.print(
+            f"[green]✓[/] {evaluated.key}  evaluated, since its 30 days have passed  "
+            f"[dim]{evaluated.seconds:.0f} s[/]",
+            highlight=False,
+        )
         done = []
         for key in runs.last_days(days):
             done.append(day := runs.daily_call_list(key))
@@ -97,12 +104,6 @@ def _demo(console: Console, days: int) -> None:
                 highlight=False,
             )
         runs.drift(done[-1].key)
-        evaluated = runs.evaluate()
-        console.print(
-            f"[green]✓[/] {evaluated.key}  evaluated, since its 30 days have passed  "
-            f"[dim]{evaluated.seconds:.0f} s[/]",
-            highlight=False,
-        )
     console.print()
     console.print(_jobs(done))
     console.print(_scores(done))

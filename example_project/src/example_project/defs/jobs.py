@@ -32,7 +32,10 @@ held_call_list = dg.define_asset_job(
 
 # Each morning (UTC), for the day that ended at midnight.
 early_morning = dg.ScheduleDefinition(
-    name="early_morning", job=source_tables, cron_schedule="30 5 * * *"
+    name="early_morning",
+    job=source_tables,
+    cron_schedule="30 5 * * *",
+    description="Makes the tables that Kumo reads, half an hour before the predictions (UTC).",
 )
 every_morning = dg.build_schedule_from_partitioned_job(
     held_call_list,
@@ -49,7 +52,11 @@ evaluate_purchase = dg.define_asset_job(
 
 
 # Each morning at seven (UTC): the day whose 30 days have passed, and those that were missed.
-@dg.schedule(cron_schedule="0 7 * * *", job=evaluate_purchase)
+@dg.schedule(
+    cron_schedule="0 7 * * *",
+    job=evaluate_purchase,
+    description="Evaluates the days whose 30 days have passed, also those that were missed (UTC).",
+)
 def when_it_is_known(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """Evaluates the days whose outcome is known by now."""
     for day in evaluation_partitions_due(purchase.evaluation, context.instance):
