@@ -6,7 +6,7 @@ A context that a test has built knows less than that of a run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import dagster as dg
 
@@ -46,9 +46,13 @@ def _instance(context: dg.InputContext | dg.OutputContext) -> dg.DagsterInstance
 def annotation_of(context: dg.InputContext) -> Annotation:
     """An input's annotation; an open one if there is none."""
     try:
-        return Annotation.parse(context.dagster_type.typing_type)
+        annotation = context.dagster_type.typing_type
     except dg.DagsterInvariantViolationError:
         return Annotation(Any)
+    if get_origin(annotation) is list and not context.has_asset_key:
+        # The outputs of several ops, which Dagster loads one by one.
+        (annotation,) = get_args(annotation)
+    return Annotation.parse(annotation)
 
 
 def columns_of(metadata: Mapping[str, Any]) -> list[str] | None:

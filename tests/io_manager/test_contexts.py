@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -475,6 +475,28 @@ def test_ops_hand_on_what_they_return(store: Store) -> None:
 
     both.execute_in_process()
     assert seen == [2]
+
+
+@pytest.mark.parametrize("annotation", [list[pd.DataFrame], list[Predictions], list])
+def test_an_op_takes_the_outputs_of_several(store: Store, annotation: Any) -> None:
+    @dg.op(out=dg.DynamicOut())
+    def parts() -> Iterator[dg.DynamicOutput[pd.DataFrame]]:
+        for name in "ab":
+            yield dg.DynamicOutput(pd.DataFrame({"part": [name]}), mapping_key=name)
+
+    def together(parts):
+        frames = [p if isinstance(p, pd.DataFrame) else p.to_pandas() for p in parts]
+        return pd.concat(frames)
+
+    together.__annotations__["parts"] = annotation
+    joined = dg.op(together)
+
+    @dg.graph_asset
+    def whole():
+        return joined(parts().collect())
+
+    store.make(whole)
+    assert [row["part"] for row in store.rows("whole")] == ["a", "b"]
 
 
 def test_a_stored_value_can_be_looked_at(store: Store) -> None:
