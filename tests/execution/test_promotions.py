@@ -23,6 +23,7 @@ from dagster_kumo.local import LocalKumo
 from tests.support import DAYS, PURCHASE, day, error_of, metadata_of, resources
 
 OLD = f"{PURCHASE}-old"
+SPEND = "trainingjob-cdnow-spend"
 CANDIDATE = dg.AssetKey(["shop", "candidate"])
 MODEL = dg.AssetKey(["shop", "model"])
 NOT_MUCH_WORSE = PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.002})
@@ -53,6 +54,7 @@ class Shop:
             training=KumoTraining(query="cdnow_purchase", gate=gate, **options),
             partitions_def=DAYS,
             deps=["purchases"],
+            retry_policy=dg.RetryPolicy(max_retries=1),
         )
 
     def run(
@@ -206,3 +208,26 @@ def test_a_check_that_begins_to_fail_trains_once_and_promotes_in_the_same_run(
     assert requested_after(3, passed=False) == set()
     assert requested_after(2, passed=True) == set()
     assert requested_after(1, passed=False) == {"candidate", "model"}
+
+
+@pytest.mark.parametrize("call", [0, 1])
+@pytest.mark.parametrize("fault", ["drop", "lose_answer"])
+@pytest.mark.parametrize("act", ["promotion", "rollback"])
+def test_a_run_that_breaks_off_at_any_call_is_taken_up_by_its_retry(
+    shop: Shop, client: KumoClient, act: str, fault: str, call: int
+) -> None:
+    """The retry moves the mark once, and leaves one champion."""
+    for job_id in (SPEND, OLD):
+        promote(client, job_id, "shop", Author())
+    config = {"training_job_id": PURCHASE} if act == "promotion" else {"rollback": True}
+    times = 3  # of a call: what the resource repeats
+    getattr(shop.kumo.faults, fault)(path="/tags$", method="PATCH", after=call, times=times)
+
+    run = shop.promoting(**config)
+
+    assert run.success
+    assert [e.event_type_value for e in run.all_events].count("STEP_UP_FOR_RETRY") == 1
+    champion = PURCHASE if act == "promotion" else SPEND
+    assert metadata_of(run, MODEL)["dagster-kumo/training_job_id"] == champion
+    marked = [job.job_id for job in client.list_training_jobs() if "dagster.champion" in job.tags]
+    assert marked == [champion]
