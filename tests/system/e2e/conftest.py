@@ -52,7 +52,13 @@ class Dagit:
         answer.raise_for_status()
         return answer.json()["data"]
 
-    def launch(self, *assets: str, day: str | None = None, tags: Mapping[str, str] = {}) -> str:
+    def launch(
+        self,
+        *assets: str,
+        day: str | None = None,
+        tags: Mapping[str, str] = {},
+        location: str = "example_project",
+    ) -> str:
         """Launch a run of some assets with their checks: its id."""
         query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
             ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
@@ -62,7 +68,7 @@ class Dagit:
                 "mode": "default",
                 "selector": {
                     "repositoryName": "__repository__",
-                    "repositoryLocationName": "example_project",
+                    "repositoryLocationName": location,
                     "jobName": "__ASSET_JOB",
                     "assetSelection": [{"path": asset.split("/")} for asset in assets],
                 },
