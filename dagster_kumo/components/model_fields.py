@@ -128,6 +128,13 @@ class ModelFields(dg.Resolvable):
             description="When all assets are materialized. `{}`: at the end of each partition."
         ),
     ] = None
+    training_schedule: Annotated[
+        Schedule | None,
+        dg.Resolver.default(
+            description="When a candidate is trained and, if it passes its gate, promoted.",
+            examples=[{"cron_schedule": "0 3 * * 0"}],
+        ),
+    ] = None
     sensor: ResolvedSensor = None
     hold: Annotated[
         bool,
@@ -251,6 +258,10 @@ class ModelFields(dg.Resolvable):
             raise ValueError(
                 "evaluation_checks are for an evaluation, and there is none. Write evaluation: beside them."
             )
+        if self.training_schedule is not None and assets.candidate is None:
+            raise ValueError(
+                "training_schedule is for a training, and there is none. Write training: beside it."
+            )
         sensors: list[dg.SensorDefinition] = []
         if self.sensor is not None:
             given: dict[str, Any] = {"name": f"{own_name}_kumo_jobs_sensor", **self.sensor}
@@ -264,6 +275,13 @@ class ModelFields(dg.Resolvable):
         if self.schedule is not None:
             about = (own_name, selection, self.partitions_def, run_tags)
             parts.append(self.schedule.definitions(*about))
+        if assets.rollback_job is not None:
+            parts.append(dg.Definitions(jobs=[assets.rollback_job]))
+        if self.training_schedule is not None and assets.candidate is not None:
+            promoted = [] if assets.rollback_job is None else [assets.model]
+            trained = dg.AssetSelection.assets(assets.candidate, *promoted)
+            about = (f"{own_name}_training", trained, None, run_tags)
+            parts.append(self.training_schedule.definitions(*about))
         if self.hold:
             parts.append(dg.Definitions(sensors=[_hold_sensor(resource_key)]))
             if self.automation_condition is not None:

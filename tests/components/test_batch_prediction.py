@@ -735,3 +735,30 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
 
 def test_a_training_that_names_nothing_to_train() -> None:
     assert "give query= or like=" in refusal(batch_prediction("training: {run_mode: best}"))
+
+
+def test_a_schedule_trains_and_promotes_and_a_job_rolls_back() -> None:
+    yaml = (
+        DAILY
+        + """
+training: {query: pquery-churn, gate: {min_values: {auroc: 0.7}}}
+training_schedule: {cron_schedule: "0 3 * * 0"}
+schedule: {}
+"""
+    )
+    with project(batch_prediction(yaml, prediction="{champion_of: shop}")) as (_, defs, _):
+        schedule = defs.resolve_schedule_def("purchase_training_schedule")
+        assert schedule.cron_schedule == "0 3 * * 0"
+        trained = defs.resolve_job_def("purchase_training_job").asset_layer
+        keys = {key.to_user_string() for key in trained.executable_asset_keys}
+        assert keys == {"purchase/candidate", "purchase/model"}
+        assert {key.name for key in trained.asset_graph.asset_check_keys} == {"promotion_gate"}
+        daily = defs.resolve_job_def("purchase_job").asset_layer.executable_asset_keys
+        assert dg.AssetKey(["purchase", "candidate"]) not in daily
+        rollback = defs.resolve_job_def("purchase_rollback")
+        assert {key.path[-1] for key in rollback.asset_layer.executable_asset_keys} == {"model"}
+
+
+def test_a_schedule_of_a_training_needs_one() -> None:
+    said = refusal(batch_prediction(DAILY + 'training_schedule: {cron_schedule: "0 3 * * 0"}'))
+    assert "Write training: beside it" in said
