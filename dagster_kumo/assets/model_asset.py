@@ -21,6 +21,9 @@ from dagster_kumo.jobs.tags import FORMER_CHAMPION_TAG
 from dagster_kumo.jobs.trained_model import find_champion
 from dagster_kumo.resource import KumoResource
 
+ROLLBACK_TAG = "dagster-kumo/rollback"
+"""The tag of a run that rolls back."""
+
 
 class PromotionConfig(dg.Config):
     """Which training job is promoted, and why. The fields of the Launchpad."""
@@ -87,11 +90,11 @@ def promoted_model_asset(
 
 def rollback_job(name: str, model: dg.AssetsDefinition) -> Any:
     """The job `<name>_rollback`, which makes the champion before the present one the champion again."""
-    config = dg.RunConfig(ops={model.node_def.name: PromotionConfig(rollback=True)})
     return dg.define_asset_job(
         f"{name}_rollback",
         selection=[model],
-        config=config,
+        # A tag and no run configuration: the button "Materialize" of the Dagster UI launches without one.
+        tags={ROLLBACK_TAG: "true"},
         description=f"Make the champion of {name} before the present one the champion again.",
     )
 
@@ -105,7 +108,7 @@ def _move(
     author: Author,
 ) -> Move:
     name = promotion.champion_of
-    if config.rollback:
+    if config.rollback or context.run.tags.get(ROLLBACK_TAG) == "true":
         if config.training_job_id is not None:
             raise ValueError("Give training_job_id or rollback, not both.")
         return roll_back(client, name, author)

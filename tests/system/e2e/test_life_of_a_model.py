@@ -1,8 +1,6 @@
 """A candidate refused, another one promoted, a day predicted by it, and the way back, as a person sees them."""
 
-import re
 from functools import partial
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +10,7 @@ from dagster_kumo.jobs.promotion import Author, promote
 from dagster_kumo.local import LocalKumo
 from tests.support import PURCHASE, day, remove_marks, wait_until
 from tests.system.e2e.conftest import Dagit
-from tests.system.e2e.test_dagit import picture
+from tests.system.e2e.test_dagit import button, launched, picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -68,14 +66,13 @@ def test_refused_promoted_and_rolled_back(
     page.goto(f"{dagit.url}/assets/shop/model?view=lineage&lineageScope=neighbors&lineageDepth=5")
     for node in ("shop_tables", "candidate", "model", "predictions"):
         expect(page.get_by_text(node, exact=True).first).to_be_visible()
+    expect(page.get_by_text("Loading...")).to_have_count(0)
     picture(page, "life_of_a_model")
 
     # A person rolls back by the job, and the old one predicts.
-    page.goto(f"{dagit.url}/locations/__repository__@training/jobs/shop_rollback/launchpad")
-    expect(page.get_by_text("No errors")).to_be_visible()
-    page.get_by_role("button", name=re.compile("Launch Run$")).last.click()
-    page.wait_for_url("**/runs/**")
-    assert dagit.wait_for_run(urlsplit(page.url).path.rpartition("/")[2]) == "SUCCESS"
+    page.goto(f"{dagit.url}/locations/__repository__@training/jobs/shop_rollback")
+    button(page, "Materialize").click()
+    assert dagit.wait_for_run(launched(page)) == "SUCCESS"
     assert champion() == [PURCHASE]
     picture(page, "rolled_back")
     assert predicted(1) == PURCHASE
