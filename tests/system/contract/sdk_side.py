@@ -19,12 +19,7 @@ from kumoai import trainer as sdk
 from kumoai.pquery import PredictionTable, PredictionTableJob
 from kumoapi import jobs as models
 from kumoapi.json_serde import from_json, to_json_dict
-from kumoapi.model_plan import (
-    ModelPlan,
-    PredictionTableGenerationPlan,
-    RunMode,
-    SuggestModelPlanRequest,
-)
+from kumoapi.model_plan import PredictionTableGenerationPlan
 
 IS_3 = int(kumoai.__version__.partition(".")[0]) >= 3
 
@@ -209,15 +204,14 @@ def table(member: str, frame_to: str | None = None, **arguments: str) -> Any:
 def train(plan: dict[str, Any], **request: Any) -> str:
     """The launch of a training job, as `Trainer.fit` sends it: the id of the job."""
     return kumoai.global_state.client.training_job_api.create(
-        models.TrainingJobRequest(model_plan=from_json(plan, ModelPlan), **request)
+        models.TrainingJobRequest(model_plan=parsed("model_plan.ModelPlan", plan), **request)
     )
 
 
 def suggest_plan(query: str, graph_id: str, run_mode: str) -> Any:
     """`PredictiveQuery.suggest_model_plan`."""
-    request = SuggestModelPlanRequest(
-        query_string=query, graph_id=graph_id, run_mode=RunMode(run_mode)
-    )
+    about = {"query_string": query, "graph_id": graph_id, "run_mode": run_mode}
+    request = parsed("model_plan.SuggestModelPlanRequest", about)
     return kumoai.global_state.client.pquery_api.suggest_model_plan(request)
 
 

@@ -251,6 +251,7 @@ def test_training_jobs(api: Api) -> None:
     assert query["query_string"].startswith("PREDICT ")
 
 
+@pytest.mark.younger("a model plan by its sections")
 def test_a_training_that_is_launched(api: Api) -> None:
     query = api("pquery.PQueryResource", "GET", f"/predictive_queries/{QUERY}")
     about = {"query_string": query["query_string"], "graph_id": "graph-1", "run_mode": "normal"}
