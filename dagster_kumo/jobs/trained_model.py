@@ -56,8 +56,10 @@ def done_training_job(client: KumoClient, job_id: str) -> TrainingJobResource:
             if report.is_terminal
             else "Wait until it is DONE, or name another one."
         )
+        why = f" ({report.reason})" if report.is_terminal and report.reason else ""
         raise KumoModelError(
-            f"Training job {job.job_id} is {report.status}, so there is no model to predict with. {way_out}"
+            f"Training job {job.job_id} is {report.status}{why}, so there is no model to predict with. "
+            f"{way_out}"
         )
     return job
 

@@ -106,7 +106,7 @@ MODELS: dict[str, tuple[BatchPrediction, list[str]]] = {
     ),
     "failed": (
         BatchPrediction(training_job_id="trainingjob-cdnow-purchase-failed"),
-        ["trainingjob-cdnow-purchase-failed is FAILED"],
+        ["trainingjob-cdnow-purchase-failed is FAILED (", "split"],
     ),
     "no such tags": (
         BatchPrediction(training_job_tags={"use_case": "fraud"}),
