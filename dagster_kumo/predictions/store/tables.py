@@ -161,11 +161,13 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=True)
 
 
-def _from_polars(frame: Any) -> pa.Table:
+def _from_polars(frame: Any) -> Any:
     import polars as pl
 
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
+    if not isinstance(frame, pl.DataFrame):
+        return frame  # such as a group-by, which is no table
     if pl.Object in frame.schema.values():  # polars would store where in memory the objects lie
         raise pa.ArrowTypeError("a column has Python objects")
     # The oldest layout: the newer one has string views, which not every pyarrow can write.

@@ -52,7 +52,10 @@ def test_a_reader_is_stored_too(store):
 
 @pytest.mark.parametrize(
     "given",
-    [None, 7, "text", {"x": [1]}, [1], pd.Series([1]), pl.Series([1]), pa.array([1])],
+    [
+        *(None, 7, "text", {"x": [1]}, [1], pd.Series([1]), pl.Series([1]), pa.array([1])),
+        pl.DataFrame({"x": [1]}).group_by("x"),
+    ],
     ids=lambda given: type(given).__name__,
 )
 def test_what_is_no_table_is_refused_with_what_is(given):
