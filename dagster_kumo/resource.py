@@ -21,7 +21,7 @@ from dagster_kumo.execution.masked_secrets import MASK, SECRET, from_environment
 from dagster_kumo.execution.model_observation import observe_model
 from dagster_kumo.execution.prediction_run import PredictionRun
 from dagster_kumo.execution.selection import RunDefinition, check_has_run
-from dagster_kumo.execution.settings import CancelOnTermination, RunSettings
+from dagster_kumo.execution.settings import CancelOnTermination, CostRate, RunSettings
 from dagster_kumo.execution.training_run import train
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export_target import ExportTarget
@@ -186,6 +186,16 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             "('never')."
         ),
     )
+    cost_per_job_hour: Annotated[float | None, Field(ge=0), NOT_FROM_ENVIRONMENT] = Field(
+        default=None,
+        description=(
+            "What an hour of a prediction job costs you, in a currency of your own. With it, "
+            "materializations have the entry dagster-kumo/cost."
+        ),
+    )
+    cost_per_thousand_entities: Annotated[float | None, Field(ge=0), NOT_FROM_ENVIRONMENT] = Field(
+        default=None, description="What a prediction costs you for a thousand entities, likewise."
+    )
     # Any, because Dagster has no type for a union in a resource.
     verify_ssl: Annotated[Any, BeforeValidator(_check_verify_ssl)] = Field(
         default=True,
@@ -335,6 +345,11 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
         warn_unless_held(context)
         yield from train(context, self._settings(), training, champion_of)
 
+    @property
+    def cost_rate(self) -> CostRate:
+        """What jobs cost."""
+        return CostRate(self.cost_per_job_hour, self.cost_per_thousand_entities)
+
     def _settings(self) -> RunSettings:
         return RunSettings(
             client=self.get_client(),
@@ -342,6 +357,7 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
             poll_timeout=self.poll_timeout,
             max_concurrent_jobs=self.max_concurrent_jobs,
             cancel_on_termination=self.cancel_on_termination,
+            rate=self.cost_rate,
         )
 
 

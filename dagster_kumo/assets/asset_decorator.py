@@ -4,6 +4,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -25,6 +26,7 @@ def kumo_assets(
     translator: DagsterKumoTranslator | None = None,
     io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
     automation_condition: dg.AutomationCondition[Any] | None = None,
+    deadline: timedelta | None = None,
     required_resource_keys: set[str] | None = None,
     **options: Unpack[AssetOptions],
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
@@ -44,6 +46,8 @@ def kumo_assets(
         translator: Changes the specs: keys, groups, owners, tags or deps.
         io_manager_key: The key of the `KumoIOManager` that stores the outputs.
         automation_condition: When Dagster materializes the outputs automatically.
+        deadline: How long after the end of its partition an output should be there; without partitions, after the
+            run began. A run warns in its log as soon as its job is expected to end later.
         required_resource_keys: The keys of resources that the function takes from its context.
         options: See `AssetOptions`.
 
@@ -67,6 +71,7 @@ def kumo_assets(
         translator=translator,
         io_manager_key=io_manager_key,
         automation_condition=automation_condition,
+        deadline=deadline,
         options=options,
     )
 

@@ -4,6 +4,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -91,6 +92,7 @@ def build_kumo_assets_definitions(
     resource_key: str = DEFAULT_RESOURCE_KEY,
     io_manager_key: str = DEFAULT_IO_MANAGER_KEY,
     automation_condition: dg.AutomationCondition[Any] | None = None,
+    deadline: timedelta | None = None,
     fan_out: bool = False,
     **options: Unpack[AssetOptions],
 ) -> KumoModelAssets:
@@ -121,6 +123,8 @@ def build_kumo_assets_definitions(
         io_manager_key: The key of the `KumoIOManager`.
         automation_condition: When Dagster materializes predictions and embeddings automatically. It
             ignores the model, which Kumo trains outside of Dagster. Each export has its own condition.
+        deadline: How long after the end of its partition an output should be there; without partitions, after the
+            run began. A run warns in its log as soon as its job is expected to end later.
         fan_out: Whether each of Kumo's files has its own step, so that the executor spreads them over
             processes or machines. Each run is for one partition; `op_tags`, `retry_policy` and `pool`
             apply to each step.
@@ -194,6 +198,7 @@ def build_kumo_assets_definitions(
         "translator": translator,
         "io_manager_key": io_manager_key,
         "automation_condition": automation_condition,
+        "deadline": deadline,
     }
     if fan_out:
         predictions = build_fanned_out_assets(

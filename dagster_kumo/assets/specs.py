@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
 import dagster as dg
 
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
-from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE
+from dagster_kumo.execution.metadata import BATCH_PREDICTION, DEADLINE, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import check_anchor
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 
@@ -66,6 +67,7 @@ def prediction_specs(
     translator: DagsterKumoTranslator | None,
     io_manager_key: str,
     automation_condition: dg.AutomationCondition[Any] | None,
+    deadline: timedelta | None,
     options: AssetOptions,
 ) -> list[dg.AssetSpec]:
     """The specs of a prediction's outputs, after that of its table if it generates one.
@@ -74,6 +76,11 @@ def prediction_specs(
         ValueError: The definition is invalid.
     """
     check_name(name)
+    if deadline is not None and deadline <= timedelta(0):
+        raise ValueError(
+            f"deadline={deadline!r} of {name!r} is no time after the end of a partition. Write "
+            "deadline=timedelta(hours=3)."
+        )
     check_anchor(prediction, partitions_def, name=name)
     translator = translator or DagsterKumoTranslator()
     specs: dict[dg.AssetKey, dg.AssetSpec] = {}
@@ -97,7 +104,10 @@ def prediction_specs(
             specs[spec.key] = spec
             upstream.append(spec.key)
         else:
-            spec = spec.merge_attributes(metadata={OUTPUT_TYPE: kind})
+            entries: dict[str, Any] = {OUTPUT_TYPE: kind}
+            if deadline is not None:
+                entries[DEADLINE] = deadline.total_seconds()
+            spec = spec.merge_attributes(metadata=entries)
             specs[spec.key] = spec.with_io_manager_key(io_manager_key)
     return list(specs.values())
 

@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from typing import Annotated, Any
 
@@ -147,6 +148,13 @@ class ModelFields(dg.Resolvable):
     ] = False
     translation: ResolvedTranslation = None
     automation_condition: ResolvedAutomationCondition = None
+    deadline: Annotated[
+        timedelta | None,
+        dg.Resolver.default(
+            model_field_type=timedelta | str,
+            description="How long after the end of its partition an output should be there, such as PT3H.",
+        ),
+    ] = None
     fan_out: Annotated[
         bool,
         dg.Resolver.default(
@@ -238,6 +246,7 @@ class ModelFields(dg.Resolvable):
             resource_key=resource_key,
             io_manager_key=io_manager_key,
             automation_condition=self.automation_condition,
+            deadline=self.deadline,
             fan_out=self.fan_out,
             **options,
         )

@@ -18,7 +18,9 @@ from dagster_kumo.api.records import (
     PredictiveQuery,
     TrainingJobResource,
 )
+from dagster_kumo.execution.settings import CostRate
 from dagster_kumo.jobs.export_target import ExportTarget
+from dagster_kumo.jobs.job_matching import seconds_of
 from dagster_kumo.jobs.tags import CHAMPION_BEFORE_TAG, PROMOTED_BY_TAG, PROMOTED_WHY_TAG
 from dagster_kumo.jobs.trained_model import promoted_at
 from dagster_kumo.predictions.predictions import Provenance
@@ -42,6 +44,9 @@ SNAPSHOT_METADATA = f"{NAMESPACE}graph_snapshot_id"
 EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
 LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"
 RUN_METADATA = f"{NAMESPACE}run"
+DURATION_METADATA = f"{NAMESPACE}duration_seconds"
+DEADLINE = "dagster-kumo/deadline_seconds"
+"""On the spec of an output: how long after the end of its partition it should be there."""
 ROW_COUNT = "dagster/row_count"
 COLUMN_LINEAGE = "dagster/column_lineage"
 STORAGE_KIND = "dagster/storage_kind"
@@ -55,6 +60,7 @@ def job_metadata(
     *,
     tracking_url: str,
     seconds: float | None,
+    rate: CostRate,
 ) -> dict[str, Any]:
     """The metadata of the prediction job behind a materialization, most important first."""
     entries: dict[str, Any] = {}
@@ -67,6 +73,13 @@ def job_metadata(
         entries["num_entities_predicted"] = job.result.num_entities_predicted
     if seconds is not None:
         entries["duration_seconds"] = round(seconds, 3)
+    job_seconds = seconds_of(job)
+    if job_seconds is not None:
+        entries["job_seconds"] = round(job_seconds, 3)
+    entities = job.result.num_entities_predicted if job.result is not None else None
+    cost = finite(rate.cost(job_seconds, entities))
+    if cost is not None:
+        entries["cost"] = cost
     named = {**_in_namespace(entries), JOB_ID_METADATA: job.job_id}
     if provenance and provenance.prediction_table_job_id:
         named[TABLE_JOB_ID_METADATA] = provenance.prediction_table_job_id

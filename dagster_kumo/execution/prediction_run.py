@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -131,6 +131,7 @@ class PredictionRun:
                 output.provenance,
                 tracking_url=done.result.tracking_url,
                 seconds=done.seconds,
+                rate=self._settings.rate,
             )
             return output, metadata | self._lineage(output_type)
 
@@ -202,7 +203,11 @@ class PredictionRun:
         launch = prediction_launch(
             self._client, self._definition, self._model, self._attempt, table, partition_key
         )
-        job_id = self._jobs.finish(launch, f"{_for(prediction_time)}, model {self._model.job_id}")
+        job_id = self._jobs.finish(
+            launch,
+            f"{_for(prediction_time)}, model {self._model.job_id}",
+            deadline=self._definition.deadline(partition_key, datetime.now(timezone.utc)),
+        )
         result = BatchPredictionJobResult(job_id, self._client)
         stated = result.get().config.prediction_time
         check_launched_job(job_id, stated=stated, asked=launch.request.prediction_time)

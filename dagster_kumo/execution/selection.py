@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
 
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.execution.metadata import BATCH_PREDICTION, OUTPUT_TYPE, TRAINING
+from dagster_kumo.execution.metadata import BATCH_PREDICTION, DEADLINE, OUTPUT_TYPE, TRAINING
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, check_anchor, window_of
 from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
@@ -178,6 +178,8 @@ class RunDefinition:
             metadata[key][OUTPUT_TYPE]: key for key in selected if OUTPUT_TYPE in metadata[key]
         }
         """The outputs that the run makes."""
+        seconds = [e[DEADLINE] for e in metadata.values() if DEADLINE in e]
+        self._deadline = timedelta(seconds=seconds[0]) if seconds else None
         tables = [key for key, entries in metadata.items() if OUTPUT_TYPE not in entries]
         self.table: dg.AssetKey | None = tables[0] if tables else None
         """The asset of the prediction table, if one is generated."""
@@ -200,6 +202,14 @@ class RunDefinition:
     def window(self, partition_key: str | None) -> dg.TimeWindow | None:
         """The time window of a partition; None if it has none."""
         return window_of(self.partitions_def, partition_key)
+
+    def deadline(self, partition_key: str | None, begun: datetime) -> datetime | None:
+        """When the outputs of a partition should be there; None if that was past when the run began."""
+        if self._deadline is None:
+            return None
+        window = self.window(partition_key)
+        deadline = (window.end if window else begun) + self._deadline
+        return deadline.astimezone(timezone.utc) if deadline > begun else None
 
     def anchor_time(self, partition_key: str | None) -> datetime | None:
         """The time that predictions of a partition look ahead from; None leaves it to Kumo."""

@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
 from dagster_kumo.api.errors import KumoError, KumoJobFailedError
-from dagster_kumo.api.records import JobStatusReport
+from dagster_kumo.api.records import JobStatusReport, Progress
 from dagster_kumo.execution import failures
+from dagster_kumo.execution.expected_end import ExpectedEnd
 from dagster_kumo.execution.launch.base import Launch
 from dagster_kumo.execution.launch.identity import RUNS_LOCK
 from dagster_kumo.execution.progress_log import ProgressLog
@@ -72,8 +74,13 @@ class RunJobs:
             self._end()
             raise
 
-    def finish(self, launch: Launch, about: str) -> str:
+    def finish(self, launch: Launch, about: str, *, deadline: datetime | None = None) -> str:
         """Attach to a job or launch it, log its progress, wait until it is done, and return its id.
+
+        Args:
+            launch: The launch of the job.
+            about: The rest of the first line.
+            deadline: When the job should have ended.
 
         Raises:
             KumoJobFailedError: The job ended FAILED or CANCELLED.
@@ -84,9 +91,13 @@ class RunJobs:
             done = "Attached to" if launch.attached else "Launched"
             for warning in launch.warnings:
                 self._context.log.warning(f"Kumo warns about {job_id}: {warning}")
+            name = f"{launch.kind.capitalize()} {job_id}"
+            end = ExpectedEnd(name, deadline, launch.show_expected_end, self._context.log)
+            if not launch.attached and not self._brief:
+                end.estimate(launch.usual_seconds())
             log = ProgressLog(
                 self._context,
-                f"{launch.kind.capitalize()} {job_id}",
+                name,
                 begun=f"{done} {launch.kind} {job_id}{about}",
                 brief=self._brief,
             )
@@ -98,6 +109,11 @@ class RunJobs:
                 launch.keep_note()
                 log(report)
 
+            def on_progress(progress: Progress) -> None:
+                log.on_progress(progress)
+                if not self._brief:
+                    end.estimate(progress.remaining)
+
             job = launch.job(job_id)
             how: dict[str, Any] = {
                 "poll_interval": self._settings.poll_interval,
@@ -105,7 +121,7 @@ class RunJobs:
                 "on_status": self.interruptible(on_status),
             }
             if isinstance(job, ProgressingJob):
-                how["on_progress"] = log.on_progress
+                how["on_progress"] = on_progress
             try:
                 job.result(**how)
             except KumoJobFailedError as error:

@@ -22,6 +22,7 @@ TABLE_OPTIONS = ("forecast_length", "lag_timesteps", "year_over_year")
 MAX_WORKERS = 4
 OWN_TAG_PREFIX = "dagster."
 
+_NAMES_OF_MODEL = ("training_job_id", "training_job_tags", "champion_of")
 _CHAMPION_NAME = _TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_TAG_VALUE = 256
 
@@ -111,7 +112,8 @@ class BatchPrediction:
 
     def with_model(self, training_job_id: str) -> BatchPrediction:
         """The same prediction by another model."""
-        return replace(self, training_job_id=training_job_id, training_job_tags=None)
+        named: dict[str, Any] = dict.fromkeys(_NAMES_OF_MODEL)
+        return replace(self, **{**named, "training_job_id": training_job_id})
 
     @property
     def generates_table(self) -> bool:
@@ -152,7 +154,7 @@ class BatchPrediction:
         )
 
     def _check_model(self) -> None:
-        names = ("training_job_id", "training_job_tags", "champion_of")
+        names = _NAMES_OF_MODEL
         given = [name for name in names if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(

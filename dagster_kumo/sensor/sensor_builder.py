@@ -84,7 +84,9 @@ def build_kumo_sensor(
         client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=budget)
         cursor = _cursor(context, lookback)
         search = JobSearch(client, cursor, context.log.warning, max_outcomes=JOBS_PER_TICK)
-        found = search.run(Tick(context, client, watched, deliver=deliver).visit)
+        found = search.run(
+            Tick(context, client, watched, deliver=deliver, rate=kumo.cost_rate).visit
+        )
         run_requests = [request for outcome in found.outcomes for request in outcome.run_requests]
         summary = _summary(found.outcomes)
         if found.error is not None:

@@ -15,6 +15,7 @@ from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputTyp
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids
 from dagster_kumo.execution.metadata import job_metadata
+from dagster_kumo.execution.settings import CostRate
 from dagster_kumo.jobs.job_matching import (
     check_entities,
     is_launched_by_dagster,
@@ -50,6 +51,7 @@ class Tick:
         client: The connection, with the limits of a tick.
         watched: The assets whose jobs the sensor looks for.
         deliver: Whether a job leads to a run that delivers it, or to a materialization.
+        rate: What jobs cost.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Tick:
         watched: Sequence[WatchedAssets],
         *,
         deliver: bool,
+        rate: CostRate,
     ) -> None:
         self._context = context
         self._client = client
         self._watched = watched
         self._deliver = deliver
+        self._rate = rate
         self._recorded = cache(self._job_ids)
         self._tags_of_model = cache(self._model_tags)
 
@@ -148,6 +152,7 @@ class Tick:
                     ),
                     tracking_url=self._client.public_url(job.job_status_report.tracking_url),
                     seconds=seconds_of(job),
+                    rate=self._rate,
                 ),
                 tags={  # as Dagster's own endpoint for materializations from outside sets them
                     "dagster/data_version": job.job_id,

@@ -24,14 +24,16 @@ from dagster_kumo.api.records import (
     PredictionTableJobResource,
     TrainingJobResource,
 )
+from dagster_kumo.execution.expected_end import EXPECTED_END_TAG
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import (
     Beginning,
     beginning_of_launch,
     materialized_job_ids,
+    newest_metadata,
 )
 from dagster_kumo.execution.launch.evidence import Evidence, FoundJob
-from dagster_kumo.execution.metadata import JOB_ID_METADATA
+from dagster_kumo.execution.metadata import DURATION_METADATA, JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
 from dagster_kumo.jobs.prediction_table import PredictionTableJob
@@ -134,6 +136,16 @@ class Launch(ABC):
     def keep_note(self) -> None:
         """Make sure that the tags of the run still name the job. Called now and then."""
         self._attempt.notes.keep_on_run()
+
+    def show_expected_end(self, text: str) -> None:
+        """Let a tag of the run say when the job is expected to end."""
+        self._attempt.notes.show_on_run(EXPECTED_END_TAG, text)
+
+    def usual_seconds(self) -> float | None:
+        """How many seconds it took the last time that the asset was made; None if that is not known."""
+        made = newest_metadata(self._attempt.instance, self._assets[0], None) or {}
+        seconds = made.get(DURATION_METADATA)
+        return seconds if isinstance(seconds, float) else None
 
     def stop(self) -> None:
         """Send nothing more, and wait a little for a pending answer."""

@@ -39,7 +39,7 @@ class Notes:
         self._run_id = run.run_id
         self._shown = run.tags
         self._op = assets_def.node_def.name
-        self._newest: dict[str, str] = {}  # the job that each tag of the run names
+        self._newest: dict[str, str] = {}  # what each tag of the run says
         self._looks_left = 0
         self._next_look = 0.0
 
@@ -102,10 +102,10 @@ class Notes:
         """The newest job of a kind that the tags of the run named when the attempt began."""
         return self._shown.get(job_tag(prefix, self._op))
 
-    def show_on_run(self, prefix: str, job_id: str) -> None:
-        """Let a tag of the run name a job as the newest of its kind."""
+    def show_on_run(self, prefix: str, value: str) -> None:
+        """Let a tag of the run name the newest job of a kind, or say when it is expected to end."""
         with RUNS_LOCK:
-            self._newest[job_tag(prefix, self._op)] = job_id
+            self._newest[job_tag(prefix, self._op)] = value
             self._looks_left = LOOKS_AT_TAGS
             self._write_tags()
 

@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import dagster as dg
 
@@ -41,6 +42,11 @@ class HeldStep(ABC):
     kind: Kind
     job_id: str | None = None
     report: JobStatusReport | None = None
+
+    def deadline(self, begun: datetime) -> datetime | None:
+        """When its outputs should be there; None if there is no deadline, or it was past when the run began."""
+        del begun
+        return None
 
     def read_notes(self, run: dg.DagsterRun, attempt: Attempt) -> None:
         """Take over the job that is noted on the run."""
@@ -139,6 +145,10 @@ class HeldPrediction(HeldStep):
     definition: RunDefinition
     partition_key: str | None
     kind: Kind = PredictionLaunch
+
+    def deadline(self, begun: datetime) -> datetime | None:
+        """When the outputs of its partition should be there."""
+        return self.definition.deadline(self.partition_key, begun)
 
     @property
     def _is_anew(self) -> bool:

@@ -20,6 +20,7 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
 from dagster_kumo.api.records import RUNNING, Progress, TrainingJobResource
 from dagster_kumo.api.retry import should_retry
+from dagster_kumo.execution.expected_end import rounded_end
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
 from dagster_kumo.execution.launch.identity import is_first_attempt
@@ -37,9 +38,9 @@ LAUNCHES_AT_ONCE = 8
 # Each is a call. With more jobs than this, some estimates are older than one tick.
 PROGRESS_CALLS = 10
 PER_CENT_STEP = 10
-END_STEP = timedelta(minutes=5)
 URL_TAG = "dagster-kumo/tracking_url"
 _LAUNCHING = "launching at "
+_AFTER = "after the deadline "
 _TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -298,25 +299,32 @@ class HoldTick:
 
     def _show(self, held: HeldRun, *, estimate: bool) -> None:
         shown = held.run.tags.get(PROGRESS_TAG, "")
-        words = [self._progress_of(step, shown, estimate=estimate) for step in held.live]
+        words = [self._progress_of(held, step, estimate=estimate) for step in held.live]
         more = sum(step.is_over for step in held.steps)
         tags = {PROGRESS_TAG: ", ".join([*words, *([f"{more} done"] if more else [])])}
+        if _AFTER in tags[PROGRESS_TAG] and _AFTER not in shown:
+            self._log.warning(
+                f"The job of the held run {held.run.run_id} is late: {tags[PROGRESS_TAG]}"
+            )
         report = held.live[0].report
         if report is not None and report.tracking_url:
             tags[URL_TAG] = self._client.public_url(report.tracking_url)
         self._queue.tag(held.run, tags)
 
-    def _progress_of(self, step: HeldStep, shown: str, *, estimate: bool) -> str:
+    def _progress_of(self, held: HeldRun, step: HeldStep, *, estimate: bool) -> str:
         assert step.report is not None
         status, stage = step.report.status, step.report.stage
         if _is_running(step) and step.job_id is not None:
             if not estimate:
+                shown = held.run.tags.get(PROGRESS_TAG, "")
                 return shown if shown.startswith(RUNNING) else status
             try:
                 job = step.kind.handle(step.job_id, self._client)
                 if isinstance(job, ProgressingJob):
                     progress = job.progress(repeat=False)
-                    return f"{RUNNING}{_said(progress, datetime.now(timezone.utc))}"
+                    begun = held.record.create_timestamp
+                    deadline = step.deadline(begun)
+                    return f"{RUNNING}{_said(progress, datetime.now(timezone.utc), deadline)}"
             except (KumoError, BudgetExhausted):  # progress is optional
                 return status
         return f"{status}: {stage}" if stage and stage.upper() != status else status
@@ -327,16 +335,15 @@ def _is_running(step: HeldStep) -> bool:
     return is_known and step.kind is not TableLaunch
 
 
-def _said(progress: Progress, now: datetime) -> str:
+def _said(progress: Progress, now: datetime, deadline: datetime | None) -> str:
     """How far a job is, in rough steps: each change is written to the run."""
     words = ""
     if progress.fraction is not None:
         words += f", {int(progress.fraction * 100 / PER_CENT_STEP) * PER_CENT_STEP} %"
     if progress.remaining is not None:
-        end = now.timestamp() + progress.remaining
-        step = END_STEP.total_seconds()
-        rounded = datetime.fromtimestamp(-(-end // step) * step, timezone.utc)
-        words += f", until about {rounded:%H:%M} UTC"
+        words += f", until about {rounded_end(now, progress.remaining):%H:%M} UTC"
+        if deadline and now + timedelta(seconds=progress.remaining) > deadline:
+            words += f", {_AFTER}{deadline:%H:%M} UTC"
     return words
 
 

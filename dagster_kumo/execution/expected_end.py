@@ -1,0 +1,60 @@
+"""When a job is expected to end, and whether that is after the deadline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+
+EXPECTED_END_TAG = "dagster-kumo/expected_end"
+_STEP = timedelta(minutes=5)
+# The end of a shorter job is not worth a tag.
+_SHORTEST = 60.0
+
+
+def rounded_end(now: datetime, remaining: float) -> datetime:
+    """The end in so many seconds, rounded up: each change is written to the run."""
+    step = _STEP.total_seconds()
+    return datetime.fromtimestamp(-(-(now.timestamp() + remaining) // step) * step, timezone.utc)
+
+
+class ExpectedEnd:
+    """Shows when a job is expected to end, and warns once if that is after the deadline.
+
+    Args:
+        job: The job, as a line begins with it.
+        deadline: When it should have ended; None if there is no deadline.
+        show: Called with the expected end, as text.
+        log: What the warning goes to.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        deadline: datetime | None,
+        show: Callable[[str], None],
+        log: logging.Logger,
+    ) -> None:
+        self._job = job
+        self._deadline = deadline
+        self._show = show
+        self._log = log
+        self._shown = ""
+        self._warned = False
+
+    def estimate(self, remaining: float | None) -> None:
+        """Take over how many seconds the job will still take; None if that is not known."""
+        if remaining is None:
+            return
+        now = datetime.now(timezone.utc)
+        text = f"{rounded_end(now, remaining):%Y-%m-%d %H:%M} UTC"
+        if remaining >= _SHORTEST and text != self._shown:
+            self._shown = text
+            self._show(text)
+        deadline = self._deadline
+        if deadline and now + timedelta(seconds=remaining) > deadline and not self._warned:
+            self._warned = True
+            self._log.warning(
+                f"{self._job} is expected to end at about {text}, after its deadline "
+                f"{deadline:%Y-%m-%d %H:%M} UTC. It goes on. Tell who waits for it, or see in Kumo what keeps it."
+            )
