@@ -3,9 +3,9 @@
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 from typing_extensions import Unpack
@@ -31,6 +31,10 @@ from dagster_kumo.execution.selection import check_has_run
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
+
+Execute: TypeAlias = Callable[
+    [dg.AssetExecutionContext, KumoResource, dg.AssetKey], Iterator[dg.MaterializeResult[Any]]
+]
 
 _IS_MODEL = {"dagster-kumo/asset": "model"}
 """The tag of a model's asset. Conditions exclude the asset by it, whatever its key is."""
@@ -94,6 +98,7 @@ def build_kumo_assets_definitions(
     automation_condition: dg.AutomationCondition[Any] | None = None,
     deadline: timedelta | None = None,
     fan_out: bool = False,
+    execute: Execute | None = None,
     **options: Unpack[AssetOptions],
 ) -> KumoModelAssets:
     """Make all assets of one model.
@@ -128,6 +133,8 @@ def build_kumo_assets_definitions(
         fan_out: Whether each of Kumo's files has its own step, so that the executor spreads them over
             processes or machines. Each run is for one partition; `op_tags`, `retry_policy` and `pool`
             apply to each step.
+        execute: What a run of the predictions does with its context, the `KumoResource` and the key of the
+            model. By default it is `kumo.predict(context, model=model)`.
         options: See `AssetOptions`. `group_name` is the model's name by default.
 
     Raises:
@@ -200,6 +207,10 @@ def build_kumo_assets_definitions(
         "automation_condition": automation_condition,
         "deadline": deadline,
     }
+    if fan_out and execute is not None:
+        raise ValueError(
+            f"{name!r} has an execute of its own, and fan_out, whose steps are fixed. Leave one of them out."
+        )
     if fan_out:
         predictions = build_fanned_out_assets(
             name=name,
@@ -218,7 +229,11 @@ def build_kumo_assets_definitions(
             kumo: KumoResource = getattr(context.resources, resource_key)
             check_has_run(context)
             model_input = predictions.input_names_by_node_key[model.key]
-            yield from kumo.predict(context, model=context.asset_key_for_input(model_input))
+            model_key = context.asset_key_for_input(model_input)
+            if execute is None:
+                yield from kumo.predict(context, model=model_key)
+            else:
+                yield from execute(context, kumo, model_key)
 
     predictions = predictions.map_asset_specs(_with_condition_on_tables)
     made = [

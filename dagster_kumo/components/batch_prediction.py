@@ -8,13 +8,14 @@ from typing import Annotated
 import dagster as dg
 
 from dagster_kumo.components.model_fields import ModelFields
+from dagster_kumo.components.overridable import Overridable
 from dagster_kumo.components.resources import ResolvedIOManager, ResolvedKumo
 from dagster_kumo.components.scaffolding import BatchPredictionScaffolder
 
 
 @dg.scaffold_with(BatchPredictionScaffolder)
 @dataclass(kw_only=True)
-class KumoBatchPredictionComponent(ModelFields, dg.Component):
+class KumoBatchPredictionComponent(ModelFields, Overridable, dg.Component):
     """Batch predictions of one Kumo model: its assets, exports, checks and schedule.
 
     Examples:
@@ -43,4 +44,6 @@ class KumoBatchPredictionComponent(ModelFields, dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - Dagster's signature
         """The definitions of the model."""
-        return self.definitions(self.name, kumo=self.kumo, io_manager=self.io_manager)
+        return self.definitions(
+            self.name, kumo=self.kumo, io_manager=self.io_manager, component=self
+        )

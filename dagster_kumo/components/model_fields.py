@@ -22,6 +22,7 @@ from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
 from dagster_kumo.components.checks import ResolvedChecks
 from dagster_kumo.components.evaluation import ResolvedEvaluation, ResolvedEvaluationChecks
 from dagster_kumo.components.exports import ResolvedExport
+from dagster_kumo.components.overridable import Overridable
 from dagster_kumo.components.partitions import ResolvedPartitions
 from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRetryPolicy
 from dagster_kumo.components.resources import with_connection
@@ -194,7 +195,12 @@ class ModelFields(dg.Resolvable):
     ] = None
 
     def definitions(
-        self, name: str, *, kumo: KumoResource | None, io_manager: KumoIOManager | None
+        self,
+        name: str,
+        *,
+        kumo: KumoResource | None,
+        io_manager: KumoIOManager | None,
+        component: Overridable,
     ) -> dg.Definitions:
         """All definitions of the model.
 
@@ -202,11 +208,12 @@ class ModelFields(dg.Resolvable):
             name: The model's name.
             kumo: The connection, if it is not one of the project's.
             io_manager: The I/O manager, if it is not one of the project's.
+            component: The component, whose methods a subclass may have overridden.
 
         Raises:
             ValueError: An attribute is invalid; the message says what to write instead.
         """
-        translator = _Translator(self.translation)
+        translator = _Translator(self.translation, component)
         own_name = self._own_name(name, translator)
         prefix = f"{own_name}_"
         resource_key = self.resource_key or (prefix if kumo else "") + DEFAULT_RESOURCE_KEY
@@ -248,6 +255,7 @@ class ModelFields(dg.Resolvable):
             automation_condition=self.automation_condition,
             deadline=self.deadline,
             fan_out=self.fan_out,
+            execute=component.own_execute,
             **options,
         )
         checks = [
@@ -316,14 +324,15 @@ def _hold_sensor(resource_key: str) -> dg.SensorDefinition:
 
 
 class _Translator(DagsterKumoTranslator):
-    """The default specs, changed by `translation` in the YAML."""
+    """The specs of the component, changed by `translation` in the YAML."""
 
-    def __init__(self, translation: KumoTranslationFn | None) -> None:
+    def __init__(self, translation: KumoTranslationFn | None, component: Overridable) -> None:
+        self._component = component
         self._translation = translation
         self._kinds: dict[dg.AssetKey, str] = {}
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
-        spec = super().get_asset_spec(props)
+        spec = self._component.get_asset_spec(props)
         if self._translation is None:
             return spec
         spec = self._translation(spec, props)

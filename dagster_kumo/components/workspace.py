@@ -12,6 +12,7 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDef
 from pydantic import BaseModel, create_model
 
 from dagster_kumo.components.model_fields import PREDICTION, ModelFields
+from dagster_kumo.components.overridable import Overridable
 from dagster_kumo.components.resources import ResolvedIOManager, ResolvedKumo
 from dagster_kumo.components.scaffolding import WorkspaceScaffolder
 from dagster_kumo.components.trained_models import (
@@ -75,7 +76,7 @@ def _kept_beside_the_yaml() -> DefsStateConfigArgs:
 
 @dg.scaffold_with(WorkspaceScaffolder)
 @dataclass(kw_only=True)
-class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
+class KumoWorkspaceComponent(Overridable, dg.StateBackedComponent, dg.Resolvable):
     """Batch predictions of all trained Kumo models, or those with some tags, by their queries.
 
     For each predictive query, the newest model predicts. `dg utils refresh-defs-state` finds the models
@@ -151,7 +152,7 @@ class KumoWorkspaceComponent(dg.StateBackedComponent, dg.Resolvable):
         return dg.Definitions.merge(
             *(
                 self.assets(model).definitions(
-                    model.name, kumo=self.kumo, io_manager=self.io_manager
+                    model.name, kumo=self.kumo, io_manager=self.io_manager, component=self
                 )
                 for model in models
             )
