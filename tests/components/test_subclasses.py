@@ -15,6 +15,7 @@ from dagster_kumo import (
 )
 from dagster_kumo.components import KumoWorkspaceComponent
 from dagster_kumo.local import LocalKumo
+from tests.components.sandbox import NEVER_USED
 from tests.support import PURCHASE, resources
 
 NOWHERE: Any = None
@@ -69,7 +70,9 @@ def test_a_subclass_of_the_workspace_changes_all_models(kumo: LocalKumo, tmp_pat
     state = tmp_path / "state.json"
     component.write_state_to_path(state)
 
-    specs = component.build_defs_from_state(NOWHERE, state).resolve_all_asset_specs()
+    defs = component.build_defs_from_state(NOWHERE, state)
+    given = dg.Definitions(resources=NEVER_USED)
+    specs = dg.Definitions.merge(defs, given).resolve_all_asset_specs()
 
     assert len(specs) > 2
     assert {tuple(spec.owners) for spec in specs} == {("team:growth",)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dagster_kumo import KumoResource
 from dagster_kumo.local import LocalKumo
 from tests.support import PREDICTIONS, day, metadata_of, purchase_assets, resources
 
@@ -31,19 +32,20 @@ def test_the_log_tells_how_far_the_job_is(instance: dg.DagsterInstance, tmp_path
 
 @pytest.mark.parametrize("ago", [1, 9])
 def test_a_job_that_will_be_late_is_warned_of_while_there_is_time(
-    ago: int, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+    ago: int, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """The deadline of yesterday's predictions is tomorrow; that of an older day is past, and says nothing."""
     three_days = {"elapsed_prediction_time": 0, "estimated_prediction_time": 3 * 86_400}
-    kumo.faults.answer(200, path="/progress$", body=three_days, times=None)
     assets = purchase_assets(deadline=dt.timedelta(days=2))
 
-    run = dg.materialize(
-        [assets],
-        instance=instance,
-        resources=resources(kumo, tmp_path),
-        partition_key=day(ago),
-    )
+    with LocalKumo(queue_seconds=0.1, run_seconds=2) as kumo:
+        kumo.faults.answer(200, path="/progress$", body=three_days, times=None)
+        run = dg.materialize(
+            [assets],
+            instance=instance,
+            resources=resources(kumo, tmp_path),
+            partition_key=day(ago),
+        )
 
     stored = instance.get_run_by_id(run.run_id)
     assert stored is not None
@@ -88,7 +90,7 @@ def test_a_job_costs_what_the_users_rate_says(
 ) -> None:
     where = resources(kumo, tmp_path)
     rates = {"cost_per_job_hour": 36.0, "cost_per_thousand_entities": 2.0}
-    where["kumo"] = where["kumo"].model_copy(update=rates)
+    where["kumo"] = KumoResource(url=kumo.url, api_key=kumo.api_key, **rates)
 
     run = dg.materialize(
         [purchase_assets()], instance=instance, resources=where, partition_key=day(5)
