@@ -176,6 +176,12 @@ def build_kumo_assets_definitions(
     )
     promotion, rollback = None, None
     if training is not None and candidate is not None and prediction.champion_of:
+        gate_reads = training.gate.reference if training.gate is not None else "holdout"
+        if gate_reads != "holdout" and evaluation is None:
+            raise ValueError(
+                f"The gate has reference={gate_reads}, evaluations of the champion, and there is no asset of "
+                "evaluations. Give evaluation=KumoEvaluation(...), or leave reference out."
+            )
         evaluation_spec = translator.get_asset_spec(KumoAssetProps(name, "evaluation", prediction))
         promotion = Promotion(
             prediction.champion_of,

@@ -12,7 +12,7 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.checks.asset_check import ALLOWED, AssetCheck, Finding, NothingToCheck
 from dagster_kumo.checks.check_op import checks_of
-from dagster_kumo.checks.evaluation.metric_names import KUMO_NAMES
+from dagster_kumo.checks.evaluation.metric_names import KUMO_NAMES, is_metric
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids, read_events
 from dagster_kumo.execution.metadata import NAMESPACE, TRAINING_JOB_ID_METADATA, finite
 from dagster_kumo.jobs.promotion_gate import PromotionGate
@@ -75,9 +75,10 @@ class GateReader:
                 found[made.partition] = made.metadata
         values: dict[str, list[float]] = {}
         for metadata in found.values():
-            for name, value in metadata.items():
-                if isinstance(value.value, int | float):
-                    values.setdefault(name.removeprefix(NAMESPACE), []).append(value.value)
+            for entry, value in metadata.items():
+                name = entry.removeprefix(NAMESPACE)
+                if is_metric(name) and isinstance(value.value, int | float):
+                    values.setdefault(name, []).append(value.value)
         return {name: sum(known) / len(known) for name, known in values.items()}, len(found)
 
 
@@ -121,7 +122,7 @@ def judge(gate: PromotionGate, reader: GateReader, candidate: TrainingJobResourc
         said = "; ".join(refused)
         return Finding(
             False,
-            f"{said}.\nThe champion stays. Train another candidate, or promote this one all the same: "
+            f"{said}.\n{'The champion stays' if champion else 'Nothing is promoted'}. Train another candidate, or promote this one all the same: "
             f"dagster-kumo models promote {candidate.job_id} --name {reader.champion_of}",
             metadata,
         )

@@ -132,9 +132,10 @@ class PromotionGate:
         champion: Mapping[str, float],
         measured: str,
     ) -> Judgement:
-        for whose, metrics in (("the candidate", candidate), ("the champion", champion)):
-            if name not in metrics:
-                return Judgement(name, False, _missing(name, whose, metrics))
+        if name not in candidate:
+            return Judgement(name, False, _missing(name, "the candidate", candidate))
+        if name not in champion:
+            return Judgement(name, False, _missing(name, "the champion", champion, measured))
         value, other = candidate[name], champion[name]
         better, worse = ("below", "above") if is_error(name) else ("above", "below")
         gain = (other - value) if is_error(name) else (value - other)
@@ -161,6 +162,6 @@ class PromotionGate:
         return f"{number:.2%}" if self.relative else f"{number:.4g}"
 
 
-def _missing(name: str, whose: str, metrics: Mapping[str, float]) -> str:
+def _missing(name: str, whose: str, metrics: Mapping[str, float], measured: str = "") -> str:
     there: Sequence[str] = sorted(metrics)
-    return f"{whose} has no {name}, only {', '.join(there) or 'nothing'}"
+    return f"{whose} has no {name}{measured}, only {', '.join(there) or 'nothing'}"

@@ -710,6 +710,7 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
       pool: kumo_training
       max_per_week: 2
       gate: {{min_values: {{auroc: 0.7}}, max_loss: {{auroc: 0.002}}, reference: 4}}
+    evaluation: {{outcomes: bought}}
     """
     arguments: dict[str, Any] = {
         "query": None if again else "pquery-churn",
@@ -729,7 +730,9 @@ def test_a_training_takes_in_yaml_what_it_takes_in_python(what: str) -> None:
     champion = "{champion_of: purchase}"
     with project(batch_prediction(yaml, prediction=champion)) as (component, defs, _):
         assert component.training == KumoTraining(**arguments)
-        candidate = defs.resolve_assets_def(dg.AssetKey(["purchase", "candidate"]))
+        outcomes = dg.Definitions(assets=[dg.AssetSpec("bought")])
+        both = dg.Definitions.merge(defs, outcomes)
+        candidate = both.resolve_assets_def(dg.AssetKey(["purchase", "candidate"]))
         assert candidate.op.pool == "kumo_training"
 
 
