@@ -237,6 +237,11 @@ def get_training_job(job_id: str) -> Any:
     return kumoai.global_state.client.training_job_api.get(job_id).job_id
 
 
+def training_job_tags(job_id: str) -> dict[str, str]:
+    """The tags of a training job as the typed API gets it."""
+    return kumoai.global_state.client.training_job_api.get(job_id).tags
+
+
 def query_text(training_job_id: str) -> str:
     """The predictive query behind a training job."""
     return kumoai.PredictiveQuery.load_from_training_job(training_job_id).query

@@ -65,6 +65,12 @@ TRAININGS = [
     *map(candidate, ("launching", "accepted", "polling")),
 ]
 
+PROMOTED = build_kumo_assets_definitions(
+    name="shop",
+    prediction=BatchPrediction(champion_of="shop"),
+    training=KumoTraining(query="pquery-cdnow-purchase"),
+)
+
 JOBS = {
     "daily": [predictions("daily", daily=True)],
     "both": [predictions("both", outputs=("predictions", "embeddings"))],
@@ -79,6 +85,7 @@ JOBS = {
     ],
     "trainings": TRAININGS,
     "training": TRAININGS[-1:],
+    "promotion": [PROMOTED.model],
 }
 ASSETS = [asset for name, assets in JOBS.items() if name != "training" for asset in assets]
 
