@@ -56,20 +56,6 @@ def test_an_output_can_be_materialized_alone(
     assert not (tmp_path / "purchase/predictions").exists()
 
 
-def test_without_partitions_kumo_chooses_the_time(
-    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    run = dg.materialize(
-        [purchase_assets(partitions_def=None)],
-        instance=instance,
-        resources=resources(kumo, tmp_path),
-    )
-
-    assert kumo.jobs[-1]["config"]["prediction_time"] is None
-    assert (tmp_path / "purchase/predictions/manifest.json").exists()
-    assert "dagster-kumo/prediction_time" not in metadata_of(run, PREDICTIONS)
-
-
 def test_a_retry_attaches_to_the_job_of_the_attempt_before(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -326,7 +326,7 @@ def test_frames_of_other_assets_are_stored_too(
     assert metadata_of(run, dg.AssetKey("rows"))["read"] == ["a", "b"]
 
 
-def test_predictions_without_partitions_tell_the_time_of_their_data(
+def test_without_partitions_kumo_chooses_the_time_and_the_metadata_tell_it(
     kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     run = dg.materialize(
