@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 
 from dagster_kumo import (
     BatchPrediction,
@@ -208,6 +210,63 @@ def test_a_check_that_begins_to_fail_trains_once_and_promotes_in_the_same_run(
     assert requested_after(3, passed=False) == set()
     assert requested_after(2, passed=True) == set()
     assert requested_after(1, passed=False) == {"candidate", "model"}
+
+
+def test_a_promotion_makes_predictions_stale_and_eager_ones_run_again(
+    kumo: LocalKumo, client: KumoClient, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """The data version of the model is its training job: if the champion stays, nothing is stale."""
+    promote(client, OLD, "shop", Author())
+    shop = build_kumo_assets_definitions(
+        name="shop",
+        prediction=BatchPrediction(champion_of="shop"),
+        training=KumoTraining(query="cdnow_purchase"),
+        partitions_def=DAYS,
+        automation_condition=dg.AutomationCondition.eager(),
+    )
+    defs = dg.Definitions(assets=shop, resources=resources(kumo, tmp_path, statistics=False))
+    predictions = dg.AssetKey(["shop", "predictions"])
+    newest = DAYS.get_last_partition_key()
+    assert newest is not None
+    cursor = dg.evaluate_automation_conditions(defs, instance).cursor
+
+    def run(key: dg.AssetKey, partition: str | None = None, **config: Any) -> None:
+        ops = {"shop__model": {"config": config}} if config else {}
+        job = defs.resolve_implicit_global_asset_job_def()
+        ran = job.execute_in_process(
+            instance=instance,
+            asset_selection=[key],
+            partition_key=partition,
+            run_config={"ops": ops},
+        )
+        assert ran.success
+
+    def requested() -> set[str | None]:
+        nonlocal cursor
+        asked = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+        cursor = asked.cursor
+        return asked.get_requested_partitions(predictions)
+
+    def status() -> str:
+        # Private: Dagster has no public call for what its UI shows as stale.
+        graph = defs.resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        return resolver.get_status(predictions, newest).value
+
+    run(MODEL)
+    requested()
+    run(predictions, newest)
+    assert requested() == set()
+    assert status() == "FRESH"
+
+    run(MODEL, training_job_id=PURCHASE)
+    assert status() == "STALE"
+    assert requested() == {newest}
+    run(predictions, newest)
+    assert status() == "FRESH"
+    assert requested() == set()
+    run(MODEL)  # no newer candidate: the champion stays
+    assert status() == "FRESH"
 
 
 @pytest.mark.parametrize("call", [0, 1])
