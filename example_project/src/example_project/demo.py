@@ -32,6 +32,7 @@ PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
 SPEND = dg.AssetKey(["spend", "predictions"])
 CALL_LIST = dg.AssetKey("call_list")
 DRIFT = dg.AssetKey("purchase_drift")
+PURCHASES = dg.AssetKey("purchases")
 OUTCOMES = dg.AssetKey("purchase_outcomes")
 EVALUATION = dg.AssetKey(["purchase", "evaluation"])
 EXPORTED = "snowflake_warehouse.PURCHASE_predictions"
@@ -142,7 +143,7 @@ class _Runs:
 
         (day,) = daily.get_partition_keys()[-WINDOW.days - 1 : -WINDOW.days]
         job = self._project.resolve_implicit_global_asset_job_def()
-        return self._day(job, day, asset_selection=[PREDICTIONS, OUTCOMES, EVALUATION])
+        return self._day(job, day, asset_selection=[PURCHASES, PREDICTIONS, OUTCOMES, EVALUATION])
 
     def _day(self, job: dg.JobDefinition, day: str, **options: Any) -> Day:
         started = time.monotonic()
