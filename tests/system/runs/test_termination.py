@@ -137,7 +137,7 @@ def test_a_second_signal_while_the_job_is_cancelled_ends_the_run_at_once(
     slow_world: World,
 ) -> None:
     world = slow_world
-    look = world.gate.hold(*LOOK, way="there")
+    look = world.gate.hold(*LOOK, about='"daily/predictions"', way="there")
     cancelling = world.gate.hold("POST", "/cancel$", way="there")
     run = world.start("daily", partitions=last_days(1))
     look.wait()
