@@ -65,7 +65,8 @@ def test_a_fan_out_stores_and_tells_what_one_step_does(kumo, instance, tmp_path)
     for output in NAMES:
         one, many = (metadata_of(runs[name], key(name, output)) for name in ("one", "many"))
         assert list(many) == list(one)
-        of_the_job = {f"dagster-kumo/{of}" for of in ("job_id", "tracking_url", "duration_seconds")}
+        names = ("job_id", "tracking_url", "duration_seconds", "job_seconds")
+        of_the_job = {f"dagster-kumo/{name}" for name in names}
         assert {k: v for k, v in many.items() if k not in of_the_job} == {
             k: v for k, v in one.items() if k not in of_the_job
         }
