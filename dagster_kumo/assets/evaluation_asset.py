@@ -187,10 +187,16 @@ def evaluation_asset(
         asked=settings.to_json().data,
     ).merge_attributes(metadata={EVALUATION: settings.to_json()})
     graph = op_name([spec])
+    # What a translator adds is upstream as well; nothing of it is loaded.
+    further = {
+        f"upstream_{number}": dep
+        for number, dep in enumerate(spec.deps)
+        if dep.asset_key not in (predicted, outcomes.key)
+    }
 
     @dg.op(
         name=f"{graph}__check_window",
-        ins={PREDICTIONS: dg.In(dg.Nothing)},
+        ins={PREDICTIONS: dg.In(dg.Nothing), **{key: dg.In(dg.Nothing) for key in further}},
         out=dg.Out(dg.Nothing),
         required_resource_keys={resource_key},
         **step_options,
@@ -223,14 +229,23 @@ def evaluation_asset(
 
     @dg.graph_multi_asset(
         name=graph,
-        ins={PREDICTIONS: dg.AssetIn(predicted), OUTCOMES: outcomes},
+        ins={
+            PREDICTIONS: dg.AssetIn(predicted),
+            OUTCOMES: outcomes,
+            **{
+                key: dg.AssetIn(
+                    dep.asset_key, dagster_type=dg.Nothing, partition_mapping=dep.partition_mapping
+                )
+                for key, dep in further.items()
+            },
+        },
         outs={"evaluation": dg.AssetOut(key=spec.key)},
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
         hooks=hooks,
     )
-    def evaluation_graph(predictions: Any, outcomes: Any) -> Any:
-        closed: Any = check_window.alias("check_window")(predictions)
+    def evaluation_graph(predictions: Any, outcomes: Any, **further: Any) -> Any:
+        closed: Any = check_window.alias("check_window")(predictions=predictions, **further)
         return {"evaluation": evaluate.alias("evaluate")(predictions, outcomes, closed)}
 
     # Not those that the graph has: Dagster gives them no partition mappings.
@@ -238,6 +253,7 @@ def evaluation_asset(
     deps = [
         dg.AssetDep(predicted),
         dg.AssetDep(outcomes.key, partition_mapping=outcomes.partition_mapping),
+        *further.values(),
     ]
     return evaluation_graph.map_asset_specs(
         lambda _: spec.replace_attributes(deps=deps, partitions_def=partitions_def)

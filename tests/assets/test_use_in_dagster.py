@@ -410,6 +410,24 @@ def test_outcomes_keep_their_partition_mapping() -> None:
     assert mappings == {PREDICTIONS: None, dg.AssetKey("bought"): dg.AllPartitionMapping()}
 
 
+class Weather(DagsterKumoTranslator):
+    def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
+        spec = super().get_asset_spec(props)
+        return spec.replace_attributes(deps=[*spec.deps, "weather"])
+
+
+def test_an_evaluation_has_what_a_translator_adds_upstream() -> None:
+    evaluation = KumoEvaluation(outcomes=dg.AssetIn("bought"), window=dt.timedelta(days=30))
+    made = churn(evaluation=evaluation, translator=Weather())
+    assert made.evaluation is not None
+
+    graph = dg.Definitions(
+        [*made, dg.AssetSpec("bought"), dg.AssetSpec("weather")], resources=NOWHERE
+    ).resolve_asset_graph()
+    upstream = {dg.AssetKey("bought"), dg.AssetKey("weather"), PREDICTIONS}
+    assert graph.get(made.evaluation.key).parent_keys == upstream
+
+
 @pytest.mark.parametrize(
     "deps", ["customers", dg.AssetKey("customers"), table, dg.SourceAsset("customers"), None]
 )
