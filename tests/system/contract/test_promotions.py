@@ -12,6 +12,7 @@ from tests.system.contract.sdk import Sdk
 OLD = f"{PURCHASE}-old"
 
 
+@pytest.mark.younger("a search for training jobs by tags")
 def test_the_sdk_finds_the_champion_by_its_tag(
     sdk: Sdk, ours: KumoClient, request: pytest.FixtureRequest
 ) -> None:
