@@ -110,5 +110,5 @@ def test_two_hundred_jobs_keep_to_the_rate_and_are_delivered_once(server, tmp_pa
     calls = sorted(r.at for r in server.requests if r.path.startswith("/api/"))
     assert len(calls) / JOBS <= 12
     assert (len(calls) - 1) / (calls[-1] - calls[0]) <= 1.05 * RATE
-    # A server that falls behind for a moment sees afterwards what came meanwhile.
-    assert max(bisect_left(calls, at + 1) - i for i, at in enumerate(calls)) <= 1.5 * RATE
+    # A server that falls behind for a second sees afterwards what came meanwhile. Without the rate it is all at once.
+    assert max(bisect_left(calls, at + 1) - i for i, at in enumerate(calls)) <= 2 * RATE
