@@ -662,7 +662,7 @@ def test_the_code_of_the_guide_loads() -> None:
 PARTITIONED = "partitions_def" in inspect.signature(dg.AssetCheckSpec).parameters
 
 
-@pytest.mark.skipif(not PARTITIONED, reason="Dagster 1.13 has it")
+@pytest.mark.skipif(not PARTITIONED, reason="needs Dagster 1.13")
 def test_results_of_partitions_are_kept_apart(tmp_path: Path) -> None:
     frames = Frames(tmp_path, two_days(shift=0.5), by_partition=True, max_psi_error=0.2)
 

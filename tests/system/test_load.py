@@ -70,6 +70,32 @@ class Kumo:
             return _json([f"bp-{len(self.launches) - 1}", {}])
 
 
+class Stalls:
+    """Measures for how many seconds, at the longest, this process, the server, came to nothing."""
+
+    BEAT = 0.005
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Stalls:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(self.BEAT):
+            now = time.monotonic()
+            self.longest = max(self.longest, now - before - self.BEAT)
+            before = now
+
+
 def _json(value: object) -> Answer:
     return Answer(json.dumps(value).encode())
 
@@ -99,9 +125,12 @@ def test_two_hundred_jobs_keep_to_the_rate_and_are_delivered_once(server, tmp_pa
     kumo = Kumo(server)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(
-        PROCESSES, context, initializer=use_temp_folder, initargs=[tmp_path]
-    ) as processes:
+    with (
+        Stalls() as stalls,
+        ProcessPoolExecutor(
+            PROCESSES, context, initializer=use_temp_folder, initargs=[tmp_path]
+        ) as processes,
+    ):
         parts = [range(i, JOBS, PROCESSES) for i in range(PROCESSES)]
         delivered = list(processes.map(predict, [server.url] * PROCESSES, parts))
 
@@ -110,5 +139,6 @@ def test_two_hundred_jobs_keep_to_the_rate_and_are_delivered_once(server, tmp_pa
     calls = sorted(r.at for r in server.requests if r.path.startswith("/api/"))
     assert len(calls) / JOBS <= 12
     assert (len(calls) - 1) / (calls[-1] - calls[0]) <= 1.05 * RATE
-    # A server that falls behind for a second sees afterwards what came meanwhile. Without the rate it is all at once.
-    assert max(bisect_left(calls, at + 1) - i for i, at in enumerate(calls)) <= 2 * RATE
+    # A server that falls behind for a moment sees afterwards what came meanwhile.
+    most = max(bisect_left(calls, at + 1) - i for i, at in enumerate(calls))
+    assert most <= (1.5 + stalls.longest) * RATE
