@@ -175,33 +175,21 @@ def build_kumo_assets_definitions(
         options=options,
     )
     promotion, rollback = None, None
-    if training is not None and candidate is not None and prediction.champion_of:
-        gate_reads = training.gate.reference if training.gate is not None else "holdout"
-        if gate_reads != "holdout" and evaluation is None:
-            raise ValueError(
-                f"The gate has reference={gate_reads}, evaluations of the champion, and there is no asset of "
-                "evaluations. Give evaluation=KumoEvaluation(...), or leave reference out."
-            )
-        evaluation_spec = translator.get_asset_spec(KumoAssetProps(name, "evaluation", prediction))
-        promotion = Promotion(
-            prediction.champion_of,
-            candidate.key,
-            training.gate,
-            evaluation_spec.key if evaluation else None,
-        )
+    if training is not None and candidate is not None:
+        evaluations = None
+        if evaluation is not None:  # made below, downstream of the model
+            props = KumoAssetProps(name, "evaluation", prediction)
+            evaluations = translator.get_asset_spec(props).key
+        promotion = _promotion(name, prediction, training, candidate.key, evaluations)
+    if training is not None and promotion is not None:
         spec = spec.replace_attributes(
-            deps=[candidate.key], automation_condition=training.promotion_condition
+            deps=[promotion.candidate], automation_condition=training.promotion_condition
         )
         model = promoted_model_asset(
             spec, promotion, resource_key=resource_key, options=_not_of_outputs(options)
         )
         rollback = rollback_job(name, model)
     else:
-        if training is not None and training.gate is not None:
-            raise ValueError(
-                "A gate guards the promotion to a champion, and the predictions name none. Write "
-                f"BatchPrediction(champion_of={name!r}), or leave gate out."
-            )
         model = _model(spec.merge_attributes(tags=_IS_MODEL), prediction, resource_key)
     about: dict[str, Any] = {
         "name": name,
@@ -271,6 +259,34 @@ def build_kumo_assets_definitions(
     assets = KumoModelAssets(model, predictions, made, evaluated, candidate, gate, rollback)
     _check_keys([key for asset in assets for key in asset.keys])
     return assets
+
+
+def _promotion(
+    name: str,
+    prediction: BatchPrediction,
+    training: KumoTraining,
+    candidate: dg.AssetKey,
+    evaluation: dg.AssetKey | None,
+) -> Promotion | None:
+    """How candidates are promoted; None if the predictions are not those of a champion.
+
+    Raises:
+        ValueError: The gate has nothing to guard, or reads evaluations that there are not.
+    """
+    gate = training.gate
+    if not prediction.champion_of:
+        if gate is not None:
+            raise ValueError(
+                "A gate guards the promotion to a champion, and the predictions name none. Write "
+                f"BatchPrediction(champion_of={name!r}), or leave gate out."
+            )
+        return None
+    if gate is not None and gate.reference != "holdout" and evaluation is None:
+        raise ValueError(
+            f"The gate has reference={gate.reference}, evaluations of the champion, and there is no asset of "
+            "evaluations. Give evaluation=KumoEvaluation(...), or leave reference out."
+        )
+    return Promotion(prediction.champion_of, candidate, gate, evaluation)
 
 
 def _not_of_outputs(options: AssetOptions) -> AssetOptions:

@@ -12,7 +12,15 @@ import dagster as dg
 from dateutil.relativedelta import relativedelta
 from typing_extensions import Unpack
 
-from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
+from dagster_kumo.assets.specs import (
+    AssetOptions,
+    check_name,
+    completed_spec,
+    nothing_ins,
+    op_name,
+    op_options,
+    upstream_inputs,
+)
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.evaluation.evaluation_run import (
     EVALUATION,
@@ -188,11 +196,8 @@ def evaluation_asset(
     ).merge_attributes(metadata={EVALUATION: settings.to_json()})
     graph = op_name([spec])
     # What a translator adds is upstream as well; nothing of it is loaded.
-    further = {
-        f"upstream_{number}": dep
-        for number, dep in enumerate(spec.deps)
-        if dep.asset_key not in (predicted, outcomes.key)
-    }
+    loaded = (predicted, outcomes.key)
+    further = upstream_inputs(dep for dep in spec.deps if dep.asset_key not in loaded)
 
     @dg.op(
         name=f"{graph}__check_window",
@@ -229,16 +234,7 @@ def evaluation_asset(
 
     @dg.graph_multi_asset(
         name=graph,
-        ins={
-            PREDICTIONS: dg.AssetIn(predicted),
-            OUTCOMES: outcomes,
-            **{
-                key: dg.AssetIn(
-                    dep.asset_key, dagster_type=dg.Nothing, partition_mapping=dep.partition_mapping
-                )
-                for key, dep in further.items()
-            },
-        },
+        ins={PREDICTIONS: dg.AssetIn(predicted), OUTCOMES: outcomes, **nothing_ins(further)},
         outs={"evaluation": dg.AssetOut(key=spec.key)},
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,

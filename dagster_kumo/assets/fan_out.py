@@ -15,7 +15,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets.specs import op_name
+from dagster_kumo.assets.specs import nothing_ins, op_name, upstream_inputs
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.execution.selection import RunDefinition, only_partition
@@ -74,20 +74,13 @@ def build_fanned_out_assets(
     _check(prediction, backfill_policy, name=name)
     by_type: dict[OutputType, dg.AssetSpec] = {spec.metadata[OUTPUT_TYPE]: spec for spec in specs}
     deps = {dep.asset_key: dep for spec in specs for dep in spec.deps}
-    upstream = {_MODEL: deps.pop(model)} | {
-        f"upstream_{index}": dep for index, dep in enumerate(deps.values())
-    }
+    upstream = {_MODEL: deps.pop(model)} | upstream_inputs(deps.values())
     steps = _Steps(op_name(specs), list(by_type), resource_key, io_manager_key, options)
     predict, transfer, store = steps.predict(upstream), steps.transfer(), steps.store()
 
     @dg.graph_multi_asset(
         name=steps.graph,
-        ins={
-            input_name: dg.AssetIn(
-                dep.asset_key, dagster_type=dg.Nothing, partition_mapping=dep.partition_mapping
-            )
-            for input_name, dep in upstream.items()
-        },
+        ins=nothing_ins(upstream),
         outs={
             output_type: dg.AssetOut(key=spec.key, is_required=len(by_type) == 1)
             for output_type, spec in by_type.items()

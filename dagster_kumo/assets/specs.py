@@ -154,6 +154,21 @@ def _hash(asked: Any) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def upstream_inputs(deps: Iterable[dg.AssetDep]) -> dict[str, dg.AssetDep]:
+    """Names for the inputs of a graph of ops that stand for what is upstream, and is not loaded."""
+    return {f"upstream_{number}": dep for number, dep in enumerate(deps)}
+
+
+def nothing_ins(upstream: Mapping[str, dg.AssetDep]) -> dict[str, dg.AssetIn]:
+    """Inputs by their names, which order the steps and load nothing."""
+    return {
+        name: dg.AssetIn(
+            dep.asset_key, dagster_type=dg.Nothing, partition_mapping=dep.partition_mapping
+        )
+        for name, dep in upstream.items()
+    }
+
+
 def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
     """The `deps` as Dagster takes them, one for each asset. A definition of several assets has several.
 

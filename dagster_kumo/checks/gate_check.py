@@ -14,7 +14,7 @@ from dagster_kumo.checks.asset_check import ALLOWED, AssetCheck, Finding, Nothin
 from dagster_kumo.checks.check_op import checks_of
 from dagster_kumo.checks.evaluation.metric_names import KUMO_NAMES, is_metric
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids, read_events
-from dagster_kumo.execution.metadata import NAMESPACE, TRAINING_JOB_ID_METADATA, finite
+from dagster_kumo.execution.metadata import NAMESPACE, TRAINING_JOB_ID_METADATA, values_of
 from dagster_kumo.jobs.promotion_gate import PromotionGate
 from dagster_kumo.jobs.trained_model import find_champion
 from dagster_kumo.resource import KumoResource
@@ -84,9 +84,7 @@ class GateReader:
 
 def holdout_metrics(job: TrainingJobResource) -> dict[str, float]:
     """The metrics of a training job on its holdout data, by Kumo's names."""
-    metrics = job.result.eval_metrics.test_metrics if job.result else ()
-    values = {metric.name: finite(metric.value) for metric in metrics}
-    return {name: value for name, value in values.items() if value is not None}
+    return values_of(job.result.eval_metrics.test_metrics) if job.result else {}
 
 
 def judge(gate: PromotionGate, reader: GateReader, candidate: TrainingJobResource) -> Finding:

@@ -7,12 +7,11 @@ import pyarrow as pa
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError
 from dagster_kumo.jobs.trained_model import holdout_data
-from dagster_kumo.predictions.columns import CLASS
+from dagster_kumo.predictions.columns import CLASS, TARGET_PRED, TRUE_PROB
 from dagster_kumo.predictions.statistics.drift import compared_columns
 from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
 from dagster_kumo.predictions.statistics.summary import OutputSummary
 
-TARGET_PRED, TRUE_PROB = "TARGET_PRED", "True_PROB"
 NOTHING = StoredStatistics(num_rows=0)
 
 

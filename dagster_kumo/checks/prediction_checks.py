@@ -24,7 +24,9 @@ from dagster_kumo.predictions.columns import (
     CLASS,
     CLASS_COLUMNS,
     ENTITY,
+    SCORE,
     SCORE_COLUMNS,
+    TRUE_PROB,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 IDENTIFYING = (ENTITY, ANCHOR_TIMESTAMP, CLASS)
 """No two rows have the same values in these columns, or in those of them that an output has."""
-PROBABILITIES = ("True_PROB", "False_PROB", "SCORE")
+PROBABILITIES = (TRUE_PROB, "False_PROB", SCORE)
 
 
 PredictionCheck = AssetCheck[StoredOutputs]

@@ -8,9 +8,7 @@ import dagster as dg
 
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.jobs.query_columns import QueryColumns, TableColumn
-from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE_COLUMNS
-
-TARGET_PRED = "TARGET_PRED"
+from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE_COLUMNS, TARGET_PRED
 
 
 def column_lineage(

@@ -16,6 +16,7 @@ from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.launch.export import ExportLaunch
 from dagster_kumo.execution.metadata import (
     COLUMN_LINEAGE,
+    COLUMN_SCHEMA,
     JOB_ID_METADATA,
     ROW_COUNT,
     export_metadata,
@@ -147,7 +148,7 @@ def _rows(exported: Mapping[str, Any], output_type: OutputType) -> int | None:
 
 def _schema(exported: Mapping[str, Any], output_type: OutputType) -> dg.TableSchema | None:
     """The columns of the upstream asset, if it is the output that is exported."""
-    schema = exported.get("dagster/column_schema")
+    schema = exported.get(COLUMN_SCHEMA)
     if not isinstance(schema, dg.TableSchema):
         return None
     is_embeddings = any(column.name == "EMBEDDING" for column in schema.columns)

@@ -44,10 +44,12 @@ SNAPSHOT_METADATA = f"{NAMESPACE}graph_snapshot_id"
 EXPORT_JOB_ID_METADATA = f"{NAMESPACE}export_job_id"
 LAUNCH_KEY_METADATA = f"{NAMESPACE}launch_key"
 RUN_METADATA = f"{NAMESPACE}run"
+PREDICTION_TIME_METADATA = f"{NAMESPACE}prediction_time"
 DURATION_METADATA = f"{NAMESPACE}duration_seconds"
 DEADLINE = "dagster-kumo/deadline_seconds"
 """On the spec of an output: how long after the end of its partition it should be there."""
 ROW_COUNT = "dagster/row_count"
+COLUMN_SCHEMA = "dagster/column_schema"
 COLUMN_LINEAGE = "dagster/column_lineage"
 STORAGE_KIND = "dagster/storage_kind"
 
@@ -152,10 +154,15 @@ def champion_metadata(champion: TrainingJobResource | None) -> dict[str, Any]:
     return _in_namespace({**metrics, "champion": champion.job_id})
 
 
+def values_of(metrics: Sequence[Metric]) -> dict[str, float]:
+    """The metrics that have a value which the Dagster UI can show, by Kumo's names."""
+    values = {metric.name: finite(metric.value) for metric in metrics}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _metrics(measured_on: str, metrics: Sequence[Metric]) -> dict[str, float]:
     """An entry for each metric, which the Dagster UI plots."""
-    values = {f"{measured_on}/{metric.name}": finite(metric.value) for metric in metrics}
-    return {name: value for name, value in values.items() if value is not None}
+    return {f"{measured_on}/{name}": value for name, value in values_of(metrics).items()}
 
 
 def _json(value: Any) -> dg.MetadataValue[Any]:

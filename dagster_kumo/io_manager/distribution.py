@@ -20,7 +20,7 @@ from dagster_kumo.io_manager.figure import (
     as_png,
     new_figure,
 )
-from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS
+from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS, TARGET_PRED, TRUE_PROB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def chart_of(
     for name in SCORE_COLUMNS:
         column = summary.columns.get(name)
         if column is not None and column.distribution is not None:
-            return _score_chart(column, summary, threshold if name == "True_PROB" else None)
+            return _score_chart(column, summary, threshold if name == TRUE_PROB else None)
     vectors = next((column for column in summary.columns.values() if column.is_vector), None)
     return None if vectors is None else _score_chart(vectors, summary, None)
 
@@ -143,7 +143,7 @@ def _class_bars(summary: OutputSummary, entities: int | None) -> Chart | None:
         if best:
             title += f"; orange: share of {count:,} entities for which it is the best"
         return Chart(title, [line], _others(bars))
-    if "True_PROB" in summary.columns:
+    if TRUE_PROB in summary.columns:
         return None  # of yes and no the probabilities say more
     for name in CLASS_COLUMNS:
         column = summary.columns.get(name)
@@ -194,8 +194,8 @@ def _score_chart(column: ColumnSummary, summary: OutputSummary, threshold: float
     if number is _number:
         lines.append(f"Largest: {number(float(column.max))}")
     title = f"{name}, share of {_rows(column.count)}"
-    target = summary.columns.get("TARGET_PRED")
-    if column.name == "True_PROB" and target is not None and target.values:
+    target = summary.columns.get(TARGET_PRED)
+    if column.name == TRUE_PROB and target is not None and target.values:
         yes, rows = target.values[True], target.count
         known = f"at or above the threshold {threshold:g}" if threshold is not None else "get a yes"
         lines.append(f"{yes:,} of {rows:,} ({_percent(yes / rows)}) {known}")

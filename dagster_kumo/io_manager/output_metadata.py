@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_kumo.execution.metadata import NAMESPACE, ROW_COUNT, finite
+from dagster_kumo.execution.metadata import (
+    COLUMN_SCHEMA,
+    NAMESPACE,
+    PREDICTION_TIME_METADATA,
+    ROW_COUNT,
+    finite,
+)
 from dagster_kumo.execution.partitions.previous import partition_before
 from dagster_kumo.predictions.columns import (
     ANCHOR_TIMESTAMP,
@@ -24,6 +30,8 @@ from dagster_kumo.predictions.columns import (
     ENTITY,
     SCORE,
     SCORE_COLUMNS,
+    TARGET_PRED,
+    TRUE_PROB,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +92,7 @@ def output_metadata(
     if provenance is not None and provenance.prediction_time is None and transferred.anchors:
         # Nobody asked for a time: it is the newest of Kumo's data.
         time = dg.MetadataValue.timestamp(transferred.anchors[1])
-        entries[f"{NAMESPACE}prediction_time"] = time
+        entries[PREDICTION_TIME_METADATA] = time
     summary = transferred.summary
     optional: dict[str, Callable[[], Mapping[str, Any]]] = {}
     if summary is not None:
@@ -111,7 +119,7 @@ def output_metadata(
         )
     return entries | {
         f"{NAMESPACE}num_files": len(transferred.files),
-        "dagster/column_schema": _column_schema(transferred.schema, summary),
+        COLUMN_SCHEMA: _column_schema(transferred.schema, summary),
         ROW_COUNT: transferred.num_rows,
         "dagster/size_bytes": transferred.size_bytes,
     }
@@ -159,8 +167,8 @@ def _type_name(type_name: str, column: ColumnSummary | None) -> str:
 def _told_elsewhere(summary: OutputSummary) -> set[str]:
     """Columns that say nothing new: one value in all rows, or derived from another column."""
     told = {ENTITY, ANCHOR_TIMESTAMP}
-    if "True_PROB" in summary.columns:
-        told |= {"False_PROB", "TARGET_PRED"}
+    if TRUE_PROB in summary.columns:
+        told |= {"False_PROB", TARGET_PRED}
     if summary.class_shares is not None:
         told |= {CLASS, SCORE}
     return told
@@ -175,7 +183,7 @@ def _scores_first(summary: OutputSummary) -> list[ColumnSummary]:
 def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
     """Numbers that the Dagster UI plots: what says most of the output, each an entry of its own."""
     entries: dict[str, Any] = {}
-    target = summary.columns.get("TARGET_PRED")
+    target = summary.columns.get(TARGET_PRED)
     if target is not None and target.values and summary.class_shares is None:
         if all(isinstance(value, bool) for value in target.values):
             entries["share_yes"] = finite(target.values[True] / target.count)

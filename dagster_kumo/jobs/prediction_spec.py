@@ -23,7 +23,7 @@ MAX_WORKERS = 4
 OWN_TAG_PREFIX = "dagster."
 
 _NAMES_OF_MODEL = ("training_job_id", "training_job_tags", "champion_of")
-_CHAMPION_NAME = _TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TAG_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_TAG_VALUE = 256
 
 
@@ -154,8 +154,7 @@ class BatchPrediction:
         )
 
     def _check_model(self) -> None:
-        names = _NAMES_OF_MODEL
-        given = [name for name in names if getattr(self, name)]
+        given = [name for name in _NAMES_OF_MODEL if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(
                 f"BatchPrediction names several models: give {' or '.join(given)}, not both."
@@ -245,7 +244,7 @@ def check_champion_name(name: str) -> None:
     Raises:
         ValueError: It is not a plain word.
     """
-    if not _CHAMPION_NAME.fullmatch(name) or name.lower() == "none":  # which removes a tag
+    if not _TAG_KEY.fullmatch(name) or name.lower() == "none":  # which removes a tag
         raise ValueError(
             f"{name!r} cannot name a champion: write at most 64 letters, digits, dots, underscores and "
             "dashes, such as champion_of='churn'."

@@ -3,7 +3,8 @@
 ENTITY = "ENTITY"
 ANCHOR_TIMESTAMP = "ANCHOR_TIMESTAMP"
 CLASS, SCORE = "CLASS", "SCORE"
-SCORE_COLUMNS = ("True_PROB", SCORE, "False_PROB", "TARGET_PRED")
+TARGET_PRED, TRUE_PROB = "TARGET_PRED", "True_PROB"
+SCORE_COLUMNS = (TRUE_PROB, SCORE, "False_PROB", TARGET_PRED)
 """Where scores are, the most telling column first."""
-CLASS_COLUMNS = (CLASS, "TARGET_PRED")
+CLASS_COLUMNS = (CLASS, TARGET_PRED)
 """Where classes are, the most telling column first."""

@@ -14,7 +14,12 @@ from dagster_kumo.api.errors import KumoDataError, KumoError
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.checks.evaluation.window import OutcomeWindow, window_of_query
 from dagster_kumo.execution.launch.deliveries import newest_metadata
-from dagster_kumo.execution.metadata import JOB_ID_METADATA, NAMESPACE
+from dagster_kumo.execution.metadata import (
+    JOB_ID_METADATA,
+    NAMESPACE,
+    PREDICTION_TIME_METADATA,
+    TRAINING_JOB_ID_METADATA,
+)
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, window_of
 from dagster_kumo.execution.selection import only_partition
 from dagster_kumo.jobs.prediction_spec import Anchor
@@ -116,14 +121,14 @@ class PredictedPartition:
     @property
     def model_id(self) -> str | None:
         """The training job of the model that made the predictions."""
-        return (self.recorded or {}).get(f"{NAMESPACE}training_job_id")
+        return (self.recorded or {}).get(TRAINING_JOB_ID_METADATA)
 
     @property
     def anchor(self) -> datetime | None:
         """The anchor time: that of the partition, or else the one that the job was asked for."""
         if self._anchor_of_partition is not None:
             return self._anchor_of_partition
-        time = (self.recorded or {}).get(f"{NAMESPACE}prediction_time")
+        time = (self.recorded or {}).get(PREDICTION_TIME_METADATA)
         return None if time is None else datetime.fromtimestamp(time, tz=timezone.utc)
 
     @cached_property

@@ -20,7 +20,14 @@ from dagster_kumo.checks.evaluation.database import (
     read_table,
     value_of,
 )
-from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP, CLASS, ENTITY, SCORE
+from dagster_kumo.predictions.columns import (
+    ANCHOR_TIMESTAMP,
+    CLASS,
+    ENTITY,
+    SCORE,
+    TARGET_PRED,
+    TRUE_PROB,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
 Task = Literal["binary", "amount", "classes", "ranking"]
 
-TARGET, TARGET_PRED, TRUE_PROB = "TARGET", "TARGET_PRED", "True_PROB"
+TARGET = "TARGET"
 TIME_COLUMNS = (ANCHOR_TIMESTAMP, "TIMESTAMP")
 """What tells the windows of a forecast apart."""
 BATCH_ROWS = 131_072

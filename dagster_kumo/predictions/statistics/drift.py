@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS
+from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS, TRUE_PROB
 from dagster_kumo.predictions.statistics.quantiles import Bins, FloatArray
 from dagster_kumo.predictions.statistics.stored_statistics import StoredColumn, StoredStatistics
 
@@ -24,7 +24,7 @@ def compared_columns(statistics: StoredStatistics) -> list[str]:
     ]
     labels = [name for name in CLASS_COLUMNS if name in there and there[name].classes]
     # For a yes or no question, the classes say no more than the probabilities.
-    return scores[:1] + ([] if "True_PROB" in scores else labels[:1])
+    return scores[:1] + ([] if TRUE_PROB in scores else labels[:1])
 
 
 def drift(
