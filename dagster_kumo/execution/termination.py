@@ -43,6 +43,7 @@ class RunJobs:
         self._settings = settings
         self._brief = brief
         self._waited_for: list[Launch] = []
+        self._newest: Launch | None = None
         self._ended = threading.Event()
 
     def raise_if_terminated(self) -> None:
@@ -65,7 +66,10 @@ class RunJobs:
 
     @contextmanager
     def cancel_jobs_on_termination(self) -> Generator[None, None, None]:
-        """Cancel the jobs when the run is terminated while the block runs; the termination goes on."""
+        """Cancel the jobs when the run is terminated while the block runs; the termination goes on.
+
+        At its end the run names its newest job, whatever other processes have written meanwhile.
+        """
         try:
             yield
         except Exception:
@@ -73,6 +77,8 @@ class RunJobs:
         except BaseException:
             self._end()
             raise
+        if self._newest is not None:
+            self._newest.keep_note(at_the_end=True)
 
     def finish(self, launch: Launch, about: str, *, deadline: datetime | None = None) -> str:
         """Attach to a job or launch it, log its progress, wait until it is done, and return its id.
@@ -88,6 +94,7 @@ class RunJobs:
         """
         with self.track(launch):
             job_id = launch.run()
+            self._newest = launch
             done = "Attached to" if launch.attached else "Launched"
             for warning in launch.warnings:
                 self._context.log.warning(f"Kumo warns about {job_id}: {warning}")

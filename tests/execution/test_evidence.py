@@ -14,9 +14,11 @@ from dagster_kumo import (
     KumoResource,
     SnowflakeConnector,
     build_kumo_export_asset,
+    kumo_assets,
 )
 from dagster_kumo.local import LocalKumo
 from tests.support import (
+    DAYS,
     EMBEDDINGS,
     PREDICTIONS,
     PURCHASE,
@@ -212,6 +214,28 @@ def test_a_job_that_lost_its_tags_is_found_by_the_note_of_the_attempt_before(
     assert run.success
     (job,) = launched()
     assert f"Attached to prediction job {job['job_id']}" in "\n".join(lines(instance, run))
+
+
+def test_a_tag_of_the_run_that_another_process_has_overwritten_is_set_again_at_the_end(
+    materialize: Materialize, instance: dg.DagsterInstance, launched: Any
+) -> None:
+    """The job is done before the tags are looked at again in the meantime."""
+    tag = "dagster-kumo/job.purchase__predictions"
+
+    @kumo_assets(
+        name="purchase", prediction=BatchPrediction(training_job_id=PURCHASE), partitions_def=DAYS
+    )
+    def purchase(context: dg.AssetExecutionContext, kumo: KumoResource):
+        for result in kumo.predict(context):
+            context.instance.add_run_tags(context.run.run_id, {tag: "overwritten"})
+            yield result
+
+    run = materialize(purchase)
+
+    (job,) = launched()
+    stored = instance.get_run_by_id(run.run_id)
+    assert stored is not None
+    assert stored.tags[tag] == job["job_id"]
 
 
 def test_so_is_one_whose_tags_were_changed(

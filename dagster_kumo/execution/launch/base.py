@@ -133,9 +133,9 @@ class Launch(ABC):
             self._show_on_run(job_id)
         return job_id
 
-    def keep_note(self) -> None:
-        """Make sure that the tags of the run still name the job. Called now and then."""
-        self._attempt.notes.keep_on_run()
+    def keep_note(self, *, at_the_end: bool = False) -> None:
+        """Make sure that the tags of the run still name the job. Called now and then, and at the end."""
+        self._attempt.notes.keep_on_run(at_the_end=at_the_end)
 
     def show_expected_end(self, text: str) -> None:
         """Let a tag of the run say when the job is expected to end."""

@@ -109,10 +109,10 @@ class Notes:
             self._looks_left = LOOKS_AT_TAGS
             self._write_tags()
 
-    def keep_on_run(self) -> None:
-        """Write the tags again if they are missing. Called now and then while the run waits."""
+    def keep_on_run(self, *, at_the_end: bool = False) -> None:
+        """Write the tags again if they are missing. Called now and then while the run waits, and at its end."""
         with RUNS_LOCK:
-            if self._looks_left and time.monotonic() >= self._next_look:
+            if self._looks_left and (at_the_end or time.monotonic() >= self._next_look):
                 self._write_tags()
 
     def _write_tags(self) -> None:
