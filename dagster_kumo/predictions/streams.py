@@ -23,6 +23,7 @@ FEWEST = 4
 WINDOW = 0.2  # seconds over which a rate is measured
 SETTLING = 0.1  # seconds in which a new connection gets going
 WORTH_IT = 1.2  # the growth of the rate that more connections must bring
+PATIENCE = 2  # windows in which more connections must bring it: one alone may have been a slow one
 REST = 4  # windows before more connections are tried again
 
 
@@ -48,6 +49,7 @@ class Streams:
         self._came, self._since = 0, 0.0
         self._before: tuple[int, float] | None = None
         """How many there were before the last ones were added, and their rate."""
+        self._doubts = 0
         self._rest = 0
 
     def lane(self, order: int, file: _Named) -> Lane:
@@ -113,12 +115,14 @@ class Streams:
 
     def _adjust(self, rate: float) -> None:
         if self._before is not None and rate < self._before[1] * WORTH_IT:
-            self.limit, self._rest = self._before[0], REST
-            self._before = None
+            self._doubts += 1
+            if self._doubts == PATIENCE:
+                self.limit, self._rest = self._before[0], REST
+                self._before = None
         elif self._rest:
             self._rest -= 1
         elif self.limit < self._most and (self._queue or self._waiting):
-            self._before = self.limit, rate
+            self._before, self._doubts = (self.limit, rate), 0
             self.limit = min(self._most, 2 * self.limit)
             self._since += SETTLING
             self._start_threads()

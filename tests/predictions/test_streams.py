@@ -55,6 +55,22 @@ def test_connections_are_added_as_long_as_that_is_faster(streams):
     assert FEWEST < pipe.most <= 16
 
 
+def test_connections_that_are_slow_to_get_going_stay(streams):
+    pipe = Pipe(streams.lane(0, FILE), together=False)
+    begun: list[int] = []
+
+    def read() -> None:
+        if (name := threading.get_ident()) not in begun:
+            begun.append(name)
+            if FEWEST < len(begun) <= 2 * FEWEST:
+                time.sleep(0.35)  # the first answer of those that were added comes late
+        pipe.read()
+
+    for piece in [pipe.lane.submit(read) for _ in range(60)]:
+        piece.result()
+    assert pipe.most > 2 * FEWEST
+
+
 def test_connections_that_bring_nothing_stop_again(streams):
     pipe = Pipe(streams.lane(0, FILE), together=True)
     pieces = [pipe.lane.submit(pipe.read) for _ in range(60)]
