@@ -1,4 +1,4 @@
-"""Where a deployment is, and the key to it: what is checked before anything is sent."""
+"""The address and the API key of a deployment. Both are checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def with_host_of(url: str, tracking_url: str) -> str:
         return tracking_url
     here = urlsplit(url)
     try:
-        told = urlsplit(tracking_url)
+        given = urlsplit(tracking_url)
     except ValueError:
         return tracking_url
-    return urlunsplit(told._replace(scheme=here.scheme, netloc=here.netloc))
+    return urlunsplit(given._replace(scheme=here.scheme, netloc=here.netloc))

@@ -173,8 +173,8 @@ class Generation2(Generation):
         return asked
 
     def _has_groups(self) -> bool:
-        if (told := os.getenv("RBAC_ENABLED")) is not None:  # comes first, as in the SDK
-            return told.lower() == "true"
+        if (setting := os.getenv("RBAC_ENABLED")) is not None:  # comes first, as in the SDK
+            return setting.lower() == "true"
         try:
             flags = self._get("/config", None)
         except KumoAPIError as error:
@@ -227,7 +227,7 @@ class Generation3(Generation):
         body.update(self.own_table(body.pop("pred_table_path", None)))
         if "pred_table_job_id" in body or "pred_table_source" in body:
             body.pop("prediction_time", None)  # the time is the table's
-        # It is not known what a server makes of an empty list: the SDK never sends one.
+        # How a server treats an empty list is not known: the SDK never sends one.
         outputs = request.outputs or [kept_by_kumo("predictions")]
         return {**body, "outputs": [self.output(output) for output in outputs]}
 
@@ -318,7 +318,7 @@ def _find_project(get: Get, group: str | None, project: str | None) -> NamedProj
     if group is not None and len(meant) == 1:
         return meant[0]
     raise ValueError(
-        f"Which project is meant is not clear; there are: {_names(there) or 'none'}. "
+        f"It is not clear which project is meant. There are: {_names(there) or 'none'}. "
         "Name one with project=."
     )
 

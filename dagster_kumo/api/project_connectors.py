@@ -24,7 +24,7 @@ def storage_of(url: str) -> str | None:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names are one, as the SDK of 3.0 compares them."""
+    """Whether two names are equal, as the SDK of 3.0 compares them."""
 
     def plain(name: str) -> str:
         return unicodedata.normalize("NFKC", name.strip()).casefold()
@@ -33,7 +33,7 @@ def same_name(one: str, other: str) -> bool:
 
 
 class _Target(Record):
-    """What a connector to a bucket is confined to; without the mode `rooted` to nothing."""
+    """The folder of a bucket that a connector is limited to. It has a limit in the mode `rooted` only."""
 
     mode: str = ""
     bucket: str = ""
@@ -63,12 +63,12 @@ class ProjectConnector(Record):
 
     @property
     def storage(self) -> str:
-        """What it leads to, such as `SNOWFLAKE`."""
+        """The storage that it connects to, such as `SNOWFLAKE`."""
         return self.config.type.upper()
 
     @property
     def root(self) -> str | None:
-        """The folder that it is confined to, as a url; None if it takes any."""
+        """The folder that it is limited to, as a url; None if it has no limit."""
         target = self.config.target
         if target.mode != "rooted":
             return None
@@ -96,7 +96,7 @@ class ProjectConnector(Record):
         return self.root is None or _canonical_scheme(url).startswith(f"{self.root}/")
 
     def place_of(self, url: str) -> str:
-        """A file as it is named to this connector: below its root, or by its full url.
+        """The name of a file in a request with this connector: a path below its root, or a full url.
 
         Raises:
             KumoError: It cannot be named.
@@ -127,7 +127,7 @@ def find_connector(
 
     Args:
         connectors: Those of the project.
-        storage: What it leads to, such as `SNOWFLAKE`.
+        storage: The storage that it connects to, such as `SNOWFLAKE`.
         wanted: Its name or id; None for the one with the longest root that covers `url`.
         url: The file that it is to reach.
 

@@ -158,7 +158,7 @@ class Progress(Record):
     @property
     @abstractmethod
     def times(self) -> tuple[timedelta, timedelta | None]:
-        """The time that is over, and the server's estimate."""
+        """The elapsed time, and the server's estimate."""
 
     @property
     def fraction(self) -> float | None:
@@ -197,7 +197,7 @@ class JobProgress(Progress):
 
     @property
     def times(self) -> tuple[timedelta, timedelta | None]:
-        """The time that is over, and the server's estimate."""
+        """The elapsed time, and the server's estimate."""
         return self.elapsed_prediction_time, self.estimated_prediction_time
 
 
@@ -224,7 +224,7 @@ class TrainingProgress(Progress):
 
     @property
     def times(self) -> tuple[timedelta, timedelta | None]:
-        """The time that is over, and the server's estimate, which is an upper bound."""
+        """The elapsed time, and the server's estimate, which is an upper bound."""
         return self.elapsed_training_time, self.estimated_training_time
 
     @property

@@ -28,7 +28,7 @@ class KumoTraining(TrainingSpec):
         like: Instead of a query, a training job to train again, by its id or tags: with its query and
             its plan. By tags it is the newest training job that is DONE and carries them all.
         warm_start: Whether training begins with the weights of the job that `like` names.
-        model_plan: The plan to train by, as JSON, in the words of Kumo's API.
+        model_plan: The plan to train by, as JSON, in the form of Kumo's API.
         run_mode: Instead of a plan, how thorough the plan is that the server suggests: `fast`,
             `normal`, `best` or `debug`.
         job_tags: Tags of the training job.

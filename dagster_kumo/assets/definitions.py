@@ -48,7 +48,7 @@ class KumoModelAssets(list[dg.AssetsDefinition]):
         predictions: The definition of the predictions, and of embeddings and prediction table if
             there are any.
         exports: One for each `KumoExport`.
-        evaluation: Predictions held against what happened; None without `evaluation=`.
+        evaluation: Predictions compared with outcomes; None without `evaluation=`.
         candidate: A newer training of the model; None without `training=`.
         gate: The blocking check of the candidate; None without a gate.
         rollback_job: The job `<name>_rollback`, which makes the champion before the present one the
@@ -119,7 +119,7 @@ def build_kumo_assets_definitions(
         name: The model's name; the prefix of the keys.
         prediction: What to run.
         exports: What Kumo writes to warehouses and buckets after the predictions.
-        evaluation: What the predictions are held against, once it is known.
+        evaluation: The outcomes that the predictions are compared with, once they are known.
         training: How the model is trained again.
         partitions_def: The partitions of all assets except the model and the candidate.
         deps: The source tables that the model reads, as the `deps` of any asset.

@@ -1,4 +1,4 @@
-"""`build_kumo_evaluation_asset`: predictions held against what happened, as an asset."""
+"""`build_kumo_evaluation_asset`: an asset that compares predictions with outcomes."""
 
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
@@ -23,13 +23,13 @@ from dagster_kumo.assets.specs import (
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.evaluation.evaluation_run import (
-    EVALUATION,
     OUTCOMES,
     PREDICTIONS,
     EvaluationRun,
     EvaluationSettings,
 )
 from dagster_kumo.checks.evaluation.window import OutcomeWindow
+from dagster_kumo.execution.metadata import EVALUATION
 from dagster_kumo.execution.selection import (
     OutputReference,
     check_has_run,
@@ -90,7 +90,7 @@ def build_kumo_evaluation_asset(
     automation_condition: dg.AutomationCondition[Any] | None = None,
     **options: Unpack[AssetOptions],
 ) -> dg.AssetsDefinition:
-    """Make the asset `<name>/evaluation`: stored predictions joined with what happened, and how right they were.
+    """Make the asset `<name>/evaluation`: stored predictions joined with their outcomes, with metrics.
 
     The value is the joined rows: ENTITY, ANCHOR_TIMESTAMP, TARGET, TARGET_PRED, the scores, EVALUATED_AT,
     PREDICTION_ID (the prediction job) and MODEL_ID (the training job). Each metric is an entry of the metadata, which

@@ -17,6 +17,7 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
 from dagster_kumo.assets.specs import nothing_ins, op_name, upstream_inputs
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
+from dagster_kumo.execution.partitions.outputs import materialize_one
 from dagster_kumo.execution.run_config import KumoRunConfig
 from dagster_kumo.execution.selection import RunDefinition, only_partition
 from dagster_kumo.io_manager.io_manager import KumoIOManager
@@ -192,12 +193,8 @@ class _Steps:
                 plan, output = _finished_output(
                     [file for file in files if file.plan.provenance.output_type == output_type]
                 )
-                yield dg.MaterializeResult(
-                    asset_key=asset_key,
-                    metadata=plan.metadata,
-                    data_version=dg.DataVersion(plan.data_version),
-                    value=output,
-                )
+                version = dg.DataVersion(plan.data_version)
+                yield materialize_one(context, asset_key, output, plan.metadata, version)
             run_ids = {context.run.run_id, context.run.parent_run_id, context.run.root_run_id}
             remove_step_values(self._store_of(context).root(), run_ids, self.graph)
 

@@ -1,4 +1,4 @@
-"""The asset specs of Kumo's objects, and where users change them."""
+"""The asset specs of Kumo's objects. Users override them here."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dagster_kumo.jobs.training_spec import TrainingSpec
 _ICONS = {"gcs": "googlecloud", "adls": "azure"}
 """The kinds of storages whose icon in Dagster has another name."""
 _DESCRIPTIONS = {
-    "candidate": "A training of {name}, {training}. It predicts nothing before it is promoted.",
+    "candidate": "A training job for {name}, {training}. It does not predict until it is promoted.",
     "model": "Trained model of {name}.",
     "prediction_table": "The entities and the anchor time to predict for: a table that Kumo generates.",
     "predictions": "Predictions of {name} for each entity.",
     "embeddings": "Embeddings of {name}, a vector for each entity.",
-    "evaluation": "Predictions of {name} beside what happened, and how right they were.",
+    "evaluation": "Predictions of {name} beside the actual outcomes, with metrics.",
 }
 
 

@@ -1,4 +1,4 @@
-"""`build_kumo_evaluation_checks`: asset checks of how right the predictions were."""
+"""`build_kumo_evaluation_checks`: asset checks of the metrics of an evaluation."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
-EXPECTED_END_TAG = "dagster-kumo/expected_end"
+EXPECTED_END_TAG = "dagster/kumo_expected_end"
 _STEP = timedelta(minutes=5)
 # The end of a shorter job is not worth a tag.
 _SHORTEST = 60.0

@@ -26,7 +26,11 @@ from dagster_kumo.execution.metadata import (
 )
 from dagster_kumo.execution.partitions.anchor_time import length_of, said_time
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError, PartitionJobs
-from dagster_kumo.execution.partitions.outputs import PartitionOutputs, materialize_each
+from dagster_kumo.execution.partitions.outputs import (
+    PartitionOutputs,
+    materialize_each,
+    materialize_one,
+)
 from dagster_kumo.execution.prediction_tables import (
     GeneratedTable,
     checked_table,
@@ -143,9 +147,13 @@ class PredictionRun:
             for output_type, asset_key in outputs:
                 output, metadata = describe(output_type, key, done)
                 version = _data_version(metadata)
-                yield dg.MaterializeResult(
-                    asset_key=asset_key, metadata=metadata, data_version=version, value=output
-                )
+                if isinstance(self._context.assets_def.node_def, dg.GraphDefinition):
+                    # This step hands the metadata on to the one that stores the output.
+                    yield dg.MaterializeResult(
+                        asset_key=asset_key, metadata=metadata, data_version=version, value=output
+                    )
+                else:
+                    yield materialize_one(self._context, asset_key, output, metadata, version)
         else:
             all_done = self._at_once(keys, self._finished_job)
             described = {key: partial(describe, output_type) for output_type, key in outputs}

@@ -18,6 +18,7 @@ import dagster as dg
 
 from dagster_kumo.execution.metadata import (
     COLUMN_SCHEMA,
+    EVALUATION,
     NAMESPACE,
     PREDICTION_TIME_METADATA,
     ROW_COUNT,
@@ -98,6 +99,8 @@ def output_metadata(
     if summary is not None:
         for name, why in summary.failed.items():
             context.log.warning(f"There are no statistics of {name}: {why}")
+    # The numbers of an evaluation say it all, and those of the rows would stand between them.
+    if summary is not None and EVALUATION not in (context.definition_metadata or {}):
         about = _About.of(provenance)
         optional["distribution"] = lambda: _distribution(summary, about)
         optional["plotted numbers"] = lambda: _numbers(summary, about)
@@ -164,14 +167,14 @@ def _type_name(type_name: str, column: ColumnSummary | None) -> str:
     return _shortened(type_name)
 
 
-def _told_elsewhere(summary: OutputSummary) -> set[str]:
+def _redundant_columns(summary: OutputSummary) -> set[str]:
     """Columns that say nothing new: one value in all rows, or derived from another column."""
-    told = {ENTITY, ANCHOR_TIMESTAMP}
+    redundant = {ENTITY, ANCHOR_TIMESTAMP}
     if TRUE_PROB in summary.columns:
-        told |= {"False_PROB", TARGET_PRED}
+        redundant |= {"False_PROB", TARGET_PRED}
     if summary.class_shares is not None:
-        told |= {CLASS, SCORE}
-    return told
+        redundant |= {CLASS, SCORE}
+    return redundant
 
 
 def _scores_first(summary: OutputSummary) -> list[ColumnSummary]:
@@ -196,8 +199,8 @@ def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
         best = summary.class_shares.best_of(about.entities) or {}
         count = sum(best.values()) or 1
         entries |= _shares("best_for", {name: n / count for name, n in best.items()})
-    told = _told_elsewhere(summary)
-    plotted = [column for column in _scores_first(summary) if column.name not in told]
+    redundant = _redundant_columns(summary)
+    plotted = [column for column in _scores_first(summary) if column.name not in redundant]
     for column in plotted[:MAX_PLOTTED_COLUMNS]:
         mean = finite(column.mean)
         if column.is_vector and mean is not None:
@@ -232,7 +235,7 @@ _STATISTICS_COLUMNS = {
 
 
 def _statistics_table(summary: OutputSummary) -> dg.TableMetadataValue:
-    left_out = _told_elsewhere(summary) - {CLASS, SCORE}
+    left_out = _redundant_columns(summary) - {CLASS, SCORE}
     has_nulls = any(column.nulls for column in summary.columns.values())
     columns = {k: v for k, v in _STATISTICS_COLUMNS.items() if has_nulls or k != "nulls"}
     shown = [column for column in _scores_first(summary) if column.name not in left_out]

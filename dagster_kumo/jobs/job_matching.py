@@ -85,7 +85,7 @@ def predicted_for(client: KumoClient, job: BatchPredictionJobResource) -> dateti
 def outputs_of(
     client: KumoClient, job: BatchPredictionJobResource, wanted: Sequence[OutputType]
 ) -> list[OutputType]:
-    """Those of the wanted outputs that a job has.
+    """The wanted outputs that a job has.
 
     A server may not keep embeddings that were requested, so Kumo is asked for their files.
     """

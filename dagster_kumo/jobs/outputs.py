@@ -1,4 +1,4 @@
-"""The files of an output that is still with Kumo."""
+"""The files of an output that Kumo stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What prediction jobs and training jobs have in common: they tell their progress, and end with a result."""
+"""What prediction jobs and training jobs have in common: they report progress and end with a result."""
 
 from __future__ import annotations
 

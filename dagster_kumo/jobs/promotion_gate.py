@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dagster_kumo.jobs.metric_direction import is_error
 
 _ROUNDING = 1e-9
-"""Differences that only the arithmetic has made."""
+"""Differences that come from floating-point arithmetic alone."""
 
 
 @dataclass(frozen=True)

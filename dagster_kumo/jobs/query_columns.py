@@ -19,7 +19,7 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class QueryColumns:
-    """What a query predicts for, and from what the target is computed."""
+    """The columns of a query: its entity, and those that its target is computed from."""
 
     entity: TableColumn
     target: tuple[TableColumn, ...]

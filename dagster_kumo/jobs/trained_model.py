@@ -22,7 +22,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def trained_model(client: KumoClient, prediction: BatchPrediction) -> TrainingJobResource:
-    """The training job whose model predicts. It is DONE, so a launch makes sense.
+    """The training job whose model predicts. It is DONE, so it can predict.
 
     Raises:
         KumoModelError: There is none as requested; the message lists those that there are.
@@ -116,7 +116,7 @@ def _newest(client: KumoClient, tags: Mapping[str, str]) -> TrainingJobResource:
 
 
 def holdout_data(client: KumoClient, training_job_id: str) -> Predictions:
-    """What a model predicted for the data that it was measured on, beside what happened.
+    """A model's predictions for its holdout data, beside the actual outcomes.
 
     Raises:
         KumoAPIError: There is none.

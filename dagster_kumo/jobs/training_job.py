@@ -94,5 +94,5 @@ class TrainingJobResult:
         return self.get().config.model_plan
 
     def holdout(self) -> Predictions:
-        """What the model predicted for its holdout data, beside what happened."""
+        """The model's predictions for its holdout data, beside the actual outcomes."""
         return holdout_data(self._client, self.id)

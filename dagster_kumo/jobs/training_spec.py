@@ -17,7 +17,7 @@ RunMode = Literal["fast", "normal", "best", "debug"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """What to train: a query, or again what an earlier training job has trained.
+    """What to train: a predictive query, or an earlier training job once more.
 
     Args:
         query: The predictive query to train for, by its id or name. Without `model_plan` and
@@ -25,7 +25,7 @@ class TrainingSpec:
         like: Instead of a query, a training job to train again, by its id or tags: with its query and
             its plan. By tags it is the newest training job that is DONE and carries them all.
         warm_start: Whether training begins with the weights of the job that `like` names.
-        model_plan: The plan to train by, as JSON, in the words of Kumo's API.
+        model_plan: The plan to train by, as JSON, in the form of Kumo's API.
         run_mode: Instead of a plan, how thorough the plan is that the server suggests: `fast`,
             `normal`, `best` or `debug`.
         job_tags: Tags of the training job.

@@ -198,7 +198,7 @@ class Lane:
 
 def _cancel(future: Future[None]) -> None:
     future.cancel()
-    future.set_running_or_notify_cancel()  # else nobody who waits for it would be told
+    future.set_running_or_notify_cancel()  # else whoever waits for it would wait forever
 
 
 def _resolve(future: Future[None], work: Callable[[], None]) -> None:

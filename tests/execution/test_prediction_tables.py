@@ -302,9 +302,9 @@ def test_a_retry_attaches_to_the_table_and_to_the_prediction(
         assert sum(line.startswith(f"Attached to {kind}") for line in lines) == 1
     stored_run = instance.get_run_by_id(run.run_id)
     assert stored_run is not None
-    assert stored_run.tags["dagster-kumo/job.purchase__predictions"] == kumo.jobs[-1]["job_id"]
+    assert stored_run.tags["dagster/kumo_job.purchase__predictions"] == kumo.jobs[-1]["job_id"]
     assert (
-        stored_run.tags["dagster-kumo/prediction_table_job.purchase__predictions"]
+        stored_run.tags["dagster/kumo_prediction_table_job.purchase__predictions"]
         == kumo.jobs[-1]["config"]["pred_table_job_id"]
     )
 

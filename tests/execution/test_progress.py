@@ -49,7 +49,7 @@ def test_a_job_that_will_be_late_is_warned_of_while_there_is_time(
 
     stored = instance.get_run_by_id(run.run_id)
     assert stored is not None
-    end = stored.tags["dagster-kumo/expected_end.purchase__predictions"]
+    end = stored.tags["dagster/kumo_expected_end.purchase__predictions"]
     expected = dt.datetime.strptime(end, "%Y-%m-%d %H:%M UTC")
     in_three_days = dt.datetime.now(dt.timezone.utc).replace(tzinfo=None) + dt.timedelta(days=3)
     assert abs(expected - in_three_days) < dt.timedelta(minutes=10)
@@ -77,7 +77,7 @@ def test_an_end_is_expected_from_the_duration_before(
 
     stored = instance.get_run_by_id(run.run_id)
     assert stored is not None
-    assert "dagster-kumo/expected_end.purchase__predictions" in stored.tags
+    assert "dagster/kumo_expected_end.purchase__predictions" in stored.tags
 
 
 def test_a_deadline_is_after_the_partition() -> None:

@@ -126,6 +126,9 @@ def test_jobs_run_at_once_up_to_the_limit_and_each_partition_tells_of_its_own(
         assert anchors[metadata["dagster-kumo/job_id"]] == partition
         assert metadata["dagster/row_count"] == 23_570
         assert metadata["dagster-kumo/True_PROB/mean"] > 0
+        shown = [name.removeprefix("dagster-kumo/") for name in metadata]
+        assert shown[:2] == ["prediction_time", "distribution_in_brief"]
+        assert shown.index("statistics") < shown.index("tracking_url")
         assert (tmp_path / "purchase/predictions" / partition / "manifest.json").exists()
 
 

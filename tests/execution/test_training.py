@@ -84,7 +84,7 @@ def test_a_candidate_is_a_training_job(
     assert (made.materialization.tags or {})["dagster/data_version"] == job_id
     stored = instance.get_run_by_id(run.run_id)
     assert stored is not None
-    assert stored.tags["dagster-kumo/training_job.purchase__candidate"] == job_id
+    assert stored.tags["dagster/kumo_training_job.purchase__candidate"] == job_id
 
 
 def test_a_candidate_predicts_for_the_newest_days(

@@ -90,7 +90,7 @@ def test_each_partition_is_one_launch_with_the_end_of_its_window(
     assert first["job_tags"]["dagster.partition"] == "2026-11-10"
     stored_run = instance.get_run_by_id(run.run_id)
     assert stored_run is not None
-    assert stored_run.tags["dagster-kumo/job.churn__predictions"] == "bp-job-1"
+    assert stored_run.tags["dagster/kumo_job.churn__predictions"] == "bp-job-1"
 
 
 def test_a_materialization_carries_all_metadata(
@@ -139,6 +139,14 @@ def test_a_materialization_carries_all_metadata(
     assert len(str(entries["dagster-kumo/share_yes"])) <= 8
     assert "data:image/png;base64," in entries["dagster-kumo/distribution"]
     assert len(entries["dagster-kumo/preview"].records) == 3
+    # In the order in which a person asks, and as the Dagster UI shows them.
+    assert [name.removeprefix("dagster-kumo/") for name in entries] == [
+        *("prediction_time", "distribution_in_brief", "distribution", "share_yes"),
+        *("True_PROB/mean", "statistics", "preview", "num_files"),
+        *("dagster/column_schema", "dagster/row_count", "dagster/size_bytes"),
+        *("tracking_url", "training_job_id", "num_entities_predicted", "duration_seconds"),
+        *("job_seconds", "job_id"),
+    ]
 
 
 def test_embeddings_have_their_own_materialization_of_the_same_job(

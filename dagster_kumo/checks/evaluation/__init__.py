@@ -1,1 +1,1 @@
-"""Predictions held against what happened: the window, the joined rows, the numbers and the pictures."""
+"""Compares predictions with outcomes: the window, the joined rows, the numbers and the pictures."""

@@ -15,8 +15,8 @@ from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.checks.evaluation.window import OutcomeWindow, window_of_query
 from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import (
+    EVALUATION,
     JOB_ID_METADATA,
-    NAMESPACE,
     PREDICTION_TIME_METADATA,
     TRAINING_JOB_ID_METADATA,
 )
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dagster_kumo.checks.evaluation.joined_rows import Task
     from dagster_kumo.checks.evaluation.metrics import Numbers
 
-EVALUATION = f"{NAMESPACE}evaluation"
-"""On the spec of the asset: how it evaluates, as JSON."""
 PREDICTIONS, OUTCOMES = "predictions", "outcomes"
 """The inputs of the asset."""
 
@@ -237,16 +235,12 @@ class EvaluationRun:
             window = predicted.window
             if anchor is not None:
                 window.check_closed(anchor, of=predicted.name)
-            counts = rows.counts
-            self._context.log.info(
-                f"{counts.joined:,} of {counts.predicted:,} predicted entities have an outcome; "
-                f"{counts.without_prediction:,} outcomes have no prediction."
-            )
+            self._context.log.info(rows.counts.in_words())
             numbers = compute(rows)
             metadata = evaluation_metadata(
                 rows.task,
                 numbers,
-                counts,
+                rows.counts,
                 drawn=self._drawn(rows.task, numbers),
                 holdout=self._holdout(rows.task),
                 anchor=anchor,

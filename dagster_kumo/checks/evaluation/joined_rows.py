@@ -72,6 +72,19 @@ class Counts:
         """The share of the predicted entities that have an outcome."""
         return self.known / self.predicted if self.predicted else 0.0
 
+    def in_words(self) -> str:
+        """The counts as sentences.
+
+        >>> Counts(predicted=2000, joined=1998, known=1998, without_prediction=3).in_words()
+        'Entities with an outcome: 1,998 of 2,000. Outcomes without a prediction: 3.'
+        """
+        filled = self.joined - self.known
+        counted = f", {filled:,} more counted as missing_outcome" if filled else ""
+        return (
+            f"Entities with an outcome: {self.known:,} of {self.predicted:,}{counted}. "
+            f"Outcomes without a prediction: {self.without_prediction:,}."
+        )
+
 
 class JoinedRows:
     """The joined rows: the table `joined` of a database, which lives as long as the context manager."""
@@ -251,7 +264,7 @@ class _Join:
     def _instead_of_several(self, table: str) -> str:
         if table == "predictions":
             return (
-                f"The windows of a forecast are told apart by {' or '.join(TIME_COLUMNS)}: give the outcomes "
+                f"The windows of a forecast differ by {' or '.join(TIME_COLUMNS)}: give the outcomes "
                 "that column too. Otherwise look into the prediction table of the job."
             )
         if CLASS in self._predicted:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GROUPS = 10
 TOPS = (1, 5, 10)
-"""Lift and recall are told for the top so many percent."""
+"""Lift and recall are computed for the top so many percent."""
 AT_K = (1, 10, 100)
 """Kumo's own cut-offs of rankings."""
 _EPSILON = math.ulp(1.0)

@@ -12,7 +12,7 @@ from dagster_kumo.api.records import Metric
 from dagster_kumo.checks.evaluation.joined_rows import Counts, Task
 from dagster_kumo.checks.evaluation.metric_names import COVERAGE, HOLDOUT, KUMO_NAMES
 from dagster_kumo.checks.evaluation.metrics import Group, Numbers
-from dagster_kumo.execution.metadata import JOB_ID_METADATA, NAMESPACE
+from dagster_kumo.execution.metadata import NAMESPACE
 
 
 def evaluation_metadata(
@@ -27,30 +27,31 @@ def evaluation_metadata(
     job_id: str | None,
     training_job_id: str | None,
 ) -> dict[str, Any]:
-    """The entries of one evaluated partition, in the order of what a person asks."""
-    entries: dict[str, Any] = {}
+    """The entries of one evaluated partition, in the order of what a person asks.
+
+    Each metric is an entry of its own, because the Dagster UI plots them and checks read them. They come last.
+    """
+    in_brief = [in_words(task, numbers.groups)] if numbers.groups else []
+    entries: dict[str, Any] = {
+        "in_brief": dg.MetadataValue.md(" ".join([*in_brief, counts.in_words()]))
+    }
     if numbers.groups:
-        entries["in_brief"] = dg.MetadataValue.md(in_words(task, numbers.groups))
         entries["deciles"] = _table(task, numbers.groups)
         entries |= {name: dg.MetadataValue.md(text) for name, text in drawn.items()}
-    for name, value in numbers.metrics.items():
-        entries[name] = value
-        if name in holdout:
-            entries[f"{HOLDOUT}{name}"] = holdout[name]
-    entries |= {
-        COVERAGE: counts.coverage,
-        "num_entities_evaluated": counts.joined,
-        "num_entities_without_outcome": counts.predicted - counts.known,
-        "num_outcomes_without_prediction": counts.without_prediction,
-    }
+    entries[COVERAGE] = counts.coverage
     if anchor is not None:
         entries["prediction_time"] = dg.MetadataValue.timestamp(anchor)
     if closed_at is not None:
         entries["window_closed_at"] = dg.MetadataValue.timestamp(closed_at)
     if training_job_id is not None:
         entries["training_job_id"] = training_job_id
-    named = {f"{NAMESPACE}{name}": value for name, value in entries.items()}
-    return named | ({JOB_ID_METADATA: job_id} if job_id is not None else {})
+    if job_id is not None:
+        entries["job_id"] = job_id
+    for name, value in numbers.metrics.items():
+        entries[name] = value
+        if name in holdout:
+            entries[f"{HOLDOUT}{name}"] = holdout[name]
+    return {f"{NAMESPACE}{name}": value for name, value in entries.items()}
 
 
 def holdout_metrics(metrics: Iterable[Metric], task: Task) -> dict[str, float]:

@@ -4,9 +4,10 @@ The record is an observation of each asset that is made from the job. It carries
 later attempt finds it, also when the job has lost its tags. Events are only added, so nothing is
 lost if several processes note something at the same moment.
 
-For people, and for runs that are held in the queue, the newest job of an op is on a tag of the run. There are no
-more tags, since Dagster's list of runs shows all of them. Dagster reads the tags of a run, adds to them and writes them back, so a process can overwrite what another
-one has just written. Therefore the tags are looked at again, and written again where they are missing.
+For people, and for runs that are held in the queue, a tag of the run has the newest job of an op. Its key begins with
+`dagster/`, so the list of runs shows it only on request ("View all tags"). Dagster reads the tags of a run, adds to
+them and writes them back, so a process can overwrite what another one has just written. Therefore the tags are looked
+at again, and written again where they are missing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dagster_kumo.execution.metadata import LAUNCH_KEY_METADATA, RUN_METADATA
 OBSERVATIONS_LOOKED_AT = 100
 LOOKS_AT_TAGS = 3
 SECONDS_BETWEEN_LOOKS = 1.0
-LONGEST_TAG = 76  # Dagster allows 63 characters after the slash
+LONGEST_TAG = 71  # Dagster allows 63 characters after the slash
 
 
 class Notes:

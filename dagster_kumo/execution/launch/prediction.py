@@ -27,7 +27,7 @@ class PredictionLaunch(TaggedLaunch):
     """The launch of a prediction job, from which `outputs` are made."""
 
     kind = "prediction job"
-    run_tag = "dagster-kumo/job"
+    run_tag = "dagster/kumo_job"
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class TableLaunch(TaggedLaunch):
     """
 
     kind = "prediction table job"
-    run_tag = "dagster-kumo/prediction_table_job"
+    run_tag = "dagster/kumo_prediction_table_job"
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class TrainingLaunch(TaggedLaunch):
     """
 
     kind = "training job"
-    run_tag = "dagster-kumo/training_job"
+    run_tag = "dagster/kumo_training_job"
     entry = TRAINING_JOB_ID_METADATA
 
     def __init__(

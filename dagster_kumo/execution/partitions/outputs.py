@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
+from dagster_kumo.execution.metadata import PREDICTION_TIME_METADATA
 from dagster_kumo.execution.partitions.concurrent_jobs import (
     KumoPartitionsError,
     PartitionFailure,
@@ -62,13 +63,32 @@ class PartitionOutputs(Generic[T]):
 
         def store_output(asset_key: dg.AssetKey, key: str, done: T) -> Metadata:
             output, job_metadata = self._assets[asset_key](key, done)
-            return {**job_metadata, **store(asset_key, key, output)}
+            first, rest = _around_data(job_metadata)
+            return {**first, **store(asset_key, key, output), **rest}
 
         if self._results is None:
             self._results = _Results(self._assets)
             with self._run_jobs.cancel_jobs_on_termination():
                 self._results.make(context, _results_of(self._jobs), store_output)
         _add_metadata(context.asset_key, self._results.take(context, context.asset_key))
+
+
+def materialize_one(
+    context: dg.AssetExecutionContext,
+    asset_key: dg.AssetKey,
+    value: Any,
+    job_metadata: Metadata,
+    data_version: dg.DataVersion,
+) -> dg.MaterializeResult[Any]:
+    """The result that materializes an output, with most of the job's metadata after the data's.
+
+    Dagster shows the entries of the result first, then those of the I/O manager, then those added to the asset.
+    """
+    first, rest = _around_data(job_metadata)
+    context.add_asset_metadata(rest, asset_key)
+    return dg.MaterializeResult(
+        asset_key=asset_key, metadata=first, data_version=data_version, value=value
+    )
 
 
 def store_each(
@@ -104,6 +124,13 @@ def materialize_each(
 
 def _results_of(jobs: PartitionJobs[T]) -> Iterator[tuple[str, Callable[[], T]]]:
     return ((key, future.result) for key, future in jobs.completed())
+
+
+def _around_data(job_metadata: Metadata) -> tuple[Metadata, Metadata]:
+    """What is shown before the metadata of the data, and what after."""
+    rest = dict(job_metadata)
+    time = rest.pop(PREDICTION_TIME_METADATA, None)
+    return ({} if time is None else {PREDICTION_TIME_METADATA: time}), rest
 
 
 def _add_metadata(asset_key: dg.AssetKey, made: Mapping[str, Metadata]) -> None:

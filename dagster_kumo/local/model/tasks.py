@@ -42,7 +42,7 @@ class Split:
 CURRENT = Split(train=(120, 150, 180, 210), validation=240, holdout=270)
 EARLIER = Split(train=(90, 120, 150), validation=180, holdout=210)
 # What a new training job learns from. The last month of the data stays unseen, so that predictions of the new
-# model can be held against what happened.
+# model can be compared with what happened.
 NEWEST = Split(train=(330, 360, 390, 420), validation=450, holdout=480)
 
 

@@ -66,10 +66,10 @@ class Checksum:
     """
 
     def __init__(self, headers: Mapping[str, str], *, is_whole: bool = True) -> None:
-        told = _told(headers, is_whole)
-        self.kind = next((kind for kind in _DIGESTS if kind in told), None)
+        stated = _stated(headers, is_whole)
+        self.kind = next((kind for kind in _DIGESTS if kind in stated), None)
         """The kind of checksum, for example `MD5`; None if none is stated."""
-        self._expected = told.get(self.kind or "")
+        self._expected = stated.get(self.kind or "")
 
     def matches(self, path: Path) -> bool:
         """Whether a local file has the checksum as stated. True if none is stated."""
@@ -82,9 +82,9 @@ class Checksum:
         return digest.digest() == self._expected
 
 
-def _told(headers: Mapping[str, str], is_whole: bool) -> dict[str, bytes]:
+def _stated(headers: Mapping[str, str], is_whole: bool) -> dict[str, bytes]:
     """The checksums of the whole file that the headers state, by kind."""
-    told: dict[str, str] = {}
+    stated: dict[str, str] = {}
     # These headers state several. In HTTP's newer ones each value is between colons.
     of_file = ("digest", "repr-digest", "x-goog-hash")
     for name in (*of_file, "content-digest") if is_whole else of_file:
@@ -95,14 +95,14 @@ def _told(headers: Mapping[str, str], is_whole: bool) -> dict[str, bytes]:
             continue  # it is that of the compressed file, which may have been unpacked during the transfer
         for item in headers.get(name, "").split(","):
             algorithm, _, value = item.strip().partition("=")
-            told[_BY_ALGORITHM.get(algorithm.lower(), "")] = value.strip(":")
+            stated[_BY_ALGORITHM.get(algorithm.lower(), "")] = value.strip(":")
     # S3 also states checksums of the checksums of an upload's parts.
     composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
     for name, kind in _BY_HEADER.items():
         of_answer = name in headers and not (composite and name.startswith("x-amz-"))
         if of_answer and (is_whole or name == _AZURE):
-            told[kind] = headers[name].strip()
-    return {kind: value for kind, text in told.items() if (value := _decoded(kind, text))}
+            stated[kind] = headers[name].strip()
+    return {kind: value for kind, text in stated.items() if (value := _decoded(kind, text))}
 
 
 def _decoded(kind: str, text: str) -> bytes | None:

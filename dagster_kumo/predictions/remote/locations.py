@@ -1,8 +1,8 @@
 """Where the files of a live output can be, and which module reads them.
 
 On SaaS, each address is a presigned url. In a customer's own cloud, it is a file or a directory in that cloud.
-All other addresses are refused, above all local ones: they come from a server, which must not make
-us read local files.
+All other addresses are refused. Local paths above all: addresses come from a server, which must not make
+this machine read its own files.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def write_statistics(
 ) -> None:
     """Write the statistics of an output, if there are any, into its version, which is not committed yet.
 
-    `entities` is for how many its job says that it predicted. When no statistics can be made, `warn` is
-    told why.
+    `entities` is for how many its job says that it predicted. If statistics cannot be made, `warn`
+    is called with the reason.
     """
     try:
         statistics = transferred.statistics(entities)

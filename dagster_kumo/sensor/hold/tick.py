@@ -38,7 +38,7 @@ LAUNCHES_AT_ONCE = 8
 # Each is a call. With more jobs than this, some estimates are older than one tick.
 PROGRESS_CALLS = 10
 PER_CENT_STEP = 10
-URL_TAG = "dagster-kumo/tracking_url"
+URL_TAG = "dagster/kumo_tracking_url"
 _LAUNCHING = "launching at "
 _AFTER = "after the deadline "
 _TIME = "%Y-%m-%d %H:%M:%S UTC"

@@ -133,11 +133,12 @@ def test_entities_without_an_outcome_are_counted_or_taken_for_a_no(tmp_path: Pat
     buyers = HAPPENED[HAPPENED["TARGET"]]
     found = numbers_of(evaluate(PREDICTED, buyers, tmp_path))
     assert found["coverage"] == pytest.approx(len(buyers) / ROWS)
-    assert found["num_entities_without_outcome"] == ROWS - len(buyers)
+    said = f"Entities with an outcome: {len(buyers):,} of {ROWS:,}"
+    assert f"{said}. Outcomes without a prediction: 0." in found["in_brief"]
     assert found["base_rate"] == 1
 
     found = numbers_of(evaluate(PREDICTED, buyers, tmp_path / "filled", missing_outcome=False))
-    assert found["num_entities_evaluated"] == ROWS
+    assert f"{said}, {ROWS - len(buyers):,} more counted as missing_outcome." in found["in_brief"]
     assert found["base_rate"] == pytest.approx(len(buyers) / ROWS)
     assert found["coverage"] == pytest.approx(len(buyers) / ROWS)
 

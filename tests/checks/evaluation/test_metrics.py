@@ -78,6 +78,9 @@ def test_binary_by_groups(tmp_path: Path) -> None:
     assert table[-1].data["share so far"] == 1
     top = best_first[:200].sum()
     assert f"Of the 200 most likely, {top} came true" in found["in_brief"]
+    assert list(found)[:6] == ["in_brief", "deciles", "calibration", "gains", "coverage", "auroc"]
+    # Those of the predictions are at the predictions.
+    assert not {"distribution", "statistics", "True_PROB/mean", "share_yes"} & found.keys()
 
 
 def test_probabilities_of_0_and_1_have_a_logarithm(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_the_windows_of_a_forecast(tmp_path: Path) -> None:
     found = numbers_of(evaluate(rows, truth, tmp_path))
 
     assert found["mae"] == pytest.approx(1)
-    assert found["num_entities_evaluated"] == 200
+    assert "Entities with an outcome: 200 of 200." in found["in_brief"]
 
 
 def test_classes(tmp_path: Path) -> None:
@@ -153,7 +156,7 @@ def test_classes(tmp_path: Path) -> None:
         ),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, **SAME)
-    assert found["num_entities_evaluated"] == ROWS
+    assert f"Entities with an outcome: {ROWS:,} of {ROWS:,}." in found["in_brief"]
 
     # Of each entity the two likeliest classes: the others lie below them.
     likeliest = frame[frame.groupby("ENTITY")["SCORE"].rank(ascending=False) <= 2]

@@ -97,7 +97,7 @@ def test_a_held_run_delivers_the_job_that_was_launched_for_it(
     assert held.tick() == "1 held runs have no job yet. Launched 1 jobs."
     (job,) = launched()
     tags = held.run(run_id).tags
-    assert tags["dagster-kumo/job.purchase__predictions"] == job["job_id"]
+    assert tags["dagster/kumo_job.purchase__predictions"] == job["job_id"]
     assert job["tags"]["dagster.run_id"] == run_id
     held.tick_until_released(run_id)
 
@@ -144,7 +144,7 @@ def test_a_training_is_waited_for_in_the_queue_too(
     run_id = held.add()
 
     assert held.tick() == "1 held runs have no job yet. Launched 1 jobs."
-    job_id = held.run(run_id).tags["dagster-kumo/training_job.purchase__candidate"]
+    job_id = held.run(run_id).tags["dagster/kumo_training_job.purchase__candidate"]
     assert client.get_training_job(job_id).tags["dagster.run_id"] == run_id
     held.tick_until_released(run_id)
 
@@ -165,7 +165,7 @@ def test_a_training_that_is_terminated_while_it_is_held_is_cancelled(
     held = queue(purchase.candidate, kumo=slow)
     run_id = held.add()
     held.tick()
-    job_id = held.run(run_id).tags["dagster-kumo/training_job.purchase__candidate"]
+    job_id = held.run(run_id).tags["dagster/kumo_training_job.purchase__candidate"]
     instance.report_run_canceled(held.run(run_id))
     held.tick()
 
@@ -181,7 +181,7 @@ def test_a_generated_table_comes_before_its_predictions(
     run_id = held.add(DAY)
 
     held.tick()
-    assert "dagster-kumo/prediction_table_job.tables__predictions" in held.run(run_id).tags
+    assert "dagster/kumo_prediction_table_job.tables__predictions" in held.run(run_id).tags
     held.tick_until_released(run_id)
 
     assert held.execute(run_id).status == SUCCESS
@@ -407,7 +407,7 @@ def test_the_jobs_of_a_run_that_is_terminated_while_it_is_held_are_cancelled(
     held = queue(purchase_assets(), kumo=slow, settings={"cancel_on_termination": policy})
     run_id = held.add(DAY)
     held.tick()
-    job_id = held.run(run_id).tags["dagster-kumo/job.purchase__predictions"]
+    job_id = held.run(run_id).tags["dagster/kumo_job.purchase__predictions"]
     held.instance.report_run_canceled(held.run(run_id))
 
     said = held.tick()

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 PREDICTIONS = "purchase/predictions"
 SENSOR = "/locations/__repository__@example_project/sensors/kumo_hold_sensor"
-JOB, PROGRESS = "dagster-kumo/job.purchase__predictions", "dagster-kumo/progress"
+JOB, PROGRESS = "dagster/kumo_job.purchase__predictions", "dagster-kumo/progress"
 
 
 @pytest.fixture

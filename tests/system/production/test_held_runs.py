@@ -29,7 +29,7 @@ def job_of(production: Deployment, run_id: str, op: str) -> str:
     def noted() -> str | None:
         run = run_of(production, run_id)
         assert run.status == QUEUED
-        return run.tags.get(f"dagster-kumo/job.{op}")
+        return run.tags.get(f"dagster/kumo_job.{op}")
 
     return wait_until(noted, seconds=60)
 
@@ -48,7 +48,7 @@ def test_a_run_is_held_while_kumo_works_and_delivers_its_job(production: Deploym
         seconds=60,
     )
     assert running.status == QUEUED
-    assert running.tags["dagster-kumo/tracking_url"].startswith("http")
+    assert running.tags["dagster/kumo_tracking_url"].startswith("http")
     last = production.wait_for_end(run_id)
 
     assert (last.status, last.run_id) == (SUCCESS, run_id)

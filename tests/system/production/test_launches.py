@@ -74,4 +74,4 @@ def test_what_four_processes_note_at_the_same_moment_survives_and_when_they_are_
         delivered = production.materialized(step, "predictions")
         for partition, (job_id,) in production.launched(step, *runs).items():
             assert by_day[partition] == delivered[partition] == {job_id}
-            assert last[partition].tags[f"dagster-kumo/job.{step}__predictions"] == job_id
+            assert last[partition].tags[f"dagster/kumo_job.{step}__predictions"] == job_id

@@ -81,7 +81,7 @@ def test_predictions_are_attached_to_whenever_the_machine_died(
     delivered = {m.partition: job_of(m) for m in world.materialized("daily", "predictions")}
     assert delivered == launched
     assert world.noted("daily", "predictions") == {day: [launched[day]] for day in days}
-    assert again.tags["dagster-kumo/job.daily__predictions"] in launched.values()
+    assert again.tags["dagster/kumo_job.daily__predictions"] in launched.values()
 
 
 def test_tables_are_attached_to_whenever_the_machine_died(world: World) -> None:

@@ -48,7 +48,7 @@ def test_a_training_is_attached_to_whenever_the_machine_died(world: World) -> No
     for asset, job_id in launched.items():
         (materialization,) = world.materialized(*asset.split("/"))
         assert materialization.metadata[JOB_ID].value == job_id
-        assert again.tags[f"dagster-kumo/training_job.{asset.replace('/', '__')}"] == job_id
+        assert again.tags[f"dagster/kumo_training_job.{asset.replace('/', '__')}"] == job_id
     refreshed = Counter(
         graph
         for request in world.kumo.requests
