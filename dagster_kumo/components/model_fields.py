@@ -115,7 +115,9 @@ class ModelFields(dg.Resolvable):
     ] = None
     evaluation: Annotated[
         ResolvedEvaluation | None,
-        dg.Resolver.default(description="The outcomes that the predictions are compared with, once they are known."),
+        dg.Resolver.default(
+            description="The outcomes that the predictions are compared with, once they are known."
+        ),
     ] = None
     evaluation_checks: Annotated[
         Sequence[ResolvedEvaluationChecks],

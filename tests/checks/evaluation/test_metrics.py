@@ -78,7 +78,7 @@ def test_binary_by_groups(tmp_path: Path) -> None:
     assert table[-1].data["share so far"] == 1
     top = best_first[:200].sum()
     assert f"Of the 200 most likely, {top} came true" in found["in_brief"]
-    assert list(found)[:6] == ["in_brief", "deciles", "calibration", "gains", "coverage", "auroc"]
+    assert list(found)[:5] == ["in_brief", "deciles", "calibration", "gains", "coverage"]
     # Those of the predictions are at the predictions.
     assert not {"distribution", "statistics", "True_PROB/mean", "share_yes"} & found.keys()
 
