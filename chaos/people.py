@@ -222,7 +222,8 @@ class People:
         """Carry on what has failed and nobody has stopped; whether there was anything to do."""
         stuck = self.runs.backfills()  # all that is left; to be re-executed when they have ended
         for backfill in stuck:
-            self._web.cancel_backfill(backfill.backfill_id)
+            with suppress(requests.RequestException):  # the next look sees it again
+                self._web.cancel_backfill(backfill.backfill_id)
             self.did["cancelled a backfill whose retry did not come"] += 1
         if stuck:
             return True

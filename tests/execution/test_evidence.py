@@ -17,6 +17,7 @@ from dagster_kumo import (
     kumo_assets,
 )
 from dagster_kumo.local import LocalKumo
+from tests.sensor.hold.queued_runs import HOLD, QueuedRuns
 from tests.support import (
     DAYS,
     EMBEDDINGS,
@@ -339,6 +340,24 @@ def test_a_backfill_executed_again_takes_what_the_first_one_has_delivered_meanwh
 
     assert materialize(purchase_assets(), tags=again(tags)).success
     assert materialize(purchase_assets(), tags=again(again(tags))).success
+    assert len(launched()) == 1
+
+
+def test_so_it_does_with_what_a_run_of_the_first_one_has_delivered_after_its_end(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path, launched: Any
+) -> None:
+    """Dagster takes the tags of the backfill from a run that is re-executed then."""
+    runs = QueuedRuns(
+        [purchase_assets()], instance=instance, url=kumo.url, api_key=kumo.api_key, store=tmp_path
+    )
+    kumo.faults.answer(404, path="^/files/.*part-00000", times=3)
+    backfill = {"dagster/backfill": "first"}
+    failed = runs.add(DAY, {**backfill, HOLD: "released"})
+    assert not runs.execute(failed).is_success
+    later = runs.add(DAY, {HOLD: "released"}, parent_run_id=failed, root_run_id=failed)
+    assert runs.execute(later).is_success
+
+    assert runs.execute(runs.add(DAY, {**again(backfill), HOLD: "released"})).is_success
     assert len(launched()) == 1
 
 

@@ -9,7 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.execution.launch.identity import RUNS_LOCK, root_backfill
+from dagster_kumo.execution.launch.identity import (
+    RUNS_LOCK,
+    root_backfill,
+    root_of_launch,
+)
 from dagster_kumo.execution.metadata import JOB_ID_METADATA
 
 # Of one partition. A root run with more deliveries than this is not a retry.
@@ -31,10 +35,12 @@ class Beginning:
     created: float
     backfill: str | None
 
-    def is_after(self, run: dg.RunRecord) -> bool:
+    def is_after(self, instance: dg.DagsterInstance, run: dg.RunRecord) -> bool:
         """Whether a run belongs to an earlier launch."""
-        is_same_backfill = self.backfill and root_backfill(run.dagster_run) == self.backfill
-        return run.create_timestamp.timestamp() < self.created and not is_same_backfill
+        if run.create_timestamp.timestamp() >= self.created:
+            return False
+        # Dagster takes the tags of the backfill from a run that is retried or re-executed after its end.
+        return self.backfill is None or root_of_launch(instance, run.dagster_run) != self.backfill
 
 
 def beginning_of_launch(instance: dg.DagsterInstance, run_id: str, step_key: str) -> Beginning:
@@ -125,7 +131,7 @@ def _of_earlier_runs(
     if run_ids:
         with RUNS_LOCK:
             runs = instance.get_run_records(dg.RunsFilter(run_ids=run_ids))
-    is_earlier = {run.dagster_run.run_id: before.is_after(run) for run in runs}
+    is_earlier = {run.dagster_run.run_id: before.is_after(instance, run) for run in runs}
     return [
         record
         for record in records

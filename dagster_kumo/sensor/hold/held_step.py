@@ -87,6 +87,11 @@ class HeldStep(ABC):
         return report.status != DONE or self._is_last
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether its job goes on, or Kumo has not said."""
+        return self.job_id is not None and not (self.report and self.report.is_terminal)
+
+    @property
     def launches_now(self) -> bool:
         """Whether the next job is to be launched now."""
         if self.job_id is None:

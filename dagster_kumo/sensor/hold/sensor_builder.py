@@ -16,6 +16,8 @@ from dagster_kumo.sensor.hold.tick import HoldTick, TickSummary
 
 # Dagster stops a tick after a minute.
 TICK_SECONDS = 35.0
+# Of these. A launch takes some seconds, and then the runs are to show what has been launched.
+LAUNCH_SECONDS = 25.0
 CALL_SECONDS = 15.0
 _NOT_HOLDING = (
     "Dagster does not hold runs here: the log of the first such tick says what is missing."
@@ -93,6 +95,7 @@ def build_kumo_hold_sensor(
                 HeldJobs(client, location),
                 context.log,
                 budget=budget,
+                launch_budget=CallBudget(LAUNCH_SECONDS),
                 max_jobs_in_flight=max_jobs_in_flight,
                 cancels=kumo.cancel_on_termination != "never",
             )

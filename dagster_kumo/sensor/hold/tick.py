@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -108,6 +109,7 @@ class HoldTick:
         jobs: The jobs that are waited for.
         log: The sensor's log.
         budget: The time of the tick.
+        launch_budget: The part of it in which launches may begin.
         max_jobs_in_flight: How many jobs of held runs may go on at the same time.
         cancels: Whether the jobs of a run end with it if a user terminates it.
     """
@@ -123,6 +125,7 @@ class HoldTick:
         log: logging.Logger,
         *,
         budget: CallBudget,
+        launch_budget: CallBudget,
         max_jobs_in_flight: int | None,
         cancels: bool,
     ) -> None:
@@ -134,6 +137,7 @@ class HoldTick:
         self._jobs = jobs
         self._log = log
         self._budget = budget
+        self._launch_budget = launch_budget
         self._max_jobs_in_flight = max_jobs_in_flight
         self._cancels = cancels
         self._models: dict[str, TrainingJobResource] = {}
@@ -164,6 +168,7 @@ class HoldTick:
             held.steps = steps
             for step in held.steps:
                 step.read_notes(held.run, self._attempt(held, step))
+            for step in held.steps:
                 if step.job_id is not None:
                     step.report = self._jobs.report(step.kind, step.job_id)
         except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
@@ -198,6 +203,7 @@ class HoldTick:
         """Cancel the jobs of a run that a user terminated while it was held."""
         run = record.dagster_run
         try:
+            self._budget()
             if self._cancels and PROGRESS_TAG in run.tags:
                 for kind, job_id in self._jobs.launched_for(run):
                     if self._jobs.cancel(kind, job_id):
@@ -216,7 +222,7 @@ class HoldTick:
     def _launch(self, waiting: Sequence[HeldRun]) -> None:
         """Launch the next jobs, several at a time, those of the first runs first."""
         due: list[HeldRun] = []
-        in_flight = self._summary.statuses.total()
+        in_flight = sum(step.may_go_on for one in waiting for step in one.steps)
         for one in waiting:
             wanted = sum(step.launches_now for step in one.steps)
             limit = self._max_jobs_in_flight
@@ -242,7 +248,7 @@ class HoldTick:
             for step in held.steps:
                 if not step.launches_now:
                     continue
-                self._budget()  # first: to ask Dagster for each of very many runs takes long too
+                self._launch_budget()  # first: to ask Dagster for each of very many runs takes long too
                 if self._queue.is_held(held.run.run_id):
                     self._launch_step(held, step)
         except Exception as error:  # noqa: BLE001 - as above
@@ -293,9 +299,11 @@ class HoldTick:
         # Others each time, if there are many.
         first = int(time.time()) % len(running) if running else 0
         estimated = {id(one) for one in (running[first:] + running[:first])[:PROGRESS_CALLS]}
-        for held in waiting:
-            if held.live:
-                self._show(held, estimate=id(held) in estimated)
+        with suppress(BudgetExhausted):  # the next tick shows the rest
+            for held in waiting:
+                if held.live:
+                    self._budget()
+                    self._show(held, estimate=id(held) in estimated)
 
     def _show(self, held: HeldRun, *, estimate: bool) -> None:
         shown = held.run.tags.get(PROGRESS_TAG, "")

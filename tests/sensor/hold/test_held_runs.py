@@ -1,5 +1,6 @@
 """Runs that are held in the queue while Kumo works: what is launched for them, and when they are released."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from dagster_kumo import (
     kumo_assets,
 )
 from dagster_kumo.local import LocalKumo
+from dagster_kumo.sensor.call_budget import CallBudget
+from dagster_kumo.sensor.hold.held_jobs import HeldJobs
 from dagster_kumo.sensor.hold.queue import HoldQueue
+from dagster_kumo.sensor.hold.run_steps import RunSteps
+from dagster_kumo.sensor.hold.tick import HoldTick
 from tests.sensor.hold.queued_runs import HOLD, PROGRESS, QueuedRuns
 from tests.support import DAYS, PURCHASE, day, instance_in, predict_all, purchase_assets
 
@@ -452,6 +457,54 @@ def test_no_more_jobs_go_on_than_the_limit_says_and_priorities_come_first(
     held.tick_until_released(urgent)
     held.tick()
     assert day(11) in asked_for()
+
+
+def test_jobs_that_kumo_does_not_list_for_the_moment_count_towards_the_limit(
+    queue: Queue, slow: LocalKumo
+) -> None:
+    held = queue(purchase_assets(), kumo=slow, max_jobs_in_flight=1)
+    before = len(slow.jobs)
+    held.add(day(10))
+    held.tick()
+    held.add(day(11))
+    slow.faults.answer(503, **LIST_JOBS, times=1)
+
+    assert "The next tick tries again" in held.tick()
+    assert len(slow.jobs) == before + 1
+
+
+def test_a_tick_whose_time_is_over_leaves_launches_and_progress_to_the_next(
+    queue: Queue, slow: LocalKumo
+) -> None:
+    held = queue(purchase_assets(), kumo=slow)
+    before = len(slow.jobs)
+    first, second = held.add(day(10)), held.add(day(11))
+    held.tick()
+    held.add(day(12))
+    all_runs = HoldQueue(held.instance, None)
+    tick = HoldTick(
+        held.instance,
+        held.repository,
+        all_runs,
+        RunSteps("kumo"),
+        held.resource.get_client(),
+        HeldJobs(held.resource.get_client(), None),
+        logging.getLogger(),
+        budget=CallBudget(60, calls=4),  # to look at each run, and to show the progress of one
+        launch_budget=CallBudget(0),
+        max_jobs_in_flight=None,
+        cancels=True,
+    )
+
+    said = str(tick.run(all_runs.held(), []))
+
+    assert "The next tick tries again" in said
+    assert len(slow.jobs) == before + 2
+    shown = [held.run(run_id).tags[PROGRESS].split()[0] for run_id in (first, second)]
+    assert sorted(shown) == ["RUNNING", "launching"]
+    held.tick()
+    assert len(slow.jobs) == before + 3
+    assert held.run(second).tags[PROGRESS].startswith("RUNNING")
 
 
 def test_a_limit_is_at_least_one() -> None:

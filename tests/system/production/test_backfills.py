@@ -68,6 +68,33 @@ def test_a_backfill_re_executed_from_failure_delivers_the_jobs_that_are_paid(
 
 
 @SLOW
+def test_a_backfill_re_executed_from_failure_pays_for_no_day_that_a_run_of_it_delivered_later(
+    quick: Deployment,
+) -> None:
+    partitions = quick.new_days("one", 2)
+    quick.gate.open_to.faults.answer(410, path="^/files/", times=None)
+    backfill = quick.backfill([["one", "predictions"]], *partitions, tags=NOT_RETRIED)
+    assert quick.wait_for_backfill(backfill).value == "COMPLETED_FAILED"
+    quick.gate.open_to.faults.clear()
+    # A person re-executes one of its runs. Dagster does not know that the backfill needs this day no more.
+    (failed,) = [
+        run
+        for run in quick.runs_of_backfill(backfill)
+        if run.tags["dagster/partition"] == partitions[0]
+    ]
+    later = quick.wait_for_end(quick.web.re_execute(failed.run_id))
+    assert (later.is_success, later.tags.get("dagster/backfill")) == (True, None)
+
+    again = quick.web.re_execute_backfill(backfill)
+
+    assert quick.wait_for_backfill(again).value == "COMPLETED_SUCCESS"
+    asked_for = {run.tags["dagster/partition"] for run in quick.runs_of_backfill(again)}
+    assert asked_for == {*partitions}
+    assert jobs_of(quick, "one", partitions) == {key: ["DONE"] for key in partitions}
+    assert delivered(quick, "one", "predictions", partitions)
+
+
+@SLOW
 def test_a_backfill_that_is_launched_anew_is_a_new_launch(quick: Deployment) -> None:
     partitions = quick.new_days("many", 3)
     for times in (1, 2):

@@ -65,14 +65,17 @@ def test_a_run_is_held_while_kumo_works_and_delivers_its_job(production: Deploym
 
 
 # What is killed, and where the call of the sensor or of the run is then.
+CODE, DAEMON, WORKER = "code server", "daemon", "worker"
 KILLS = {
-    "before the launch": ("code server", "there", *POST_JOB),
-    "before its answer": ("code server", "back", *POST_JOB),
-    "before the look for it": ("code server", "back", "GET", "/prediction_jobs$"),
-    "the daemon, before the answer": ("daemon", "back", *POST_JOB),
-    "while Kumo works": ("code server", None, "", ""),
-    "as soon as the job is done": ("code server", "done", "", ""),
-    "the worker, while it stores": ("worker", "back", "GET", "^/files/"),
+    "before the look": ([CODE], "back", "GET", "/prediction_jobs$"),
+    "before the launch": ([CODE], "there", *POST_JOB),
+    "before its answer": ([CODE], "back", *POST_JOB),
+    "the daemon, before the answer": ([DAEMON], "back", *POST_JOB),
+    "while Kumo works": ([CODE], None, "", ""),
+    "the daemon, while Kumo works": ([DAEMON], None, "", ""),
+    "everything, while Kumo works": ([CODE, DAEMON], None, "", ""),
+    "as soon as the job is done": ([CODE], "done", "", ""),
+    "the worker, while it stores": ([WORKER], "back", "GET", "^/files/"),
 }
 # More often than once, to look for what happens rarely.
 TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
@@ -89,11 +92,11 @@ TIMES = int(os.environ.get("HELD_RUN_KILLS", "1"))
 def test_a_held_run_has_one_job_whatever_is_killed(
     kill: str, _time: int, quick: Deployment
 ) -> None:
-    process, way, method, path = KILLS[kill]
+    processes, way, method, path = KILLS[kill]
     (partition,) = quick.new_days("one")
     calls = None
     if way in ("there", "back"):
-        about = "launch_key" if kill == "before the look for it" else of_day(partition)
+        about = "launch_key" if kill == "before the look" else of_day(partition)
         calls = quick.gate.hold(method, path, about=about, way=way, times=1)
     run_id = quick.launch("one_in_process", partition, tags=HOLD_UNTIL_DONE)
     if calls is not None:
@@ -102,13 +105,15 @@ def test_a_held_run_has_one_job_whatever_is_killed(
         job_id = job_of(quick, run_id, "one__predictions")
         if way == "done":
             wait_until(lambda: is_done(quick, job_id), seconds=60)
-    if process == "worker":
+    if processes == [WORKER]:
         quick.kill(run_id)
         quick.gate.release_all()
     else:
-        quick.services.kill(process)
+        for process in processes:
+            quick.services.kill(process)
         quick.gate.release_all()
-        quick.services.start(process)
+        for process in processes:
+            quick.services.start(process)
 
     last = quick.wait_for_end(run_id)
 
@@ -152,6 +157,23 @@ def test_a_run_that_is_terminated_while_it_is_held_cancels_its_jobs(
 
     wait_until(cancelled, seconds=60)
     wait_until(lambda: run_of(production, run_id).tags[HOLD] == "cancelled", seconds=60)
+
+
+@pytest.mark.slow
+def test_a_cancel_that_is_killed_before_it_is_noted_is_carried_on(production: Deployment) -> None:
+    (partition,) = production.new_days("one")
+    run_id = production.launch("one_in_process", partition, tags=HOLD_UNTIL_DONE)
+    job_of(production, run_id, "one__predictions")
+    cancel = production.gate.hold("POST", "/cancel$", way="back", times=1)
+    production.web.terminate(run_id)
+    cancel.wait()
+    production.services.kill(CODE)
+    production.gate.release_all()
+    production.services.start(CODE)
+
+    wait_until(lambda: run_of(production, run_id).tags[HOLD] == "cancelled", seconds=60)
+    (job,) = jobs_of(production, "one", partition)
+    assert job["job_status_report"]["status"] == "CANCELLED"
 
 
 @pytest.mark.slow
