@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock  # comes with Dagster
@@ -32,9 +33,15 @@ class RateLimit:
         self._lock = FileLock(path.with_suffix(".lock"))
         self._first_in_line = threading.Lock()
 
-    def wait(self) -> None:
-        """Wait until the next call is allowed."""
+    def wait(self, check: Callable[[], None] | None = None) -> None:
+        """Wait until the next call is allowed.
+
+        Args:
+            check: Called when no other thread of the process is to call before. What it raises ends the wait.
+        """
         with self._first_in_line:  # one thread at a time queues for the process
+            if check is not None:
+                check()
             while (pause := self._take_turn()) > 0:
                 time.sleep(pause)
 

@@ -179,10 +179,10 @@ class Transport:
         Raises:
             Failure: The status may be another one next time.
         """
-        if self._before_request is not None:
-            self._before_request()
         if self._rate_limit is not None:
-            self._rate_limit.wait()
+            self._rate_limit.wait(self._before_request)
+        elif self._before_request is not None:
+            self._before_request()
         with self._send(method, url, params=params, body=body) as response:
             content = self._read_limited(response, without_query(url))
         if should_retry(response.status_code):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,6 +141,20 @@ def test_a_wait_behind_another_thread_can_be_interrupted(limited):
     in_background(client.check).join(0.05)
     with pytest.raises(Interrupt), interrupted_soon():
         client.check()
+
+
+def test_a_caller_whose_time_is_over_does_not_wait_for_its_turn(server, limited):
+    def until_one_has_gone() -> None:
+        if server.calls:
+            raise TimeoutError
+
+    client = limited(4).with_limits(timeout=5.0, before_request=until_one_has_gone)
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(client.check) for _ in range(8)]
+
+    # The second may have been next already when the first one went.
+    assert sum(call.exception() is None for call in calls) <= 2
+    assert len(server.calls) <= 2
 
 
 def test_a_process_that_is_killed_while_it_has_the_turn_stops_nobody(server, limited, tmp_path):

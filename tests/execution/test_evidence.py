@@ -351,7 +351,7 @@ def test_so_it_does_with_what_a_run_of_the_first_one_has_delivered_after_its_end
         [purchase_assets()], instance=instance, url=kumo.url, api_key=kumo.api_key, store=tmp_path
     )
     kumo.faults.answer(404, path="^/files/.*part-00000", times=3)
-    backfill = {"dagster/backfill": "first"}
+    backfill = {"dagster/backfill": "ended"}
     failed = runs.add(DAY, {**backfill, HOLD: "released"})
     assert not runs.execute(failed).is_success
     later = runs.add(DAY, {HOLD: "released"}, parent_run_id=failed, root_run_id=failed)
