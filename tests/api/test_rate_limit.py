@@ -150,7 +150,7 @@ def test_a_caller_whose_time_is_over_does_not_wait_for_its_turn(server, limited)
 
     client = limited(4).with_limits(timeout=5.0, before_request=until_one_has_gone)
     with ThreadPoolExecutor(8) as threads:
-        calls = [threads.submit(client.check) for _ in range(8)]
+        calls = [threads.submit(client.list_prediction_jobs) for _ in range(8)]
 
     # The second may have been next already when the first one went.
     assert sum(call.exception() is None for call in calls) <= 2
