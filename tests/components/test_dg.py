@@ -170,5 +170,5 @@ def test_a_wrong_field_is_named_with_the_right_one(shop: Path, command: str) -> 
         ("patitions_def", "partitions_def"),
     ]:
         assert f"('{wrong}' was unexpected)" in said
-        (fields,) = re.findall(f"'{wrong}' is not one of (.*)", said)
+        fields, *_ = re.findall(f"'{wrong}' is not one of (.*)", said)
         assert f"'{right}'" in fields
