@@ -23,6 +23,7 @@ from chaos.conditions import CONDITIONS, Conditions
 from chaos.processes import Processes
 from chaos.proxy import FAULTS, ChaosProxy
 from chaos.server import Server
+from dagster_kumo import KumoClient
 from dagster_kumo.local import LocalKumo
 from tests.system.production.postgres import postgres
 from tests.system.production.services import Services
@@ -79,10 +80,13 @@ def _chaos(
         )
         _set_environment(folder, url=proxy.url, api_key=kumo.api_key)
         # Imported only now: the environment says where the example keeps its files.
+        from example_project.which_kumo import promote_first_model
+
         from chaos.checks import Checks
         from chaos.people import People
         from chaos.runs import source_tables
 
+        promote_first_model(KumoClient(kumo.url, kumo.api_key))
         server = Server(data / "kumo")
         try:
             with Services(

@@ -41,7 +41,7 @@ from dagster_kumo.checks.evaluation.due import evaluation_partitions_due
 from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
 from dagster_kumo.execution.launch.held_run import HOLD_UNTIL_DONE
 from dagster_kumo.execution.partitions.concurrent_jobs import KumoPartitionsError
-from dagster_kumo.execution.run_config import KumoRunConfig
+from dagster_kumo.execution.run_config import KumoRunConfig, KumoTrainingRunConfig
 from dagster_kumo.io_manager.io_manager import KumoIOManager
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJob, BatchPredictionJobResult
 from dagster_kumo.jobs.export import ArtifactExportJob
@@ -90,6 +90,7 @@ __all__ = [
     "KumoRunConfig",
     "KumoTimeoutError",
     "KumoTraining",
+    "KumoTrainingRunConfig",
     "KumoValidationError",
     "KumoWindowError",
     "KumoWorkspaceComponent",

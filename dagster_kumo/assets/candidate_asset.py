@@ -13,6 +13,7 @@ import dagster as dg
 from dagster_kumo.assets.specs import AssetOptions, check_name, completed_spec, op_name, op_options
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.metadata import TRAINING
+from dagster_kumo.execution.run_config import KumoTrainingRunConfig
 from dagster_kumo.jobs.promotion_gate import PromotionGate
 from dagster_kumo.jobs.training_spec import TrainingSpec
 from dagster_kumo.resource import KumoResource
@@ -127,6 +128,7 @@ def candidate_asset(
         name=op_name([spec]),
         specs=[spec],
         required_resource_keys={resource_key},
+        config_schema=KumoTrainingRunConfig.to_fields_dict(),
         **op_options(options),
     )
     def candidate(context: dg.AssetExecutionContext) -> Any:

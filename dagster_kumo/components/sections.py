@@ -11,8 +11,6 @@ import dagster as dg
 from docstring_parser import DocstringStyle, parse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from dagster_kumo.components.named_fields import NamedFields
-
 T = TypeVar("T")
 
 Template = Annotated[str, Field(pattern=r"\{\{")]
@@ -65,10 +63,12 @@ class Section(Generic[T]):
         kinds = {argument.name: argument.kind for argument in arguments}
         kinds |= {name: in_yaml.kind for name, in_yaml in self._yaml.items()}
         self.model: type[BaseModel] = _model(
-            of, {a: kinds[a.name] | Template for a in arguments}, NamedFields
+            of, {a: kinds[a.name] | Template for a in arguments}, ConfigDict(extra="forbid")
         )
         """What the YAML may hold: for each argument a value, or a template of one."""
-        self._checked = _model(of, {a: a.kind for a in arguments}, _AnyTypes)
+        self._checked = _model(
+            of, {a: a.kind for a in arguments}, ConfigDict(arbitrary_types_allowed=True)
+        )
 
     def arguments(self, context: dg.ResolutionContext, given: BaseModel) -> dict[str, Any]:
         """The arguments that the YAML gives, with its templates rendered.
@@ -97,11 +97,7 @@ class Section(Generic[T]):
         return in_yaml.make(value) if in_yaml and in_yaml.make else value
 
 
-class _AnyTypes(BaseModel):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-
-def _model(of: Any, kinds: dict[_Argument, Any], base: type[BaseModel]) -> type[BaseModel]:
+def _model(of: Any, kinds: dict[_Argument, Any], config: ConfigDict) -> type[BaseModel]:
     fields: dict[str, Any] = {
         argument.name: (
             kind,
@@ -109,7 +105,7 @@ def _model(of: Any, kinds: dict[_Argument, Any], base: type[BaseModel]) -> type[
         )
         for argument, kind in kinds.items()
     }
-    return create_model(of.__name__, __base__=base, **fields)
+    return create_model(of.__name__, __config__=config, **fields)
 
 
 def _arguments(of: Any) -> Iterator[_Argument]:

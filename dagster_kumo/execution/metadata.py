@@ -116,7 +116,7 @@ def model_metadata(
 
 
 def candidate_metadata(
-    job: TrainingJobResource, *, tracking_url: str, seconds: float
+    job: TrainingJobResource, *, tracking_url: str, seconds: float | None
 ) -> dict[str, Any]:
     """The metadata of a candidate: a training job that is done."""
     entries: dict[str, Any] = {
@@ -130,7 +130,8 @@ def candidate_metadata(
         # The job's own time, because an attempt that attached to it has waited for a part of it only.
         if job.result.total_elapsed_time is not None:
             seconds = job.result.total_elapsed_time.total_seconds()
-    entries["duration_seconds"] = round(seconds, 3)
+    if seconds is not None:
+        entries["duration_seconds"] = round(seconds, 3)
     if job.config.model_plan is not None:
         entries["plan"] = _json(job.config.model_plan)
     return _in_namespace(entries)

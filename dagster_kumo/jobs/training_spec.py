@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoModelError
-from dagster_kumo.api.records import PredictiveQuery
+from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
 from dagster_kumo.jobs.prediction_spec import BatchPrediction, check_job_tags
 from dagster_kumo.jobs.trained_model import trained_model
 
@@ -105,13 +105,8 @@ class TrainingSpec:
         Raises:
             KumoModelError: There is no such query, or no such training job to train again.
         """
-        earlier = None if self.like is None else trained_model(client, _model_of(self.like))
-        pquery_id = self.query or (earlier.config.pquery_id if earlier else None)
-        if not pquery_id:
-            raise KumoModelError(
-                f"Training job {earlier.job_id if earlier else ''} does not name its query, so it cannot "
-                "be trained again. Name the query with query=."
-            )
+        earlier = self._earlier(client)
+        pquery_id = self.query or _query_of(earlier)
         request: dict[str, Any] = {"pquery_id": pquery_id}
         plan = self.model_plan
         if plan is None and earlier is not None and self.run_mode is None:
@@ -129,6 +124,26 @@ class TrainingSpec:
             request["warm_start_job_id"] = earlier.job_id
         return request
 
+    def check_query(self, client: KumoClient, job: TrainingJobResource) -> None:
+        """Refuse a training job of another query.
+
+        Raises:
+            KumoModelError: It was trained for another query, or names none.
+        """
+        wanted, found = self.query or _query_of(self._earlier(client)), _query_of(job)
+        if wanted == found:
+            return
+        queries = _query(client, wanted), _query(client, found)  # by an id and by a name
+        if queries[0].query_string != queries[1].query_string:
+            raise KumoModelError(
+                f"Training job {job.job_id} was trained for the query {found}, and candidates are trained for "
+                f"{wanted}. Name a training job of that query."
+            )
+
+    def _earlier(self, client: KumoClient) -> TrainingJobResource | None:
+        """The training job that `like` names."""
+        return None if self.like is None else trained_model(client, _model_of(self.like))
+
 
 _DEFAULTS = {"warm_start": False, "refresh_snapshot": True}
 
@@ -137,6 +152,16 @@ def _model_of(like: str | Mapping[str, str]) -> BatchPrediction:
     if isinstance(like, str):
         return BatchPrediction(training_job_id=like)
     return BatchPrediction(training_job_tags=like)
+
+
+def _query_of(job: TrainingJobResource | None) -> str:
+    pquery_id = job.config.pquery_id if job else None
+    if not pquery_id:
+        raise KumoModelError(
+            f"Training job {job.job_id if job else ''} does not name its query, so it cannot be trained again. "
+            "Name the query with query=."
+        )
+    return pquery_id
 
 
 def _query(client: KumoClient, pquery_id: str) -> PredictiveQuery:

@@ -7,6 +7,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 from example_project.defs import call_list, models, source_tables
+from example_project.which_kumo import promote_first_model
 
 from dagster_kumo import KumoIOManager, KumoResource
 from dagster_kumo.local import LocalKumo
@@ -20,6 +21,7 @@ def test_the_biggest_spenders_are_called_first(
     day = str(date.today() - timedelta(days=3))
     with LocalKumo(tmp_path / "kumo") as kumo:
         connection = KumoResource(url=kumo.url, api_key=kumo.api_key)
+        promote_first_model(connection.get_client())
         store = KumoIOManager(base_path=str(tmp_path / "store"))
         run = dg.materialize(
             [

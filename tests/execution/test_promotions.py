@@ -212,8 +212,30 @@ def test_a_check_that_begins_to_fail_trains_once_and_promotes_in_the_same_run(
     assert requested_after(1, passed=False) == {"candidate", "model"}
 
 
-def test_a_promotion_makes_predictions_stale_and_eager_ones_run_again(
-    kumo: LocalKumo, client: KumoClient, instance: dg.DagsterInstance, tmp_path: Path
+EAGER = dg.AutomationCondition.eager()
+THE_MODEL = dg.AssetSelection.assets(MODEL)
+NEW_CHAMPION = EAGER.replace(
+    "any_deps_updated",
+    dg.AutomationCondition.any_deps_updated().ignore(THE_MODEL)
+    | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed()).allow(
+        THE_MODEL
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_made_again", "also_if_the_champion_stays"),
+    [(None, False, False), (EAGER, True, True), (NEW_CHAMPION, True, False)],
+    ids=["stale only", "eager", "new champion"],
+)
+def test_a_promotion_makes_predictions_stale_and_they_are_made_again_as_the_user_chooses(
+    condition: dg.AutomationCondition[Any] | None,
+    is_made_again: bool,
+    also_if_the_champion_stays: bool,
+    kumo: LocalKumo,
+    client: KumoClient,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
 ) -> None:
     """The data version of the model is its training job: if the champion stays, nothing is stale."""
     promote(client, OLD, "shop", Author())
@@ -222,9 +244,13 @@ def test_a_promotion_makes_predictions_stale_and_eager_ones_run_again(
         prediction=BatchPrediction(champion_of="shop"),
         training=KumoTraining(query="cdnow_purchase"),
         partitions_def=DAYS,
-        automation_condition=dg.AutomationCondition.eager(),
+        deps=["purchases"],
+        automation_condition=condition,
     )
-    defs = dg.Definitions(assets=shop, resources=resources(kumo, tmp_path, statistics=False))
+    defs = dg.Definitions(
+        assets=[*shop, dg.AssetSpec("purchases")],
+        resources=resources(kumo, tmp_path, statistics=False),
+    )
     predictions = dg.AssetKey(["shop", "predictions"])
     newest = DAYS.get_last_partition_key()
     assert newest is not None
@@ -247,26 +273,38 @@ def test_a_promotion_makes_predictions_stale_and_eager_ones_run_again(
         cursor = asked.cursor
         return asked.get_requested_partitions(predictions)
 
+    def again(expected: bool) -> bool:
+        return requested() == ({newest} if expected else set())
+
     def status() -> str:
         # Private: Dagster has no public call for what its UI shows as stale.
         graph = defs.resolve_asset_graph()
         resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
         return resolver.get_status(predictions, newest).value
 
+    def table() -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization("purchases"))
+
+    table()
     run(MODEL)
     requested()
     run(predictions, newest)
-    assert requested() == set()
+    assert again(False)
     assert status() == "FRESH"
 
     run(MODEL, training_job_id=PURCHASE)
     assert status() == "STALE"
-    assert requested() == {newest}
+    assert again(is_made_again)
     run(predictions, newest)
     assert status() == "FRESH"
-    assert requested() == set()
+    assert again(False)
     run(MODEL)  # no newer candidate: the champion stays
     assert status() == "FRESH"
+    assert again(also_if_the_champion_stays)
+    run(predictions, newest)
+    assert again(False)
+    table()
+    assert again(is_made_again)
 
 
 @pytest.mark.parametrize("call", [0, 1])

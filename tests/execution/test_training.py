@@ -13,6 +13,7 @@ from dagster_kumo import (
     BatchPrediction,
     KumoClient,
     KumoTraining,
+    KumoTrainingRunConfig,
     TrainingJob,
     build_kumo_assets_definitions,
 )
@@ -45,12 +46,18 @@ def candidate(**training: Any) -> dg.AssetsDefinition:
 
 
 def train(
-    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path, **training: Any
+    kumo: LocalKumo,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    *,
+    config: KumoTrainingRunConfig | None = None,
+    **training: Any,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [candidate(**training)],
         instance=instance,
         resources=resources(kumo, tmp_path),
+        run_config=dg.RunConfig(ops={"purchase__candidate": config} if config else {}),
         raise_on_error=False,
     )
 
@@ -151,6 +158,68 @@ def test_a_job_is_trained_again_by_its_own_plan(
     assert later["warm_start_job_id"] == job_id
     plans = (body["model_plan"]["training_job"] for body in (earlier, later))
     assert ["enable_baselines" in plan for plan in plans] == [api == "2"] * 2
+
+
+def test_one_run_trains_in_another_way(
+    kumo: LocalKumo, client: KumoClient, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    plan = {"training_job": {"num_experiments": 1}, "optimization": {"max_epochs": 2}}
+    usual: dict[str, Any] = {"query": "cdnow_band", "model_plan": plan, "refresh_snapshot": False}
+    ways = [
+        KumoTrainingRunConfig(run_mode="debug"),
+        KumoTrainingRunConfig(like=PURCHASE, warm_start=True),
+        KumoTrainingRunConfig(like=PURCHASE, run_mode="debug"),
+    ]
+    for way in ways:
+        assert train(kumo, instance, tmp_path, config=way, **usual).success
+
+    suggested, again, both = sent(kumo, "/training_jobs")
+    queries = [body["pquery_id"] for body in (suggested, again, both)]
+    assert queries == ["cdnow_band", QUERY, QUERY]
+    assert suggested["model_plan"]["optimization"]["max_epochs"] == 1
+    assert again["model_plan"] == TrainingJob(PURCHASE, client).result().model_plan
+    assert (again["warm_start_job_id"], "warm_start_job_id" in both) == (PURCHASE, False)
+    assert both["model_plan"] == {**suggested["model_plan"], **both["model_plan"]}
+
+
+@pytest.mark.parametrize("query", [QUERY, "cdnow_purchase"])
+def test_a_job_that_was_trained_elsewhere_becomes_the_candidate(
+    query: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    delivered = KumoTrainingRunConfig(deliver_job=PURCHASE)
+    run = train(kumo, instance, tmp_path, config=delivered, query=query)
+
+    assert run.success
+    metadata = metadata_of(run, CANDIDATE)
+    assert metadata["dagster-kumo/training_job_id"] == PURCHASE
+    assert metadata["dagster-kumo/holdout/auroc"] == pytest.approx(0.786, abs=0.001)
+    assert metadata["dagster-kumo/tracking_url"].endswith(PURCHASE)
+    (made,) = run.get_asset_materialization_events()
+    assert (made.materialization.tags or {})["dagster/data_version"] == PURCHASE
+    assert sent(kumo, "/training_jobs") == sent(kumo, "/graphsnapshots") == []
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"run_mode": "quick"}, "run_mode is one of 'fast'"),
+        ({"warm_start": True}, "name it with like="),
+        ({"like": " "}, "like is empty in the run configuration"),
+        ({"deliver_job": PURCHASE, "run_mode": "fast"}, "so run_mode cannot change it"),
+        ({"deliver_job": f"{PURCHASE}-failed"}, "is FAILED"),
+        (
+            {"deliver_job": "trainingjob-cdnow-spend"},
+            "was trained for the query pquery-cdnow-spend, and candidates are trained for pquery-cdnow-purchase",
+        ),
+    ],
+)
+def test_a_run_that_asks_for_what_cannot_be_launches_nothing(
+    config: Any, said: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = train(kumo, instance, tmp_path, config=KumoTrainingRunConfig(**config))
+
+    assert said in error_of(run)[1]
+    assert sent(kumo, "/training_jobs") == sent(kumo, "/graphsnapshots") == []
 
 
 def test_the_server_suggests_a_plan_and_its_trials_are_logged(

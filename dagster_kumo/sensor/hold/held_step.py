@@ -34,12 +34,14 @@ class HeldStep(ABC):
     Attributes:
         assets_def: The definition of its assets.
         kind: Of what kind the newest job of the step is.
+        is_anew: Whether the run launches a new job on purpose.
         job_id: That job, if it is noted on the run.
         report: Where it stands.
     """
 
     assets_def: dg.AssetsDefinition
     kind: Kind
+    is_anew: bool = False
     job_id: str | None = None
     report: JobStatusReport | None = None
 
@@ -75,7 +77,7 @@ class HeldStep(ABC):
             step_key,
             log,
             settling_time=0.0,
-            is_anew=self._is_anew,
+            is_anew=self.is_anew,
         )
 
     @property
@@ -97,11 +99,6 @@ class HeldStep(ABC):
         if self.job_id is None:
             return True
         return not self._is_last and self.report is not None and self.report.status == DONE
-
-    @property
-    def _is_anew(self) -> bool:
-        """Whether the run launches a new job on purpose."""
-        return False
 
     @property
     def _is_last(self) -> bool:
@@ -154,10 +151,6 @@ class HeldPrediction(HeldStep):
     def deadline(self, begun: datetime) -> datetime | None:
         """When the outputs of its partition should be there."""
         return self.definition.deadline(self.partition_key, begun)
-
-    @property
-    def _is_anew(self) -> bool:
-        return self.definition.config.launch_anew
 
     @property
     def _is_last(self) -> bool:

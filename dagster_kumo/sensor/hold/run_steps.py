@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.identity import partition_of
-from dagster_kumo.execution.run_config import KumoRunConfig
+from dagster_kumo.execution.run_config import KumoRunConfig, KumoTrainingRunConfig
 from dagster_kumo.execution.selection import RunDefinition, prediction_in, training_in
 from dagster_kumo.sensor.hold.held_step import HeldPrediction, HeldStep, HeldTraining
 
@@ -50,16 +50,26 @@ class RunSteps:
             upstream = {dep.asset_key for spec in assets_def.specs for dep in spec.deps}
             if (upstream - assets_def.keys) & planned:
                 continue
+            name = assets_def.node_def.name
             if (training := training_in(assets_def)) is not None:
-                steps.append(HeldTraining(assets_def=assets_def, training=training))
+                config = KumoTrainingRunConfig.of_run(run, name)
+                if config.deliver_job is None:
+                    training = config.applied_to(training)
+                    anew = config.launch_anew
+                    steps.append(
+                        HeldTraining(assets_def=assets_def, training=training, is_anew=anew)
+                    )
             else:
                 key = partition_key if assets_def.partitions_def is not None else None
-                config = KumoRunConfig.of_run(run, assets_def.node_def.name)
+                config = KumoRunConfig.of_run(run, name)
                 if config.deliver_job is None:
                     selected = RunDefinition(assets_def, assets_def.keys & planned, [key], config)
                     steps.append(
                         HeldPrediction(
-                            assets_def=assets_def, definition=selected, partition_key=key
+                            assets_def=assets_def,
+                            definition=selected,
+                            partition_key=key,
+                            is_anew=config.launch_anew,
                         )
                     )
         return steps

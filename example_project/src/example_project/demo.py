@@ -26,8 +26,10 @@ from rich.status import Status
 from rich.table import Table
 
 from example_project.folders import ASSETS, CALL_LISTS, DATA, PROJECT, WAREHOUSE
+from example_project.which_kumo import promote_first_model
 
 LOG = DATA / "demo.log"
+MODEL = dg.AssetKey(["purchase", "model"])
 PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
 SPEND = dg.AssetKey(["spend", "predictions"])
 CALL_LIST = dg.AssetKey("call_list")
@@ -120,7 +122,7 @@ class _Runs:
         from example_project.definitions import defs
         from example_project.defs.resources import kumo_resource
 
-        kumo_resource().get_client()
+        promote_first_model(kumo_resource().get_client())
         self._status = status
         self._title = ""
         logger = dg.Definitions(loggers={"demo": self._logger()})
@@ -143,7 +145,9 @@ class _Runs:
 
         (day,) = daily.get_partition_keys()[-WINDOW.days - 1 : -WINDOW.days]
         job = self._project.resolve_implicit_global_asset_job_def()
-        return self._day(job, day, asset_selection=[PURCHASES, PREDICTIONS, OUTCOMES, EVALUATION])
+        # The model too, so that Dagster shows which one predicts.
+        selection = [MODEL, PURCHASES, PREDICTIONS, OUTCOMES, EVALUATION]
+        return self._day(job, day, asset_selection=selection)
 
     def _day(self, job: dg.JobDefinition, day: str, **options: Any) -> Day:
         started = time.monotonic()

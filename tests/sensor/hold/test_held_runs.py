@@ -137,16 +137,36 @@ def test_a_run_waits_for_the_jobs_of_all_its_models(queue: Queue, launched: Any)
     assert len(launched()) == 2
 
 
+def config_of_candidate(**fields: str) -> dict[str, Any]:
+    return {"ops": {"purchase__candidate": {"config": fields}}}
+
+
+def test_a_held_run_that_delivers_a_training_job_waits_for_nothing(
+    queue: Queue, kumo: LocalKumo
+) -> None:
+    purchase = build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id=PURCHASE),
+        training=KumoTraining(query="pquery-cdnow-purchase"),
+    )
+    held = queue(purchase.candidate)
+    run_id = held.add(run_config=config_of_candidate(deliver_job=PURCHASE))
+    held.tick_until_released(run_id)
+
+    assert held.execute(run_id).status == SUCCESS
+    assert posted(kumo, "/training_jobs") == 0
+
+
 def test_a_training_is_waited_for_in_the_queue_too(
     queue: Queue, kumo: LocalKumo, client: KumoClient
 ) -> None:
     purchase = build_kumo_assets_definitions(
         name="purchase",
         prediction=BatchPrediction(training_job_id=PURCHASE),
-        training=KumoTraining(query="pquery-cdnow-purchase", run_mode="debug"),
+        training=KumoTraining(query="pquery-cdnow-purchase"),
     )
     held = queue(purchase.candidate)
-    run_id = held.add()
+    run_id = held.add(run_config=config_of_candidate(run_mode="debug"))
 
     assert held.tick() == "1 held runs have no job yet. Launched 1 jobs."
     job_id = held.run(run_id).tags["dagster/kumo_training_job.purchase__candidate"]
@@ -155,6 +175,8 @@ def test_a_training_is_waited_for_in_the_queue_too(
 
     assert held.execute(run_id).status == SUCCESS
     assert posted(kumo, "/training_jobs") == posted(kumo, "/graphsnapshots") == 1
+    plan = client.get_training_job(job_id).config.model_plan
+    assert plan["optimization"]["max_epochs"] == 1  # as the run asks for
     lines = held.lines(run_id)
     assert any(f"Attached to training job {job_id}" in line for line in lines), lines
 

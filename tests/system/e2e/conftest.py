@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import requests
+from example_project.which_kumo import promote_first_model
 from playwright.sync_api import Page, expect, sync_playwright
 
+from dagster_kumo import KumoClient
 from dagster_kumo.local import LocalKumo
 from tests.support import free_port, wait_until
 
@@ -57,7 +59,7 @@ class Dagit:
         *assets: str,
         day: str | None = None,
         tags: Mapping[str, str] = {},
-        location: str = "example_project",
+        config: Mapping[str, Any] = {},
     ) -> str:
         """Launch a run of some assets with their checks: its id."""
         query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
@@ -68,10 +70,11 @@ class Dagit:
                 "mode": "default",
                 "selector": {
                     "repositoryName": "__repository__",
-                    "repositoryLocationName": location,
+                    "repositoryLocationName": "example_project",
                     "jobName": "__ASSET_JOB",
                     "assetSelection": [{"path": asset.split("/")} for asset in assets],
                 },
+                "runConfigData": config,
                 "executionMetadata": {
                     "tags": [
                         {"key": key, "value": value}
@@ -151,6 +154,7 @@ def kumo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKumo]:
     """
     folder = tmp_path_factory.mktemp("data") / "kumo"
     with LocalKumo(folder, port=free_port(), queue_seconds=0.5, run_seconds=1.5) as local_kumo:
+        promote_first_model(KumoClient(local_kumo.url, local_kumo.api_key))
         yield local_kumo
 
 

@@ -29,6 +29,7 @@ AUTOMATIONS = "/locations/__repository__@example_project"
 NODES = [
     "purchases",
     "customers",
+    "candidate",
     "model",
     "predictions",
     "embeddings",
@@ -97,7 +98,8 @@ def test_the_graph_shows_everything_connected(dagit: Dagit, browser_page: Page) 
         "/".join(n["assetKey"]["path"]): {"/".join(k["path"]) for k in n["dependencyKeys"]}
         for n in edges
     }
-    assert {"purchases", "customers"} <= parents["purchase/model"]
+    assert {"purchases", "customers"} <= parents["purchase/candidate"]
+    assert parents["purchase/model"] == {"purchase/candidate"}
     assert "purchase/model" in parents["purchase/predictions"]
     assert "purchase/model" in parents["purchase/embeddings"]
     assert "purchase/predictions" in parents["purchase/predictions_in_snowflake"]

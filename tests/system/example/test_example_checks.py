@@ -5,8 +5,10 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pytest
 from example_project.definitions import defs
 from example_project.partitions import daily
+from example_project.which_kumo import promote_first_model
 
 from dagster_kumo import KumoIOManager, KumoResource
 from dagster_kumo.local import LocalKumo
@@ -15,6 +17,7 @@ PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
 DOWNSTREAM = [dg.AssetKey(["purchase", "predictions_in_snowflake"]), dg.AssetKey("call_list")]
 
 
+@pytest.mark.usefixtures("nothing_promoted")
 def test_scores_that_have_moved_a_lot_are_not_exported_and_nobody_is_called(
     kumo: LocalKumo, tmp_path: Path
 ) -> None:
@@ -29,6 +32,7 @@ def test_scores_that_have_moved_a_lot_are_not_exported_and_nobody_is_called(
     dg.materialize([another_day], resources={"kumo_io_manager": store}, partition_key=before)
     example = defs()
     resource = KumoResource(url=kumo.url, api_key=kumo.api_key, poll_interval=0.1)
+    promote_first_model(resource.get_client())
     here = dg.Definitions(
         assets=example.assets,
         asset_checks=example.asset_checks,

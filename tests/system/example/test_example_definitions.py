@@ -48,7 +48,8 @@ def test_dg_accepts_the_project_and_loading_it_starts_nothing(tmp_path: Path) ->
 def test_everything_is_connected(definitions: dg.Definitions) -> None:
     tables = {"customers", "purchases", "dbt/customer_segments"}
     assert _upstream(definitions, "customers") == {"purchases"}
-    assert _upstream(definitions, "purchase/model") == tables
+    assert _upstream(definitions, "purchase/candidate") == tables
+    assert _upstream(definitions, "purchase/model") == {"purchase/candidate"}
     for output in ("purchase/predictions", "purchase/embeddings"):
         assert _upstream(definitions, output) == {"purchase/model", *tables}
     assert _upstream(definitions, "purchase/predictions_in_snowflake") == {"purchase/predictions"}
@@ -94,6 +95,22 @@ def test_the_schedule_s_job_is_held_and_makes_all_but_the_source_tables(
     assert held.run_tags["dagster-kumo/hold"] == "until_done"
     left = {*daily.asset_layer.executable_asset_keys} - {*held.asset_layer.executable_asset_keys}
     assert left == {*tables} == {dg.AssetKey("purchases"), dg.AssetKey("customers")}
+
+
+def test_each_week_a_candidate_is_trained_and_promoted_behind_its_gate(
+    definitions: dg.Definitions,
+) -> None:
+    """The run is held while Kumo trains."""
+    schedule = definitions.resolve_schedule_def("every_sunday")
+    job = definitions.resolve_job_def(schedule.job_name)
+    assert schedule.cron_schedule == "0 8 * * 0"
+    assert job.run_tags["dagster-kumo/hold"] == "until_done"
+    made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert made == {"purchase/candidate", "purchase/model"}
+    checks = job.asset_layer.asset_graph.asset_check_keys
+    assert [key.name for key in checks] == ["promotion_gate"]
+    rollback = definitions.resolve_job_def("purchase_rollback")
+    assert {*rollback.asset_layer.executable_asset_keys} == {dg.AssetKey(["purchase", "model"])}
 
 
 def test_the_days_whose_outcome_is_known_are_asked_for(definitions: dg.Definitions) -> None:

@@ -1,4 +1,5 @@
-"""The daily runs: the call list of yesterday, and what became of the predictions of a month ago."""
+"""The runs of each day and week: the call list of yesterday, what became of the predictions of a month ago, and
+the training of a newer model."""
 
 from collections.abc import Iterator
 
@@ -10,10 +11,14 @@ from example_project.defs.outcomes import purchase_outcomes
 
 EVALUATION = dg.AssetSelection.assets(purchase_outcomes, purchase.evaluation)
 
-everything_daily = dg.AssetSelection.all() - dg.AssetSelection.assets("purchase_drift") - EVALUATION
+TRAINING = dg.AssetSelection.assets(purchase.candidate, purchase.model)
+
+everything_daily = (
+    dg.AssetSelection.all() - dg.AssetSelection.assets("purchase_drift") - EVALUATION - TRAINING
+)
 shop_tables = dg.AssetSelection.assets("customers").upstream()
 
-# Everything but the weekly table, and what is known only a month later.
+# Everything but what is made each week, and what is known only a month later.
 daily_call_list = dg.define_asset_job(
     "daily_call_list",
     selection=everything_daily,
@@ -63,3 +68,19 @@ def when_it_is_known(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRe
         # What fails today is due tomorrow again: the key tells both requests apart.
         key = f"{day} on {context.scheduled_execution_time:%Y-%m-%d}"
         yield dg.RunRequest(run_key=key, partition_key=day)
+
+
+# A candidate is trained, and promoted if it passes its gate. That takes hours with Kumo, in which the run is held.
+retrain_purchase = dg.define_asset_job(
+    "retrain_purchase",
+    selection=TRAINING,
+    tags=HOLD_UNTIL_DONE,
+    description="Trains a candidate of the purchase model; promotes it if it passes its gate.",
+)
+every_sunday = dg.ScheduleDefinition(
+    name="every_sunday",
+    job=retrain_purchase,
+    cron_schedule="0 8 * * 0",
+    description="Trains a candidate each Sunday, and promotes it if it passes its gate (UTC).",
+)
+purchase_rollback = purchase.rollback_job

@@ -11,8 +11,11 @@ from dagster_kumo import (
     KumoAssetProps,
     KumoEvaluation,
     KumoExport,
+    KumoTraining,
+    PromotionGate,
     SnowflakeConnector,
     build_kumo_assets_definitions,
+    retrain_after_failed_checks,
 )
 from example_project.automation import newest_day
 from example_project.partitions import daily
@@ -49,8 +52,8 @@ class ShopTranslator(DagsterKumoTranslator):
 purchase = build_kumo_assets_definitions(
     name="purchase",
     prediction=BatchPrediction(
-        # By its id; `training_job_tags={"use_case": "purchase"}` would take the newest model instead.
-        training_job_id=os.getenv("PURCHASE_TRAINING_JOB", "trainingjob-cdnow-purchase"),
+        # The trained model that was promoted last. The README says how the first one is.
+        champion_of="purchase",
         outputs=("predictions", "embeddings"),
         # A call costs little: a chance of one in five is worth it.
         binary_classification_threshold=0.2,
@@ -67,6 +70,14 @@ purchase = build_kumo_assets_definitions(
             automation_condition=newest_day,
         )
     ],
+    # Trained again, by the query and the plan of this training job: each week (see `jobs.py`), and once when a
+    # check of the evaluation begins to fail. A candidate that is clearly worse is not promoted.
+    training=KumoTraining(
+        like=os.getenv("PURCHASE_TRAINING_JOB", "trainingjob-cdnow-purchase"),
+        max_per_week=2,
+        automation_condition=retrain_after_failed_checks(dg.AssetKey(["purchase", "evaluation"])),
+        gate=PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.01}),
+    ),
     # Held against what happened, as soon as the 30 days have passed.
     evaluation=KumoEvaluation(outcomes="purchase_outcomes", window=WINDOW),
     partitions_def=daily,
@@ -79,6 +90,7 @@ purchase = build_kumo_assets_definitions(
 spend = build_kumo_assets_definitions(
     name="spend",
     prediction=BatchPrediction(
+        # By its id; `training_job_tags={"use_case": "spend"}` would take the newest model instead.
         training_job_id=os.getenv("SPEND_TRAINING_JOB", "trainingjob-cdnow-spend"),
     ),
     partitions_def=daily,
