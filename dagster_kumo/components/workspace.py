@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,13 @@ def _with_query(training: Any, model: TrainedModel) -> Any:
 
 def _assets_by_default(model: TrainedModel) -> ModelFields:
     return ModelFields(prediction=BatchPrediction(training_job_id=model.training_job_id))
+
+
+@cache  # Dagster may load the definitions twice
+def _warn_that_no_models_are_known(selection: str) -> None:
+    dg.get_dagster_logger().warning(
+        f"No models known yet ({selection}): run `dg utils refresh-defs-state`."
+    )
 
 
 def _kept_beside_the_yaml() -> DefsStateConfigArgs:
@@ -144,9 +152,7 @@ class KumoWorkspaceComponent(Overridable, dg.StateBackedComponent, dg.Resolvable
     ) -> dg.Definitions:
         """The definitions of each model in the state; none before the first refresh."""
         if state_path is None:
-            dg.get_dagster_logger().warning(
-                f"No models known yet ({self.models}): run `dg utils refresh-defs-state`."
-            )
+            _warn_that_no_models_are_known(str(self.models))
             return dg.Definitions()
         models = models_from_json(state_path.read_text(encoding="utf-8"))
         return dg.Definitions.merge(

@@ -124,10 +124,11 @@ def test_before_a_refresh_there_is_nothing_and_it_is_said_why(
 ) -> None:
     shop = Workspace(workspaces, "models: {tags: {team: growth}}")
 
-    assert not keys(shop.definitions())
+    for _ in range(2):  # as Dagster does
+        assert not keys(shop.definitions())
 
     said = caplog.text
-    assert "No models known yet (team=growth)" in said
+    assert said.count("No models known yet (team=growth)") == 1
     assert "dg utils refresh-defs-state" in said
 
 

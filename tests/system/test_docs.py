@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from fnmatch import fnmatch
 from functools import cache
 from importlib import import_module
@@ -24,6 +24,13 @@ from packaging.requirements import Requirement
 from upath import UPath
 
 import dagster_kumo
+from dagster_kumo import (
+    BatchPrediction,
+    KumoEvaluation,
+    KumoIOManager,
+    KumoResource,
+    build_kumo_assets_definitions,
+)
 from dagster_kumo.local import LocalKumo
 
 ROOT = Path(__file__).parents[2]
@@ -262,6 +269,30 @@ def test_the_messages_on_the_troubleshooting_page_are_those_of_the_code() -> Non
     for text in quoted:
         message = ".+?".join(re.escape(part) for part in text.split("…"))
         assert re.search(message, said), text
+
+
+def test_so_are_messages_of_dagster_about_what_is_not_defined(tmp_path: Path) -> None:
+    page = (DOCS / "operations" / "troubleshooting.md").read_text()
+    evaluation = KumoEvaluation(outcomes=dg.AssetKey("nobody_makes_it"), window=timedelta(days=30))
+    kumo, store = KumoResource(), KumoIOManager(base_path=str(tmp_path))
+    for evaluated, resources, message in (
+        (None, {"kumo_io_manager": store}, "resource with key 'kumo' required by"),
+        (None, {"kumo": kumo}, "io manager with key 'kumo_io_manager' required by"),
+        (
+            evaluation,
+            {"kumo": kumo, "kumo_io_manager": store},
+            "is not produced by any of the provided asset ops",
+        ),
+    ):
+        assets = build_kumo_assets_definitions(
+            name="churn",
+            prediction=BatchPrediction(training_job_id="trainingjob-1"),
+            evaluation=evaluated,
+            partitions_def=dg.DailyPartitionsDefinition("2026-01-01"),
+        )
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match=message):
+            dg.Definitions.validate_loadable(dg.Definitions(assets=assets, resources=resources))
+        assert f'"{message}"' in page
 
 
 def _text(node: ast.expr) -> str:
