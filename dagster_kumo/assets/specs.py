@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 
 import dagster as dg
 
+from dagster_kumo.assets.code_references import reference_to_caller
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.execution.metadata import BATCH_PREDICTION, DEADLINE, OUTPUT_TYPE
 from dagster_kumo.execution.partitions.anchor_time import check_anchor
@@ -131,12 +132,13 @@ def completed_spec(
     """
     tags = {k: v for k, v in (options.get("tags") or {}).items() if k not in spec.tags}
     owners = [owner for owner in options.get("owners", ()) if owner not in spec.owners]
+    metadata = {**reference_to_caller(), **options.get("metadata", {})}
     spec = spec.merge_attributes(
         deps=asset_deps(deps),
         tags=tags,
         owners=owners,
         kinds={*options.get("kinds", ())},
-        metadata={k: v for k, v in options.get("metadata", {}).items() if k not in spec.metadata},
+        metadata={k: v for k, v in metadata.items() if k not in spec.metadata},
     ).replace_attributes(
         group_name=spec.group_name or options.get("group_name"),
         automation_condition=spec.automation_condition or automation_condition,

@@ -11,13 +11,14 @@ from pydantic import Field
 
 from dagster_kumo.api.connectors import CONNECTORS, Connector, Storage
 from dagster_kumo.assets.export_asset import KumoExport
+from dagster_kumo.components.named_fields import NamedFields
 from dagster_kumo.components.policies import RETRY_POLICY
 from dagster_kumo.components.sections import InYaml, Section
 
 _BY_STORAGE: dict[str, type[Connector]] = {kind.storage: kind for kind in CONNECTORS}
 
 
-class ConnectorSection(dg.Model):
+class ConnectorSection(NamedFields):
     """The target of an export: a warehouse by the name of a connector, or a bucket by a path."""
 
     type: Storage

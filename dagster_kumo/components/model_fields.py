@@ -22,6 +22,7 @@ from dagster_kumo.checks.evaluation_checks import build_kumo_evaluation_checks
 from dagster_kumo.components.checks import ResolvedChecks
 from dagster_kumo.components.evaluation import ResolvedEvaluation, ResolvedEvaluationChecks
 from dagster_kumo.components.exports import ResolvedExport
+from dagster_kumo.components.named_fields import NamedFieldsResolvable
 from dagster_kumo.components.overridable import Overridable
 from dagster_kumo.components.partitions import ResolvedPartitions
 from dagster_kumo.components.policies import ResolvedBackfillPolicy, ResolvedRetryPolicy
@@ -89,7 +90,7 @@ ResolvedHooks = Annotated[
 
 
 @dataclass(kw_only=True)
-class ModelFields(dg.Resolvable):
+class ModelFields(NamedFieldsResolvable):
     """The definitions of one model; the fields are those of `build_kumo_assets_definitions`."""
 
     prediction: ResolvedPrediction

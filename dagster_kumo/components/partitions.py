@@ -3,13 +3,15 @@
 # No `from __future__ import annotations`: Dagster looks at the annotations of fields as objects.
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
 import dagster as dg
 from pydantic import Field
 
-Kind = Literal["hourly", "daily", "weekly", "monthly", "time_window", "static"]
+from dagster_kumo.components.named_fields import NamedFields
+
+Kind = Literal["hourly", "daily", "weekly", "monthly", "time_window", "static", "dynamic", "multi"]
 
 _MAKERS: dict[str, Callable[..., dg.PartitionsDefinition]] = {
     "hourly": dg.HourlyPartitionsDefinition,
@@ -18,12 +20,14 @@ _MAKERS: dict[str, Callable[..., dg.PartitionsDefinition]] = {
     "monthly": dg.MonthlyPartitionsDefinition,
     "time_window": dg.TimeWindowPartitionsDefinition,
     "static": dg.StaticPartitionsDefinition,
+    "dynamic": dg.DynamicPartitionsDefinition,
+    "multi": dg.MultiPartitionsDefinition,
 }
-_IN_PYTHON = {"start_date": "start", "end_date": "end"}
-"""The parameters that `TimeWindowPartitionsDefinition` names differently."""
+_IN_PYTHON = {"start_date": "start", "end_date": "end", "dimensions": "partitions_defs"}
+"""The parameters that some of these name differently."""
 
 
-class PartitionsSection(dg.Model):
+class PartitionsSection(NamedFields):
     """Partitions, with the names of Dagster's own components."""
 
     type: Kind = Field(description=f"One of {', '.join(get_args(Kind))}.")
@@ -55,12 +59,22 @@ class PartitionsSection(dg.Model):
     partition_keys: Sequence[str] | str | None = Field(
         default=None, description="Of static: the keys."
     )
+    name: str | None = Field(
+        default=None, description="Of dynamic: the name under which Dagster keeps the keys."
+    )
+    dimensions: Mapping[str, "PartitionsSection"] | None = Field(
+        default=None, description="Of multi: the partitions of two dimensions, by their names."
+    )
 
 
 def _resolve_partitions(
     context: dg.ResolutionContext, given: PartitionsSection
 ) -> dg.PartitionsDefinition:
-    values = dict(context.resolve_value(given.model_dump(exclude_none=True)))
+    return _partitions(context.resolve_value(given.model_dump(exclude_none=True)))
+
+
+def _partitions(given: Mapping[str, Any]) -> dg.PartitionsDefinition:
+    values = dict(given)
     kind = values.pop("type")
     make = _MAKERS[kind]
     parameters = inspect.signature(make).parameters
@@ -81,6 +95,8 @@ def _resolve_partitions(
             )
             + f". It takes {', '.join(takes)}."
         )
+    if "dimensions" in values:
+        values["dimensions"] = {name: _partitions(of) for name, of in values["dimensions"].items()}
     return make(**{takes[name]: value for name, value in values.items()})
 
 

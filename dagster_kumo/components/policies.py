@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from dagster_kumo.components.named_fields import NamedFields
 from dagster_kumo.components.sections import InYaml
 
 
-class RetryPolicySection(dg.Model):
+class RetryPolicySection(NamedFields):
     """When a failed step is retried; the fields are those of `RetryPolicy`."""
 
     max_retries: int = Field(default=1, description="The most retries of a step.")
@@ -23,7 +24,7 @@ class RetryPolicySection(dg.Model):
     )
 
 
-class BackfillPolicySection(dg.Model):
+class BackfillPolicySection(NamedFields):
     """How many partitions a run of a backfill has, with the names of Dagster's own components."""
 
     type: Literal["single_run", "multi_run"] = Field(

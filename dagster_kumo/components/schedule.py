@@ -8,12 +8,13 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from dagster_kumo.components.named_fields import NamedFields, NamedFieldsResolvable
 from dagster_kumo.execution.partitions.anchor_time import has_time
 
 _AT_PARTITION_END = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month")
 
 
-class Schedule(dg.Model, dg.Resolvable):
+class Schedule(NamedFields, NamedFieldsResolvable):
     """The schedule of all assets of a model.
 
     With time partitions, each partition is materialized when it has ended, or at a time after that.

@@ -11,6 +11,8 @@ import dagster as dg
 from docstring_parser import DocstringStyle, parse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from dagster_kumo.components.named_fields import NamedFields
+
 T = TypeVar("T")
 
 Template = Annotated[str, Field(pattern=r"\{\{")]
@@ -63,12 +65,10 @@ class Section(Generic[T]):
         kinds = {argument.name: argument.kind for argument in arguments}
         kinds |= {name: in_yaml.kind for name, in_yaml in self._yaml.items()}
         self.model: type[BaseModel] = _model(
-            of, {a: kinds[a.name] | Template for a in arguments}, ConfigDict(extra="forbid")
+            of, {a: kinds[a.name] | Template for a in arguments}, NamedFields
         )
         """What the YAML may hold: for each argument a value, or a template of one."""
-        self._checked = _model(
-            of, {a: a.kind for a in arguments}, ConfigDict(arbitrary_types_allowed=True)
-        )
+        self._checked = _model(of, {a: a.kind for a in arguments}, _AnyTypes)
 
     def arguments(self, context: dg.ResolutionContext, given: BaseModel) -> dict[str, Any]:
         """The arguments that the YAML gives, with its templates rendered.
@@ -97,7 +97,11 @@ class Section(Generic[T]):
         return in_yaml.make(value) if in_yaml and in_yaml.make else value
 
 
-def _model(of: Any, kinds: dict[_Argument, Any], config: ConfigDict) -> type[BaseModel]:
+class _AnyTypes(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+def _model(of: Any, kinds: dict[_Argument, Any], base: type[BaseModel]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         argument.name: (
             kind,
@@ -105,7 +109,7 @@ def _model(of: Any, kinds: dict[_Argument, Any], config: ConfigDict) -> type[Bas
         )
         for argument, kind in kinds.items()
     }
-    return create_model(of.__name__, __config__=config, **fields)
+    return create_model(of.__name__, __base__=base, **fields)
 
 
 def _arguments(of: Any) -> Iterator[_Argument]:

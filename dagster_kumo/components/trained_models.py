@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import dagster as dg
 from pydantic import Field
 
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoModelError
 from dagster_kumo.api.records import DONE
+from dagster_kumo.components.named_fields import NamedFields, NamedFieldsResolvable
 from dagster_kumo.jobs.trained_model import training_jobs_with_tags
 
 _MAX_TRAINING_JOBS = 1000
@@ -43,7 +43,7 @@ class TrainedModel:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-class ModelSelection(dg.Model, dg.Resolvable):
+class ModelSelection(NamedFields, NamedFieldsResolvable):
     """Selects trained models: by their ids, by the tags that they carry, or by the name of their query."""
 
     ids: Sequence[str] = Field(

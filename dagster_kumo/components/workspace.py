@@ -13,6 +13,7 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDef
 from pydantic import BaseModel, create_model
 
 from dagster_kumo.components.model_fields import PREDICTION, ModelFields
+from dagster_kumo.components.named_fields import NamedFieldsResolvable
 from dagster_kumo.components.overridable import Overridable
 from dagster_kumo.components.resources import ResolvedIOManager, ResolvedKumo
 from dagster_kumo.components.scaffolding import WorkspaceScaffolder
@@ -84,7 +85,7 @@ def _kept_beside_the_yaml() -> DefsStateConfigArgs:
 
 @dg.scaffold_with(WorkspaceScaffolder)
 @dataclass(kw_only=True)
-class KumoWorkspaceComponent(Overridable, dg.StateBackedComponent, dg.Resolvable):
+class KumoWorkspaceComponent(NamedFieldsResolvable, Overridable, dg.StateBackedComponent):
     """Batch predictions of all trained Kumo models, or those with some tags, by their queries.
 
     For each predictive query, the newest model predicts. `dg utils refresh-defs-state` finds the models

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.held_run import model_of_held_run
+from dagster_kumo.execution.launch.held_run import model_of_launched_job
 from dagster_kumo.execution.launch.notes import job_tag
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
 from dagster_kumo.execution.prediction_tables import GeneratedTable, table_request
@@ -27,8 +27,8 @@ def model_for_run(
     """
     if prediction.training_job_id is None:
         op = context.assets_def.node_def.name
-        held = context.run.tags.get(job_tag(PredictionLaunch.run_tag, op))
-        if (model := model_of_held_run(context.run, held, client)) is not None:
+        launched = context.run.tags.get(job_tag(PredictionLaunch.run_tag, op))
+        if (model := model_of_launched_job(context.run, launched, client)) is not None:
             return model
     return trained_model(client, prediction)
 

@@ -141,7 +141,7 @@ class _Arriving(pq.ParquetFile):
     def __init__(
         self, path: Path, metadata: pq.FileMetaData, wait_for: Callable[[Sequence[int]], None]
     ) -> None:
-        super().__init__(str(path), metadata=metadata, memory_map=False)
+        super().__init__(str(path), metadata=metadata, memory_map=False, pre_buffer=False)
         self._wait_for = wait_for
 
     def read_row_groups(self, row_groups: list[int], *args: Any, **options: Any) -> pa.Table:

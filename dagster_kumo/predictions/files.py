@@ -63,8 +63,11 @@ def open_parquet(
         KumoDataError: The file is not Parquet, or is damaged.
     """
     try:
-        # Without a memory map, whose pages would count as memory of the process for as long as the file is open.
-        with pq.ParquetFile(str(path), metadata=metadata, memory_map=False) as parquet:
+        # A memory map's pages would count as memory of the process for as long as the file is open, and a buffer
+        # filled ahead would hold all of the file that was read.
+        with pq.ParquetFile(
+            str(path), metadata=metadata, memory_map=False, pre_buffer=False
+        ) as parquet:
             yield parquet
     except (pa.ArrowException, OSError) as error:
         raise not_parquet(name, error) from None

@@ -304,7 +304,10 @@ class Predictions:
         stored = [file for file, _ in self.files_with_rows() if isinstance(file, StoredFile)]
         file_system = stored[0].upath.fs
         paths = [file.upath.path for file in stored]
-        return ds.dataset(paths, schema=schema, filesystem=file_system, format="parquet")
+        # A buffer filled ahead would hold all of a file that was read by batches.
+        options = ds.ParquetFragmentScanOptions(pre_buffer=False)
+        parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
+        return ds.dataset(paths, schema=schema, filesystem=file_system, format=parquet)
 
     @cached_property
     def _footers(self) -> list[tuple[pa.Schema, int]]:

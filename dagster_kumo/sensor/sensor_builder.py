@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 from dagster_kumo.sensor.call_budget import CallBudget
 from dagster_kumo.sensor.cursor import Cursor
+from dagster_kumo.sensor.dead_runs import DeadRuns
 from dagster_kumo.sensor.job_search import JobOutcome, JobSearch
 from dagster_kumo.sensor.tick import Tick
 from dagster_kumo.sensor.watched_assets import WatchedAssets
@@ -29,6 +30,7 @@ def build_kumo_sensor(
     *,
     name: str = "kumo_jobs_sensor",
     deliver: bool = False,
+    continue_runs_after: timedelta | None = None,
     lookback: timedelta = timedelta(days=1),
     max_calls_per_tick: int = DEFAULT_CALLS,
     resource_key: str = DEFAULT_RESOURCE_KEY,
@@ -41,13 +43,16 @@ def build_kumo_sensor(
 
     It handles each job of the assets' models once. It records a materialization of the partition that
     the job predicted for, or, with `deliver=True`, requests a run that stores the job's data. It skips
-    jobs that Dagster launched, and jobs that a materialization already names.
+    jobs that a materialization already names, and jobs that Dagster launched. With `continue_runs_after` it looks
+    at those too: if the worker of a run is gone, one run continues it and attaches to its jobs.
 
     Args:
         assets: What `build_kumo_assets_definitions` or `@kumo_assets` made, for one or several models.
         name: The sensor's name.
         deliver: Whether to request a run that passes the data of each job to the I/O manager. If not,
             the sensor records a materialization, and the data stay with Kumo.
+        continue_runs_after: How long a run that launched a job and did not end has logged nothing when the sensor takes its
+            worker for gone, at least a poll interval after the job's end. By default no run is continued.
         lookback: The maximum age of jobs at the first tick, counted from their launch.
         max_calls_per_tick: How many calls to Kumo's API a tick makes at most, 10 or more. The next tick
             continues.
@@ -84,9 +89,14 @@ def build_kumo_sensor(
         client = kumo.get_client().with_limits(timeout=CALL_SECONDS, before_request=budget)
         cursor = _cursor(context, lookback)
         search = JobSearch(client, cursor, context.log.warning, max_outcomes=JOBS_PER_TICK)
-        found = search.run(
-            Tick(context, client, watched, deliver=deliver, rate=kumo.cost_rate).visit
+        dead_runs = None
+        if continue_runs_after is not None:
+            silence = continue_runs_after + timedelta(seconds=kumo.poll_interval)
+            dead_runs = DeadRuns(context, client, keys, silence)
+        tick = Tick(
+            context, client, watched, deliver=deliver, rate=kumo.cost_rate, dead_runs=dead_runs
         )
+        found = search.run(tick.visit)
         run_requests = [request for outcome in found.outcomes for request in outcome.run_requests]
         summary = _summary(found.outcomes)
         if found.error is not None:
@@ -103,10 +113,13 @@ def build_kumo_sensor(
         )
 
     keys = [key for one in watched for key in one.outputs.values()]
+    selection = dg.AssetSelection.assets(*keys) if deliver else None
+    if continue_runs_after is not None:
+        selection = dg.AssetSelection.all()  # a dead run may have been to make any of them
     return dg.SensorDefinition(
         name=name,
         evaluation_fn=evaluate,
-        asset_selection=dg.AssetSelection.assets(*keys) if deliver else None,
+        asset_selection=selection,
         required_resource_keys={resource_key},
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,

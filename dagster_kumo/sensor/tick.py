@@ -26,6 +26,7 @@ from dagster_kumo.jobs.job_matching import (
     seconds_of,
 )
 from dagster_kumo.predictions.predictions import Provenance
+from dagster_kumo.sensor.dead_runs import DeadRuns
 from dagster_kumo.sensor.job_search import JobOutcome
 from dagster_kumo.sensor.watched_assets import WatchedAssets
 
@@ -52,6 +53,7 @@ class Tick:
         watched: The assets whose jobs the sensor looks for.
         deliver: Whether a job leads to a run that delivers it, or to a materialization.
         rate: What jobs cost.
+        dead_runs: Looks at the runs behind jobs that Dagster launched; None skips those jobs.
     """
 
     def __init__(
@@ -62,19 +64,21 @@ class Tick:
         *,
         deliver: bool,
         rate: CostRate,
+        dead_runs: DeadRuns | None,
     ) -> None:
         self._context = context
         self._client = client
         self._watched = watched
         self._deliver = deliver
         self._rate = rate
+        self._dead_runs = dead_runs
         self._recorded = cache(self._job_ids)
         self._tags_of_model = cache(self._model_tags)
 
     def visit(self, job: BatchPredictionJobResource) -> JobOutcome:
         """What a job leads to. After an error the next tick visits the job again."""
         if is_launched_by_dagster(job):
-            return JobOutcome(job.job_id)
+            return self._dead_runs.visit(job) if self._dead_runs else JobOutcome(job.job_id)
         meant = [assets for assets in self._watched if self._is_meant(assets, job)]
         status = job.job_status_report
         if not meant or (status.is_terminal and status.status != DONE):

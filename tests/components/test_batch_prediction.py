@@ -300,11 +300,24 @@ def test_secrets_stay_references_until_a_run_begins(monkeypatch: pytest.MonkeyPa
                 start="2026-01-01", fmt="%Y-%m-%d", cron_schedule="0 0 * * 1-5"
             ),
         ),
+        ("{type: dynamic, name: shops}", dg.DynamicPartitionsDefinition(name="shops")),
+        (
+            "{type: multi, dimensions: {day: {type: daily, start_date: 2026-01-01}, "
+            "region: {type: static, partition_keys: [de, fr]}}}",
+            dg.MultiPartitionsDefinition(
+                {
+                    "day": dg.DailyPartitionsDefinition("2026-01-01"),
+                    "region": dg.StaticPartitionsDefinition(["de", "fr"]),
+                }
+            ),
+        ),
     ],
-    ids=["hourly", "daily", "weekly", "monthly", "time_window"],
+    ids=["hourly", "daily", "weekly", "monthly", "time_window", "dynamic", "multi"],
 )
 def test_partitions(section: str, made: dg.PartitionsDefinition) -> None:
-    with project(batch_prediction(f"partitions_def: {section}")) as (_, defs, _):
+    no_time = "{training_job_id: trainingjob-1, anchor: null}"
+    prediction = {"prediction": no_time} if "dynamic" in section else {}
+    with project(batch_prediction(f"partitions_def: {section}", **prediction)) as (_, defs, _):
         assert partitions_of(defs) == made
 
 
@@ -569,7 +582,19 @@ def test_a_translation_may_depend_on_what_the_asset_is() -> None:
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        ("predicton: 1", ["predicton"]),
+        ("predicton: 1", ["There is no field predicton. Did you mean prediction?"]),
+        (
+            "exports: [{conector: {type: snowflake, name: w}, table_name: T}]",
+            ["exports", "There is no field conector. Did you mean connector?"],
+        ),
+        (
+            "partitions_def: {type: multi, dimensions: {day: {type: daily}}}",
+            ["partitions_def of type daily needs start_date"],
+        ),
+        (
+            "retry_policy: {attempts: 3}",
+            ["There is no field attempts. There are max_retries, delay, backoff, jitter."],
+        ),
         (
             "partitions_def: {type: daily}",
             ["partitions_def of type daily needs start_date. It takes start_date, end_date"],
@@ -619,6 +644,10 @@ def test_what_cannot_be_is_said_with_the_field_and_the_way_out(
     ("section", "said"),
     [
         ("{}", "BatchPrediction names no model"),
+        (
+            "{trainig_job_id: t}",
+            "There is no field trainig_job_id. Did you mean training_job_id?",
+        ),
         ("{training_job_id: t, num_workers: many}", "num_workers"),
         ('{training_job_id: t, num_workers: "{{ env.WORKERS }}"}', "num_workers: "),
         ("{training_job_id: t, anchor: middle}", "anchor"),

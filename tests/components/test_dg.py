@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,19 +67,32 @@ def shop(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.timeout(300)
-def test_from_nothing_to_predictions(kumo: LocalKumo, shop: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
+def dg_commands(
+    shop: Path, commands: list[list[str]], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run commands of `dg` in a project, until one fails."""
     environment = {
-        "KUMO_API_KEY": kumo.api_key,
-        "KUMO_API_ENDPOINT": kumo.url,
-        "DAGSTER_HOME": str(home),
         # Instead of installing the project, in addition to what the tests themselves run with.
         "PYTHONPATH": os.pathsep.join([str(shop / "src"), os.environ.get("PYTHONPATH", "")]),
         "DAGSTER_DG_CLI_TELEMETRY_ENABLED": "false",
         "COLUMNS": "200",
+        **environment,
     }
+    return subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+        cwd=shop,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_from_nothing_to_predictions(kumo: LocalKumo, shop: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    connection = {"KUMO_API_KEY": kumo.api_key, "KUMO_API_ENDPOINT": kumo.url}
     store = str(tmp_path / "store")
     made = ["churn/predictions", "cdnow_spend/predictions"]
     scaffold = ["scaffold", "defs"]
@@ -102,14 +116,7 @@ def test_from_nothing_to_predictions(kumo: LocalKumo, shop: Path, tmp_path: Path
 
     before = len(kumo.jobs)
 
-    run = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        cwd=shop,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = dg_commands(shop, commands, DAGSTER_HOME=str(home), **connection)
 
     assert run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-6000:]}"
     listed, _, _ = run.stdout.partition("$ dg scaffold")
@@ -126,3 +133,42 @@ def test_from_nothing_to_predictions(kumo: LocalKumo, shop: Path, tmp_path: Path
     assert launched == {"trainingjob-cdnow-purchase", "trainingjob-cdnow-spend"}
     for file in [*shop.rglob("*"), *home.rglob("*")]:
         assert not file.is_file() or kumo.api_key.encode() not in file.read_bytes(), file
+
+
+WRONG = """\
+type: dagster_kumo.KumoBatchPredictionComponent
+attributes:
+  name: churn
+  prediction:
+    trainig_job_id: trainingjob-1
+  exports:
+    - connector: {type: snowflake, nam: warehouse}
+      table_name: CHURN
+  patitions_def: {type: daily, start_date: "2026-01-01"}
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("command", ["yaml", "defs"])
+def test_a_wrong_field_is_named_with_the_right_one(shop: Path, command: str) -> None:
+    folder = shop / "src/shop/defs/churn"
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(WRONG)
+    options = ["--no-check-yaml"] if command == "defs" else []
+
+    run = dg_commands(shop, [["check", command, *options]])
+
+    assert run.returncode
+    said = run.stdout + run.stderr
+    assert "any of the given schemas" not in said
+    if command == "defs":  # which reads no further
+        assert "There is no field patitions_def. Did you mean partitions_def?" in said
+        return
+    for wrong, right in [
+        ("trainig_job_id", "training_job_id"),
+        ("nam", "name"),
+        ("patitions_def", "partitions_def"),
+    ]:
+        assert f"('{wrong}' was unexpected)" in said
+        fields, *_ = re.findall(f"'{wrong}' is not one of (.*)", said)
+        assert f"'{right}'" in fields

@@ -217,6 +217,28 @@ def damaged_page(content: bytes) -> bytes:
     return content[:4] + b"\xff" * (len(content) // 2) + content[4 + len(content) // 2 :]
 
 
+BY_BATCHES = {
+    "iter_batches": lambda output: output.iter_batches(10_000),
+    "to_reader": Predictions.to_reader,
+    "to_dataset": lambda output: output.to_dataset().to_batches(batch_size=10_000),
+}
+
+
+@pytest.mark.parametrize("read", BY_BATCHES.values(), ids=BY_BATCHES)
+def test_a_file_larger_than_memory_can_be_read_by_batches(tmp_path, read):
+    group = pa.table({"ENTITY": range(100_000), "x": pa.array(range(100_000), pa.float64())})
+    path, groups = tmp_path / "part-0.parquet", 40
+    with pq.ParquetWriter(path, group.schema, compression="none") as writer:
+        for _ in range(groups):
+            writer.write_table(group)
+    before, rows, held = pa.total_allocated_bytes(), 0, 0
+    for batch in read(Predictions([StoredFile(UPath(path))])):
+        rows += batch.num_rows
+        held = max(held, pa.total_allocated_bytes() - before)
+    assert rows == groups * group.num_rows
+    assert held < path.stat().st_size / 3
+
+
 @pytest.fixture(params=["missing", "empty", "text", "cut", "damaged page"])
 def bad_file(request, tmp_path) -> Predictions:
     path = tmp_path / "part-0.parquet"

@@ -11,6 +11,7 @@ import dagster as dg
 
 from dagster_kumo.execution.launch.identity import (
     RUNS_LOCK,
+    previous_attempt,
     root_backfill,
     root_of_launch,
 )
@@ -53,7 +54,7 @@ def beginning_of_launch(instance: dg.DagsterInstance, run_id: str, step_key: str
     """
     with RUNS_LOCK:
         begun = instance.get_run_record_by_id(run_id)
-        while begun is not None and (parent_id := begun.dagster_run.parent_run_id) is not None:
+        while begun is not None and (parent_id := previous_attempt(begun.dagster_run)) is not None:
             parent = instance.get_run_record_by_id(parent_id)
             if parent is None or _succeeded(instance, parent_id, step_key):
                 break
@@ -61,7 +62,7 @@ def beginning_of_launch(instance: dg.DagsterInstance, run_id: str, step_key: str
     if begun is None:
         return Beginning(0.0, None)
     run = begun.dagster_run
-    backfill = root_backfill(run) if run.parent_run_id is None else None
+    backfill = root_backfill(run) if previous_attempt(run) is None else None
     return Beginning(begun.create_timestamp.timestamp(), backfill)
 
 

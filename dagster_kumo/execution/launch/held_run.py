@@ -19,6 +19,8 @@ PROGRESS_TAG = "dagster-kumo/progress"
 """Of a held run: how its jobs get on. The hold sensor sets it before it launches the first of them."""
 HOLD_UNTIL_DONE = {HOLD_TAG: UNTIL_DONE}
 """The tag that a job, a schedule, a backfill or a single run carries to be held."""
+CONTINUES_TAG = "dagster-kumo/continues"
+"""Of a run that a sensor requested to continue a run whose worker was gone, which it names."""
 
 NOT_HELD = f"""\
 The run carries the tag {HOLD_TAG}: {UNTIL_DONE}, but Dagster does not hold it in the queue, so it waits
@@ -43,14 +45,16 @@ def was_held(run: dg.DagsterRun, retry_number: int) -> bool:
     return HOLD_TAG in run.tags and PROGRESS_TAG in run.tags and retry_number == 0
 
 
-def model_of_held_run(
+def model_of_launched_job(
     run: dg.DagsterRun, job_id: str | None, client: KumoClient
 ) -> TrainingJobResource | None:
-    """The model of the job that was launched while the run was held; None if there is no such job.
+    """The model of the job that was launched while the run was held, or by the run that it continues.
+
+    None if there is no such job.
 
     The newest model with some tags may be another one by now.
     """
-    if job_id is None or HOLD_TAG not in run.tags:
+    if job_id is None or run.tags.keys().isdisjoint((HOLD_TAG, CONTINUES_TAG)):
         return None
     try:
         job = client.get_prediction_job(job_id)

@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
+from dagster_kumo.execution.launch.held_run import CONTINUES_TAG, PROGRESS_TAG
 
 RUNS_LOCK = threading.RLock()
 """Held by the threads of a run over several partitions while they read or write runs.
@@ -66,14 +66,24 @@ def launch_key(
 
 
 def root_of_launch(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The first backfill, or else the first run, of which this run is a retry or a re-execution."""
+    """The first backfill, or else the first run, of which this run is a retry, a re-execution or the
+    continuation."""
     root_run_id = run.root_run_id or run.run_id
     first = run
     if root_run_id != run.run_id:
         # A re-execution of a run does not belong to the backfill any more when that has ended.
         with RUNS_LOCK:
             first = instance.get_run_by_id(root_run_id) or run
+    if (continued := first.tags.get(CONTINUES_TAG)) is not None:
+        with RUNS_LOCK:
+            dead = instance.get_run_by_id(continued)
+        return continued if dead is None else root_of_launch(instance, dead)
     return root_backfill(first) or root_run_id
+
+
+def previous_attempt(run: dg.DagsterRun) -> str | None:
+    """The run that this one re-executes or continues."""
+    return run.parent_run_id or run.tags.get(CONTINUES_TAG)
 
 
 def root_backfill(run: dg.DagsterRun) -> str | None:
@@ -82,12 +92,15 @@ def root_backfill(run: dg.DagsterRun) -> str | None:
 
 
 def root_of_retries(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The run that Dagster retries by this one, or this run. A re-execution by a person is no retry."""
-    while _RETRY_TAG in run.tags and run.parent_run_id is not None:
+    """The run that Dagster retries by this one, or that this one continues, or this run. A re-execution by a person
+    is no retry."""
+    while (parent_id := previous_attempt(run)) is not None:
+        if run.parent_run_id is not None and _RETRY_TAG not in run.tags:
+            break
         with RUNS_LOCK:
-            parent = instance.get_run_by_id(run.parent_run_id)
+            parent = instance.get_run_by_id(parent_id)
         if parent is None:
-            return run.parent_run_id
+            return parent_id
         run = parent
     return run.run_id
 
@@ -97,5 +110,5 @@ def is_first_attempt(run: dg.DagsterRun, retry_number: int) -> bool:
 
     For a run that was held in the queue, the hold sensor may have launched before the run began.
     """
-    is_again = run.parent_run_id is not None or PARENT_BACKFILL_TAG in run.tags
+    is_again = previous_attempt(run) is not None or PARENT_BACKFILL_TAG in run.tags
     return not is_again and retry_number == 0 and PROGRESS_TAG not in run.tags

@@ -22,11 +22,12 @@ MOMENTS = ("launching", "accepted", "polling", "asking", "writing")
 
 
 def predictions(name: str, *, daily: bool = False, retries: int = 0, **prediction: object):
+    if "training_job_tags" not in prediction:
+        prediction["training_job_id"] = PURCHASE
+
     @kumo_assets(
         name=name,
-        prediction=BatchPrediction(
-            training_job_id=PURCHASE, anchor="end" if daily else None, **prediction
-        ),
+        prediction=BatchPrediction(anchor="end" if daily else None, **prediction),
         partitions_def=DAYS if daily else None,
         backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
         retry_policy=dg.RetryPolicy(max_retries=retries) if retries else None,
@@ -73,6 +74,7 @@ PROMOTED = build_kumo_assets_definitions(
 
 JOBS = {
     "daily": [predictions("daily", daily=True)],
+    "tagged": [predictions("tagged", training_job_tags={"use": "tagged"})],
     "both": [predictions("both", outputs=("predictions", "embeddings"))],
     "daily_tables": [predictions("daily_tables", daily=True, prediction_table="generate")],
     "daily_appended": [export("daily_appended", "APPEND", daily=True)],

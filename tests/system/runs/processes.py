@@ -220,10 +220,15 @@ class World:
         config: Mapping[str, Any] = IN_PROCESS,
         again: Run | None = None,
         from_failure: bool = False,
+        requested: dg.RunRequest | None = None,
     ) -> Run:
-        """Start a run, or with `again` a re-execution of one."""
+        """Start a run, with `again` a re-execution of one, or the run that a sensor has requested."""
         known = {run.run_id for run in self.instance.get_runs()}
         tags = days_of(partitions) if partitions else {}
+        selection = None
+        if requested is not None:
+            tags, selection = dict(requested.tags), requested.asset_selection
+            config = {**config, **requested.run_config}
         options = None
         if again is not None:
             tags = {k: v for k, v in again.tags.items() if "partition" in k}
@@ -231,7 +236,8 @@ class World:
             if from_failure:
                 options = dg.ReexecutionOptions.from_failure(again.id, self.instance)
         process = _PROCESSES.Process(
-            target=_execute, args=(self.environment, self.home, job, tags, dict(config), options)
+            target=_execute,
+            args=(self.environment, self.home, job, tags, dict(config), options, selection),
         )
         process.start()
 
@@ -297,6 +303,7 @@ def _execute(
     tags: Mapping[str, str],
     config: Mapping[str, Any],
     options: dg.ReexecutionOptions | None,
+    selection: Sequence[dg.AssetKey] | None,
 ) -> None:
     os.setsid()  # what it starts can be killed with it
     os.environ.update(environment)
@@ -304,5 +311,10 @@ def _execute(
     reconstructable = dg.build_reconstructable_job("tests.system.runs.definitions", "job", (job,))
     with instance_in(home) as instance:
         dg.execute_job(
-            reconstructable, instance, run_config=config, tags=tags, reexecution_options=options
+            reconstructable,
+            instance,
+            run_config=config,
+            tags=tags,
+            reexecution_options=options,
+            asset_selection=selection,
         )
