@@ -90,11 +90,13 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
 
     Every setting has a default: with `KUMO_API_KEY` in the environment, `KumoResource()` is enough.
 
-    Examples:
-        >>> import dagster as dg
-        >>> defs = dg.Definitions(
-        ...     resources={"kumo": KumoResource(api_key=dg.EnvVar("KUMO_API_KEY"))},
-        ... )
+    ```pycon
+    >>> import dagster as dg
+    >>> defs = dg.Definitions(
+    ...     resources={"kumo": KumoResource(api_key=dg.EnvVar("KUMO_API_KEY"))},
+    ... )
+
+    ```
     """
 
     api_key: str | None = Field(
@@ -143,10 +145,8 @@ class KumoResource(dg.ConfigurableResource):  # pyright: ignore[reportMissingTyp
     max_requests_per_second: Annotated[float | None, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
         default=None,
         description=(
-            "How many calls to Kumo's API per second this machine may make: all runs and steps of "
-            "its user together, which take turns through a file in the temporary folder. Further "
-            "calls wait. Each machine, pod or container counts separately, and so does each url. "
-            "Downloads of files do not count. No limit by default."
+            "How many calls to Kumo's API all runs of this user on this machine may make per second, together. "
+            "Each machine, pod or container counts separately. No limit by default."
         ),
     )
     poll_interval: Annotated[float, Field(gt=0), NOT_FROM_ENVIRONMENT] = Field(
@@ -367,9 +367,11 @@ class LocalKumoResource(KumoResource):
     It starts by itself with the first call, in a process that all runs share, and ends half an hour after the last
     one. It needs the extra `local`.
 
-    Examples:
-        >>> import dagster as dg
-        >>> defs = dg.Definitions(resources={"kumo": LocalKumoResource(data="data/kumo")})
+    ```pycon
+    >>> import dagster as dg
+    >>> defs = dg.Definitions(resources={"kumo": LocalKumoResource(data="data/kumo")})
+
+    ```
     """
 
     data: str = Field(description="The folder for jobs, prediction files and exports.")

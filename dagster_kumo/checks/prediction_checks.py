@@ -42,7 +42,7 @@ PredictionCheck = AssetCheck[StoredOutputs]
 
 class EntitiesMatchSummary(PredictionCheck):
     name = "entities_match_summary"
-    description = "As many entities are stored as the job says it predicted for."
+    description = "The number of stored entities equals the job's."
 
     def run(self, outputs: StoredOutputs, partition_key: str | None) -> Finding:
         from dagster_kumo.predictions.statistics.distinct import distinct_rows

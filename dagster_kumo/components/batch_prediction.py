@@ -18,21 +18,20 @@ from dagster_kumo.components.scaffolding import BatchPredictionScaffolder
 class KumoBatchPredictionComponent(ModelFields, Overridable, dg.Component):
     """Batch predictions of one Kumo model: its assets, exports, checks and schedule.
 
-    Examples:
-        ```yaml
-        type: dagster_kumo.KumoBatchPredictionComponent
-        attributes:
-          name: churn
-          kumo:
-            api_key: "{{ env.KUMO_API_KEY }}"
-          io_manager:
-            base_path: s3://bucket/predictions
-          prediction:
-            training_job_id: trainingjob-...
-          partitions_def:
-            type: daily
-            start_date: 2026-11-01
-        ```
+    ```yaml
+    type: dagster_kumo.KumoBatchPredictionComponent
+    attributes:
+      name: churn
+      kumo:
+        api_key: "{{ env.KUMO_API_KEY }}"
+      io_manager:
+        base_path: s3://bucket/predictions
+      prediction:
+        training_job_id: trainingjob-...
+      partitions_def:
+        type: daily
+        start_date: 2026-11-01
+    ```
     """
 
     name: Annotated[

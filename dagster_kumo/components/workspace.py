@@ -91,22 +91,21 @@ class KumoWorkspaceComponent(NamedFieldsResolvable, Overridable, dg.StateBackedC
     For each predictive query, the newest model predicts. `dg utils refresh-defs-state` finds the models
     and stores them as state. Definitions load from the state, without a network.
 
-    Examples:
-        ```yaml
-        type: dagster_kumo.KumoWorkspaceComponent
-        attributes:
-          kumo:
-            api_key: "{{ env.KUMO_API_KEY }}"
-          io_manager:
-            base_path: s3://bucket/predictions
-          models:
-            tags:
-              team: growth
-          assets:
-            partitions_def:
-              type: daily
-              start_date: 2026-11-01
-        ```
+    ```yaml
+    type: dagster_kumo.KumoWorkspaceComponent
+    attributes:
+      kumo:
+        api_key: "{{ env.KUMO_API_KEY }}"
+      io_manager:
+        base_path: s3://bucket/predictions
+      models:
+        tags:
+          team: growth
+      assets:
+        partitions_def:
+          type: daily
+          start_date: 2026-11-01
+    ```
     """
 
     kumo: ResolvedKumo = None

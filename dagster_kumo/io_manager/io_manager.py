@@ -70,11 +70,13 @@ class KumoIOManager(dg.ConfigurableIOManager):
 
     DataFrames and Arrow tables that other assets return are stored as well.
 
-    Examples:
-        >>> import dagster as dg
-        >>> defs = dg.Definitions(
-        ...     resources={"kumo_io_manager": KumoIOManager(base_path="s3://bucket/predictions")},
-        ... )
+    ```pycon
+    >>> import dagster as dg
+    >>> defs = dg.Definitions(
+    ...     resources={"kumo_io_manager": KumoIOManager(base_path="s3://bucket/predictions")},
+    ... )
+
+    ```
     """
 
     base_path: str = Field(
