@@ -348,8 +348,8 @@ def test_the_daemon_fills_a_partition_once_the_schedule_is_on(
     for asset in (PREDICTIONS, EXPORT, "call_list"):
         assert dagit.run_of(asset, day(1)) == run_id
 
-    switch_on(dagit, page, "schedules/every_morning")
-    picture(page, "every_morning")
+    switch_on(dagit, page, "schedules/held_call_list_schedule")
+    picture(page, "held_call_list_schedule")
 
 
 def test_a_day_that_is_made_again_is_exported_and_called_again(

@@ -101,7 +101,7 @@ def test_each_week_a_candidate_is_trained_and_promoted_behind_its_gate(
     definitions: dg.Definitions,
 ) -> None:
     """The run is held while Kumo trains."""
-    schedule = definitions.resolve_schedule_def("every_sunday")
+    schedule = definitions.resolve_schedule_def("retrain_purchase_schedule")
     job = definitions.resolve_job_def(schedule.job_name)
     assert schedule.cron_schedule == "0 8 * * 0"
     assert job.run_tags["dagster-kumo/hold"] == "until_done"
@@ -114,7 +114,7 @@ def test_each_week_a_candidate_is_trained_and_promoted_behind_its_gate(
 
 
 def test_the_days_whose_outcome_is_known_are_asked_for(definitions: dg.Definitions) -> None:
-    schedule = definitions.resolve_schedule_def("when_it_is_known")
+    schedule = definitions.resolve_schedule_def("evaluate_purchase_schedule")
     today = datetime.now(timezone.utc).date()
     days = {ago: (today - timedelta(days=ago)).isoformat() for ago in (40, 35, 31, 30, 2)}
     with dg.instance_for_test() as instance:
@@ -141,7 +141,7 @@ def test_the_schedule_asks_for_the_day_that_has_ended(
     definitions: dg.Definitions, days_late: int
 ) -> None:
     """The time of the tick counts: a daemon that was down makes up for each day that it missed."""
-    schedule = definitions.resolve_schedule_def("every_morning")
+    schedule = definitions.resolve_schedule_def("held_call_list_schedule")
     ticked = datetime.now(timezone.utc).date() - timedelta(days=days_late)
     six = datetime(ticked.year, ticked.month, ticked.day, 6, tzinfo=timezone.utc)
     with dg.instance_for_test() as instance:

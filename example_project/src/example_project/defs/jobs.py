@@ -36,15 +36,13 @@ held_call_list = dg.define_asset_job(
 )
 
 # Each morning (UTC), for the day that ended at midnight.
-early_morning = dg.ScheduleDefinition(
-    name="early_morning",
+source_tables_schedule = dg.ScheduleDefinition(
     job=source_tables,
     cron_schedule="30 5 * * *",
     description="Makes the tables that Kumo reads, half an hour before the predictions (UTC).",
 )
-every_morning = dg.build_schedule_from_partitioned_job(
+held_call_list_schedule = dg.build_schedule_from_partitioned_job(
     held_call_list,
-    name="every_morning",
     hour_of_day=6,
     description="Makes the call list of the day that has ended, at six in the morning (UTC).",
 )
@@ -62,7 +60,7 @@ evaluate_purchase = dg.define_asset_job(
     job=evaluate_purchase,
     description="Evaluates the days whose 30 days have passed, also those that were missed (UTC).",
 )
-def when_it_is_known(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+def evaluate_purchase_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """Evaluates the days whose outcome is known by now."""
     for day in evaluation_partitions_due(purchase.evaluation, context.instance):
         # What fails today is due tomorrow again: the key tells both requests apart.
@@ -77,8 +75,7 @@ retrain_purchase = dg.define_asset_job(
     tags=HOLD_UNTIL_DONE,
     description="Trains a candidate of the purchase model; promotes it if it passes its gate.",
 )
-every_sunday = dg.ScheduleDefinition(
-    name="every_sunday",
+retrain_purchase_schedule = dg.ScheduleDefinition(
     job=retrain_purchase,
     cron_schedule="0 8 * * 0",
     description="Trains a candidate each Sunday, and promotes it if it passes its gate (UTC).",

@@ -10,7 +10,7 @@ from example_project.defs import models
 def sensors() -> dg.Definitions:
     # Predictions that somebody launched in Kumo's own UI, or from a notebook: each is delivered to its day.
     # Switched on under "Automation".
-    deliver_jobs_from_outside = build_kumo_sensor(
-        [*models.purchase, *models.spend], name="deliver_jobs_from_outside", deliver=True
+    kumo_outside_jobs_sensor = build_kumo_sensor(
+        [*models.purchase, *models.spend], name="kumo_outside_jobs_sensor", deliver=True
     )
-    return dg.Definitions(sensors=[deliver_jobs_from_outside, build_kumo_hold_sensor()])
+    return dg.Definitions(sensors=[kumo_outside_jobs_sensor, build_kumo_hold_sensor()])
