@@ -133,6 +133,7 @@ def test_the_window_is_read_from_the_query(world: World) -> None:
     closed = dt.datetime.fromtimestamp(found["dagster-kumo/window_closed_at"], dt.timezone.utc)
     assert str(closed.date()) == day(14)
 
+    world.materialize(world.purchase, OPEN)
     run = world.materialize(by_query, OPEN, by_query)
     assert error_of(run)[0] == "KumoWindowError"
 
