@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dagster_kumo import KumoDataError
-from dagster_kumo.predictions.streams import FEWEST, Streams
+from dagster_kumo.predictions.streams import FEWEST, SETTLING, WINDOW, Streams
 
 pytestmark = pytest.mark.fast
 
@@ -25,58 +25,43 @@ def streams():
 
 
 class Pipe:
-    """Where each connection gets a chunk in 10 ms; `together` they get no more than that."""
+    """Where each connection gets a chunk in 10 ms."""
 
-    def __init__(self, lane, *, together: bool) -> None:
+    def __init__(self, lane) -> None:
         self.lane = lane
         self.most = self._now = 0
         self._lock = threading.Lock()
-        self._turn = threading.Lock() if together else None
 
     def read(self) -> None:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
         for _ in range(10):
-            if self._turn:
-                with self._turn:
-                    time.sleep(0.001)
-            else:
-                time.sleep(0.01)
+            time.sleep(0.01)
             self.lane.received(CHUNK)
         with self._lock:
             self._now -= 1
 
 
 def test_connections_are_added_as_long_as_that_is_faster(streams):
-    pipe = Pipe(streams.lane(0, FILE), together=False)
+    pipe = Pipe(streams.lane(0, FILE))
     for piece in [pipe.lane.submit(pipe.read) for _ in range(80)]:
         piece.result()
     assert FEWEST < pipe.most <= 16
 
 
-def test_connections_that_are_slow_to_get_going_stay(streams):
-    pipe = Pipe(streams.lane(0, FILE), together=False)
-    begun: list[int] = []
-
-    def read() -> None:
-        if (name := threading.get_ident()) not in begun:
-            begun.append(name)
-            if FEWEST < len(begun) <= 2 * FEWEST:
-                time.sleep(0.35)  # the first answer of those that were added comes late
-        pipe.read()
-
-    for piece in [pipe.lane.submit(read) for _ in range(60)]:
-        piece.result()
-    assert pipe.most > 2 * FEWEST
-
-
-def test_connections_that_bring_nothing_stop_again(streams):
-    pipe = Pipe(streams.lane(0, FILE), together=True)
-    pieces = [pipe.lane.submit(pipe.read) for _ in range(60)]
+@pytest.mark.parametrize(("then", "limit"), [(1_000_000, 4 * FEWEST), (1, FEWEST)])
+def test_connections_that_were_added_stop_after_two_slow_looks(streams, then, limit):
+    lane, go = streams.lane(0, FILE), threading.Event()
+    pieces = [lane.submit(lambda: go.wait(30)) for _ in range(40)]
+    lane.received(0)
+    for count, expected in [(1_000, 2 * FEWEST), (1, 2 * FEWEST), (then, limit)]:
+        time.sleep(WINDOW + SETTLING)
+        lane.received(count)
+        assert streams.limit == expected
+    go.set()
     for piece in pieces:
         piece.result()
-    assert streams.limit < 16
 
 
 def test_a_server_that_is_too_busy_gets_half_of_them_once(streams):
