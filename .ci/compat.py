@@ -32,6 +32,8 @@ TEST_TOOLS = (
     "moto[server,s3]",
     "s3fs",
     "polars",
+    "packaging",
+    "time-machine",
 )
 # The oldest with the API of 2.x, and the newest pre-release of the other generation.
 SDKS = {"sdk": ("kumoai==1.2.4",), "sdk-pre": ("kumoai>=3.0.0b3", "kumo-api>=3.0.0b3")}

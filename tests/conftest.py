@@ -14,7 +14,7 @@ from dagster_kumo import BatchPredictionJob, BatchPredictionJobResult, KumoClien
 from dagster_kumo.api.records import BatchPredictionRequest
 from dagster_kumo.local import LocalKumo
 from tests.api.scripted_server import ScriptedServer
-from tests.support import PURCHASE, predict_all, remove_marks
+from tests.support import PURCHASE, has, instance_in, predict_all, remove_marks
 
 # A shell starts background jobs with SIGINT ignored, and their processes inherit that. Tests end runs with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -107,8 +107,15 @@ def result(done_job_id: str, client: KumoClient) -> BatchPredictionJobResult:
 
 
 @pytest.fixture(scope="module")
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory, the same for all tests of a module."""
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory, the same for all tests of a module.
+
+    With older versions it is on disk: one in memory refuses to write an event while another thread writes one.
+    """
+    if not has("dagster", "1.12.18"):
+        with instance_in(tmp_path_factory.mktemp("dagster")) as instance:
+            yield instance
+        return
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 

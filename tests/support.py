@@ -8,10 +8,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
+import pytest
+from packaging.version import Version
 
 from dagster_kumo import (
     BatchPrediction,
@@ -34,6 +37,16 @@ SETTLING = 0.3
 """Seconds: the stand-in shows a job at once, but for a test of that."""
 PREDICTIONS = dg.AssetKey(["purchase", "predictions"])
 EMBEDDINGS = dg.AssetKey(["purchase", "embeddings"])
+
+
+def has(package: str, version: str) -> bool:
+    """Whether the installed version of a package is this one or newer."""
+    return Version(metadata.version(package)) >= Version(version)
+
+
+def since(package: str, version: str, why: str) -> pytest.MarkDecorator:
+    """Skips a test with older versions of a package, which cannot do what it needs."""
+    return pytest.mark.skipif(not has(package, version), reason=f"{why}: needs {package} {version}")
 
 
 def day(days_ago: int) -> str:

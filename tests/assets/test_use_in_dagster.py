@@ -26,7 +26,7 @@ from dagster_kumo import (
     kumo_assets,
 )
 from dagster_kumo.local import LocalKumo
-from tests.support import PURCHASE, day, resources
+from tests.support import PURCHASE, day, has, resources
 
 PREDICTION = BatchPrediction(training_job_id=PURCHASE)
 MODEL, PREDICTIONS, EXPORT = (
@@ -593,7 +593,9 @@ def test_predictions_are_requested_as_any_asset_of_the_tables(
     made = churn(automation_condition=automatic, partitions_def=days, fan_out=fan_out)
 
     wanted = requested([plain], plain.key)
-    assert sum(wanted) or condition == "on_missing"
+    # Older versions of Dagster wait for an update after the time, and there is one evaluation a day.
+    never = {"on_missing"} if has("dagster", "1.13") else {"on_missing", "on_cron"}
+    assert sum(wanted) or condition in never
     assert requested(made, PREDICTIONS) == wanted
     # Nor does it matter under which key the model is.
     prefixed = dg.load_assets_from_modules([module(made=made)], key_prefix="ml")

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from dagster_kumo.local import LocalKumo
+from tests.support import has
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def test_ranges(url):
         assert part.headers["ETag"] == etag
     assert get(url, Range="bytes=0-9").headers["Content-Range"] == f"bytes 0-9/{len(body)}"
     beyond = get(url, Range=f"bytes={len(body)}-")
-    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(body)}")
+    unit = "bytes " if has("starlette", "1.0") else ""  # which older ones leave out
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"{unit}*/{len(body)}")
     for ignored in ("lines=1-2", "bytes=-", "bytes=0-1,3-4"):
         assert get(url, Range=ignored).status_code == 200
 

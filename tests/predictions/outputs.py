@@ -28,6 +28,15 @@ def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
     return sink.getvalue()
 
 
+def can_store(column: pa.Array) -> bool:
+    """Whether the installed pyarrow reads what it writes of a type."""
+    try:
+        pq.read_table(io.BytesIO(parquet_bytes(pa.table({"x": column}))))
+    except pa.ArrowException:
+        return False
+    return True
+
+
 def fetch(
     file: PartitionFile,
     to: Path,

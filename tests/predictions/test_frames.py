@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.predictions.outputs import write_files
+from tests.predictions.outputs import can_store, write_files
 
 pytestmark = pytest.mark.fast
 
@@ -55,7 +55,10 @@ def test_a_column_of_each_type(tmp_path, column):
 def test_nulls_in_one_of_the_files(tmp_path, column, place):
     values = COLUMNS[column]
     tables = [pa.table({column: values, "last": [1, 2]}) for _ in range(3)]
-    tables[place] = pa.table({column: pa.nulls(2, values.type), "last": [3, 4]})
+    nulls = pa.nulls(2, values.type)
+    if not can_store(nulls):
+        pytest.skip(f"this pyarrow does not read what it writes: nulls of {values.type}")
+    tables[place] = pa.table({column: nulls, "last": [3, 4]})
     assert_as_arrow_has_it(tmp_path, *tables)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -17,9 +17,11 @@ from dagster_kumo.execution.launch.identity import (
 )
 from dagster_kumo.execution.metadata import JOB_ID_METADATA
 
+T = TypeVar("T")
+
 # Of one partition. A root run with more deliveries than this is not a retry.
 MATERIALIZATIONS_LOOKED_AT = 20
-# Before Dagster 1.12.18, SQLite refuses to read an in-memory event log while another thread writes to it.
+# Before Dagster 1.12.18, SQLite refuses to use an in-memory event log while another thread writes to it.
 _LOCKED = "table is locked"
 _LOCKED_SECONDS = 2.0
 
@@ -142,10 +144,15 @@ def _of_earlier_runs(
 
 def read_events(fetch: Callable[[], dg.EventRecordsResult]) -> Sequence[dg.EventLogRecord]:
     """Records of the event log, also while another thread writes to it."""
+    return when_not_locked(fetch).records
+
+
+def when_not_locked(use: Callable[[], T]) -> T:
+    """What reads or writes the event log, also while another thread writes to it."""
     give_up = time.monotonic() + _LOCKED_SECONDS
     while True:
         try:
-            return fetch().records
+            return use()
         except Exception as error:
             if _LOCKED not in str(error) or time.monotonic() > give_up:
                 raise

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from dagster_kumo.execution.launch.deliveries import read_events
+from dagster_kumo.execution.launch.deliveries import read_events, when_not_locked
 from dagster_kumo.execution.launch.identity import RUNS_LOCK
 from dagster_kumo.execution.metadata import LAUNCH_KEY_METADATA, RUN_METADATA
 
@@ -97,7 +97,7 @@ class Notes:
                 },
             )
             with RUNS_LOCK:
-                self._instance.report_runless_asset_event(observation)
+                when_not_locked(lambda o=observation: self._instance.report_runless_asset_event(o))
 
     def shown_on_run(self, prefix: str) -> str | None:
         """The newest job of a kind that the tags of the run named when the attempt began."""
