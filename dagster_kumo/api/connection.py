@@ -126,6 +126,11 @@ class Connection:
         """The projects of a group."""
         return self.generation.projects(group_id)
 
+    @property
+    def web_url(self) -> str:
+        """The deployment's web UI."""
+        return with_host_of(self.url, "http://kumo/")
+
     def public_url(self, tracking_url: str) -> str:
         """A job's tracking url as a browser can open it."""
         return with_host_of(self.url, tracking_url)

@@ -91,9 +91,14 @@ def job_metadata(
 
 
 def model_metadata(
-    job: TrainingJobResource, query: PredictiveQuery | None, *, tracking_url: str, now: datetime
+    job: TrainingJobResource,
+    query: PredictiveQuery | None,
+    *,
+    tracking_url: str,
+    deployment_url: str,
+    now: datetime,
 ) -> dict[str, Any]:
-    """The metadata of a model: its query, its metrics and its age.
+    """The metadata of a model: its query, its metrics, its age, and where it is in Kumo.
 
     Each metric on the holdout data is an entry of its own, which the Dagster UI plots.
     """
@@ -109,8 +114,7 @@ def model_metadata(
         entries["trained_at"] = dg.MetadataValue.timestamp(trained_at)
     if query is not None:
         entries["tables"] = ", ".join(query.tables)
-    if tracking_url:
-        entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
+    entries |= links({"tracking_url": tracking_url, "deployment_url": deployment_url})
     entries["training_job_id"] = job.job_id
     return _in_namespace(entries)
 

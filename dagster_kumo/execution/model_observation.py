@@ -54,6 +54,7 @@ def described_model(
         model,
         _query_of(context, client, model),
         tracking_url=client.public_url(model.job_status_report.tracking_url),
+        deployment_url=client.web_url,
         now=datetime.now(timezone.utc),
     )
 

@@ -208,7 +208,9 @@ def test_a_run_shows_on_the_models_asset_what_is_known_of_it(
     assert ended is not None
     assert seen.asset_key == MODEL
     assert entries["dagster-kumo/training_job_id"] == PURCHASE
-    assert entries["dagster-kumo/tracking_url"].endswith(f"/jobs/{PURCHASE}")
+    web_ui = kumo.url.removesuffix("api")
+    assert entries["dagster-kumo/deployment_url"] == web_ui
+    assert entries["dagster-kumo/tracking_url"] == f"{web_ui}jobs/{PURCHASE}"
     assert (
         "PREDICT COUNT(purchases.*, 0, 30, days) > 0\nFOR EACH customers.customer_id"
         in entries["dagster-kumo/query"]

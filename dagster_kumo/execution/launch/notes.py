@@ -16,6 +16,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import dagster as dg
 
@@ -97,7 +98,7 @@ class Notes:
                 },
             )
             with RUNS_LOCK:
-                when_not_locked(lambda o=observation: self._instance.report_runless_asset_event(o))
+                when_not_locked(partial(self._instance.report_runless_asset_event, observation))
 
     def shown_on_run(self, prefix: str) -> str | None:
         """The newest job of a kind that the tags of the run named when the attempt began."""

@@ -104,15 +104,16 @@ def manifest_in_use(monkeypatch) -> list[Path]:
     Each path in the list stands for a reader, who has ended by the next attempt.
     """
     readers: list[Path] = []
-    replace = os.replace
+    replace = Path.replace
 
-    def replace_as_windows_does(source: Path, target: Path) -> None:
+    def replace_as_windows_does(source: Path, target: Path) -> Path:
         if Path(target).name == "manifest.json" and readers:
             readers.pop()
             raise PermissionError(errno.EACCES, "The process cannot access the file", str(target))
-        replace(source, target)
+        return replace(source, target)
 
-    monkeypatch.setattr(os, "replace", replace_as_windows_does)
+    # Not os.replace, which Python 3.10 looks up only once.
+    monkeypatch.setattr(Path, "replace", replace_as_windows_does)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return readers
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ from dagster_kumo.sensor.hold.queue import HoldQueue
 from dagster_kumo.sensor.hold.run_steps import RunSteps
 from dagster_kumo.sensor.hold.tick import HoldTick
 from tests.sensor.hold.queued_runs import HOLD, PROGRESS, QueuedRuns
-from tests.support import DAYS, PURCHASE, day, instance_in, predict_all, purchase_assets
+from tests.support import (
+    DAYS,
+    PURCHASE,
+    day,
+    instance_in,
+    predict_all,
+    purchase_assets,
+    wait_until,
+)
 
 DAY = day(4)
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
@@ -527,6 +536,31 @@ def test_a_tick_whose_time_is_over_leaves_launches_and_progress_to_the_next(
     held.tick()
     assert len(slow.jobs) == before + 3
     assert held.run(second).tags[PROGRESS].startswith("RUNNING")
+
+
+@pytest.mark.parametrize(
+    ("deadline", "is_late"), [(timedelta(seconds=1), True), (timedelta(hours=1), False)]
+)
+def test_a_held_run_shows_while_it_waits_that_its_job_will_be_late(
+    deadline: timedelta,
+    is_late: bool,
+    queue: Queue,
+    slow: LocalKumo,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    held = queue(purchase_assets(partitions_def=None, deadline=deadline), kumo=slow)
+    run_id = held.add()
+
+    def progress() -> str:
+        held.tick()
+        return held.run(run_id).tags.get(PROGRESS, "")
+
+    shown = wait_until(lambda: "until about" in (said := progress()) and said)
+    held.tick()
+
+    assert ("after the deadline" in shown) == is_late
+    said = f"The job of the held run {run_id} is late"
+    assert capfd.readouterr().err.count(said) == int(is_late)
 
 
 def test_a_limit_is_at_least_one() -> None:
