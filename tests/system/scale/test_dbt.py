@@ -8,7 +8,14 @@ import dagster as dg
 import duckdb
 import pytest
 
-from dagster_kumo import KumoIOManager, KumoResource
+from dagster_kumo import (
+    BatchPrediction,
+    KumoExport,
+    KumoIOManager,
+    KumoResource,
+    SnowflakeConnector,
+    build_kumo_assets_definitions,
+)
 from dagster_kumo.local import LocalKumo
 from tests.support import PURCHASE
 from tests.system.test_docs import ROOT, blocks
@@ -109,3 +116,29 @@ def test_dbt_makes_what_kumo_reads_and_reads_what_kumo_wrote(
     with duckdb.connect(tmp_path / "shop.duckdb", read_only=True) as shop:
         called = shop.sql("select count(*), min(score) from call_list").fetchall()
     assert called == [(len(likely), likely["True_PROB"].min())]
+
+
+def test_an_export_that_names_the_table_of_a_dbt_source_is_that_source(shop_project: Any) -> None:
+    from dagster_dbt import dbt_assets
+
+    @dbt_assets(manifest=shop_project.manifest_path)
+    def shop(): ...
+
+    def upstream_of_the_model(relation_identifier: str | None) -> set[dg.AssetKey]:
+        churn = build_kumo_assets_definitions(
+            name="churn",
+            prediction=BatchPrediction(training_job_id=PURCHASE),
+            exports=[
+                KumoExport(
+                    connector=SnowflakeConnector("warehouse"),
+                    table_name="CHURN",
+                    relation_identifier=relation_identifier,
+                )
+            ],
+        )
+        graph = dg.Definitions(assets=[*churn, shop]).resolve_asset_graph()
+        return set(graph.get(dg.AssetKey("call_list")).parent_keys)
+
+    of_source = "warehouses.snowflake_warehouse.churn_predictions"
+    assert upstream_of_the_model(of_source) == {dg.AssetKey(["churn", "predictions_in_snowflake"])}
+    assert upstream_of_the_model(None) == {dg.AssetKey(["kumo", "churn_predictions"])}
