@@ -33,20 +33,13 @@ QUESTIONS = {
 
 
 class ShopTranslator(DagsterKumoTranslator):
-    """The specs as they come, with the question that the predictions answer and a link to this file."""
+    """The specs as they come, with the question that the predictions answer."""
 
     def get_asset_spec(self, props: KumoAssetProps) -> dg.AssetSpec:
         spec = super().get_asset_spec(props)
-        code = [dg.LocalFileCodeReference(file_path=__file__)]
         # The catalog shows the first line, so each asset has one of its own.
         question = f"{QUESTIONS[props.name]}\n\n" if props.kind == "predictions" else ""
-        return spec.replace_attributes(
-            description=f"{question}{spec.description}",
-            metadata={
-                **spec.metadata,
-                "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=code),
-            },
-        )
+        return spec.replace_attributes(description=f"{question}{spec.description}")
 
 
 purchase = build_kumo_assets_definitions(
@@ -83,6 +76,8 @@ purchase = build_kumo_assets_definitions(
     partitions_def=daily,
     deps=SOURCE_TABLES,
     translator=ShopTranslator(),
+    # The schedule is at six. A day that is not there at nine is overdue.
+    freshness_policy=dg.FreshnessPolicy.cron("0 9 * * *", timedelta(hours=3)),
     group_name="purchase",
     owners=["team:data-science"],
 )
