@@ -15,6 +15,7 @@ from dagster_kumo import (
     KumoResource,
     build_kumo_evaluation_asset,
     build_kumo_hold_sensor,
+    build_kumo_sensor,
     evaluation_partitions_due,
     kumo_assets,
 )
@@ -75,6 +76,7 @@ MODELS = {
     "tables": predictions("tables", prediction_table="generate"),
     "year": predictions("year", single_run=True, outputs=("predictions", "embeddings")),
     "hundreds": predictions("hundreds", single_run=True, partitions_def=KEYS, anchor=None),
+    "continued": predictions("continued"),
     "pooled": predictions("pooled", options={"pool": POOL, "deps": [before_pooled]}),
 }
 
@@ -126,7 +128,14 @@ defs = dg.Definitions(
         ),
     ],
     schedules=[judge_every_minute],
-    sensors=[build_kumo_hold_sensor(minimum_interval_seconds=1)],
+    sensors=[
+        build_kumo_hold_sensor(minimum_interval_seconds=1),
+        build_kumo_sensor(
+            MODELS["continued"],
+            continue_runs_after=timedelta(seconds=15),
+            minimum_interval_seconds=1,
+        ),
+    ],
     resources={
         "kumo": kumo,
         "kumo_io_manager": KumoIOManager(base_path=dg.EnvVar("STORE"), statistics=False, kumo=kumo),

@@ -81,6 +81,11 @@ class Deployment:
         first = self.instance.get_run_by_id(run_id)
         return [run for run in (first, *reversed(again)) if run is not None]
 
+    def continuations(self, run_id: str) -> list[str]:
+        """The runs that a sensor requested to continue a run."""
+        runs = self.instance.get_runs(dg.RunsFilter(tags={"dagster-kumo/continues": run_id}))
+        return [run.run_id for run in runs]
+
     def backfill(
         self, assets: Sequence[Sequence[str]], *partitions: str, tags: Mapping[str, str] = {}
     ) -> str:

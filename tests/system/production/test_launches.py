@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from tests.support import wait_until
 from tests.system.production.deployment import Deployment
 from tests.system.runs.processes import LOOK, POST_JOB, of_day
 
@@ -75,3 +76,30 @@ def test_what_four_processes_note_at_the_same_moment_survives_and_when_they_are_
         for partition, (job_id,) in production.launched(step, *runs).items():
             assert by_day[partition] == delivered[partition] == {job_id}
             assert last[partition].tags[f"dagster/kumo_job.{step}__predictions"] == job_id
+
+
+def test_the_sensor_continues_a_run_that_dagster_does_not_retry_and_no_other(
+    quick: Deployment,
+) -> None:
+    left, retried = quick.new_days("continued", 2)
+    never = {"dagster/max_retries": "0"}
+    looks = [quick.gate.hold(*LOOK, about=of_day(key)) for key in (left, retried)]
+    with quick.web.sensor("kumo_jobs_sensor"):
+        dead = quick.launch("continued_in_process", left, tags=never)
+        again = quick.launch("continued_in_process", retried)
+        for look in looks:
+            look.wait()
+        for run_id in (dead, again):
+            quick.kill(run_id)
+        quick.gate.release_all()
+
+        assert quick.wait_for_end(again).status == SUCCESS
+        (continued,) = wait_until(lambda: quick.continuations(dead), seconds=200)
+        assert quick.wait_for_end(continued).status == SUCCESS
+
+    assert len(quick.continuations(dead)) == 1
+    assert [quick.continuations(run.run_id) for run in quick.attempts(again)] == [[], []]
+    delivered = quick.materialized("continued", "predictions")
+    for partition, jobs in quick.launched("continued", left, retried).items():
+        assert len(jobs) == 1
+        assert delivered[partition] == set(jobs)

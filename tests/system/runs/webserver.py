@@ -38,6 +38,9 @@ CANCEL_BACKFILL = """mutation($id: String!) { cancelPartitionBackfill(backfillId
 START_SCHEDULE = """mutation($selector: ScheduleSelector!) {
     startSchedule(scheduleSelector: $selector) {
     __typename ... on ScheduleStateResult { scheduleState { status } } ... on PythonError { message } } }"""
+START_SENSOR = """mutation($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
+    __typename ... on Sensor { id } ... on PythonError { message } } }"""
+STOP_SENSOR = """mutation($id: String!) { stopSensor(id: $id) { __typename } }"""
 
 
 class Webserver:
@@ -131,6 +134,21 @@ class Webserver:
         }
         answer = self.ask(START_SCHEDULE, selector=selector)["startSchedule"]
         assert "scheduleState" in answer, answer
+
+    @contextmanager
+    def sensor(self, name: str) -> Iterator[None]:
+        """A sensor is on for a while."""
+        selector = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": self._location,
+            "sensorName": name,
+        }
+        answer = self.ask(START_SENSOR, selector=selector)["startSensor"]
+        assert "id" in answer, answer
+        try:
+            yield
+        finally:
+            self.ask(STOP_SENSOR, id=answer["id"])
 
     def is_up(self) -> bool:
         """Whether it answers, with the code location loaded."""
