@@ -153,6 +153,7 @@ def test_the_launchpad_of_an_asset_and_of_a_job(dagit: Dagit, browser_page: Page
     button(page, "Materialize…").wait_for()
     page.locator("button:right-of(:text('Materialize…'))").first.click()
     page.get_by_text("Open launchpad").click()
+    expect(page.get_by_text("No errors")).to_be_visible()
     for option in ("deliver_job", "launch_anew"):  # those of `KumoRunConfig`
         expect(page.get_by_text(re.compile(option)).first).to_be_visible()
     picture(page, "launchpad_options")
