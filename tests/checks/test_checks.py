@@ -308,6 +308,30 @@ def test_a_store_of_before_statistics_were_kept_is_compared_with_nothing(tmp_pat
     assert failed(frames.make(day(3))) == {}
 
 
+def test_scores_that_another_model_has_moved_are_no_drift(kumo: LocalKumo, tmp_path: Path) -> None:
+    """A promotion would otherwise block what comes after it, and train again."""
+    found: dict[str, dg.AssetCheckEvaluation] = {}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for days_ago, model in ((4, f"{PURCHASE}-old"), (3, PURCHASE), (2, PURCHASE)):
+            made = purchase_assets(training_job_id=model)
+            checks = build_kumo_prediction_checks(
+                asset=made, max_psi_warn=None, max_psi_error=1e-9, blocking=True
+            )
+            run = dg.materialize(
+                [made, *checks],
+                partition_key=day(days_ago),
+                instance=instance,
+                resources=resources(kumo, tmp_path),
+                raise_on_error=False,
+            )
+            evaluations = run.get_asset_check_evaluations()
+            (found[day(days_ago)],) = (e for e in evaluations if e.check_name == "drift")
+
+    assert [found[day(days_ago)].passed for days_ago in (4, 3, 2)] == [True, True, False]
+    said = f"{day(4)} was predicted by another model, {PURCHASE}-old, so the limit does not count."
+    assert (found[day(3)].description or "").endswith(said)
+
+
 def test_swapping_the_scores_of_two_classes_fails_drift(tmp_path: Path) -> None:
     scores = np.random.default_rng(2).dirichlet([6, 2, 1], 1000)
 

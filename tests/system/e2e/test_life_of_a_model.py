@@ -29,6 +29,8 @@ def test_refused_promoted_and_rolled_back(
         job = client.get_prediction_job(dagit.job_of("purchase/predictions", day(days_ago)) or "")
         return job.config.model_training_job_id
 
+    assert dagit.wait_for_run(dagit.launch("purchases", "customers")) == "SUCCESS"
+
     # A hasty one is refused by its gate.
     run_id = dagit.launch("purchase/candidate", "purchase/model", config=HASTY)
     assert dagit.wait_for_run(run_id) == "FAILURE"
@@ -39,7 +41,7 @@ def test_refused_promoted_and_rolled_back(
 
     # The weekly job trains a thorough one, which is promoted and predicts the next day. The run is held meanwhile.
     page.goto(f"{dagit.url}{JOBS}/retrain_purchase")
-    button(page, "Materialize").click()
+    button(page, "Materialize all").click()
     assert dagit.wait_for_run(launched(page)) == "SUCCESS"
     (promoted,) = champion()
     assert promoted != PURCHASE

@@ -1,10 +1,13 @@
 """What the production-like Dagster runs: a code location, connected by its environment.
 
-`KUMO_API_ENDPOINT` and `KUMO_API_KEY` say where the stand-in is, `STORE` where outputs are kept.
+`KUMO_API_ENDPOINT` and `KUMO_API_KEY` say where the stand-in is, `STORE` where outputs are kept, and `MODELS` names the
+state of a workspace.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,6 +16,7 @@ from dagster_kumo import (
     BatchPrediction,
     KumoIOManager,
     KumoResource,
+    KumoWorkspaceComponent,
     build_kumo_evaluation_asset,
     build_kumo_hold_sensor,
     build_kumo_sensor,
@@ -103,6 +107,25 @@ def judge_every_minute(context: dg.ScheduleEvaluationContext) -> Iterator[dg.Run
         yield dg.RunRequest(run_key=key, partition_key=key)
 
 
+# The models of the stand-in, each with its training. The instance lets two of a pool run at once.
+WORKSPACE = KumoWorkspaceComponent.resolve_from_yaml("""
+models: {tags: {dataset: cdnow}}
+assets:
+  training: {run_mode: debug, pool: trainings}
+""")
+MODELS_VARIABLE = "MODELS"
+
+
+def assets_of_workspace() -> list[dg.AssetsDefinition]:
+    state = os.getenv(MODELS_VARIABLE)
+    no_context: Any = None  # which it does not look at
+    found = WORKSPACE.build_defs_from_state(no_context, Path(state) if state else None)
+    return [asset for asset in found.assets or () if isinstance(asset, dg.AssetsDefinition)]
+
+
+OF_WORKSPACE = assets_of_workspace()
+CANDIDATES = [one for one in OF_WORKSPACE if one.node_def.name.endswith("__candidate")]
+
 # A step whose process is killed is tried again in its own run.
 RETRIED = {"retry_policy": dg.RetryPolicy(max_retries=1)}
 FOUR = [predictions(f"step_{number}", options=RETRIED) for number in range(4)]
@@ -111,12 +134,21 @@ SELECTIONS = {
     "pooled": [before_pooled, MODELS["pooled"]],
     "judged": [judged],
     "four": FOUR,
+    "workspace": CANDIDATES,
 }
 
 kumo = KumoResource(poll_interval=0.3, request_max_retries=2, max_concurrent_jobs=20)
 
 defs = dg.Definitions(
-    assets=[*MODELS.values(), *FOUR, before_pooled, judged, bought, judgement],
+    assets=[
+        *MODELS.values(),
+        *FOUR,
+        *OF_WORKSPACE,
+        before_pooled,
+        judged,
+        bought,
+        judgement,
+    ],
     jobs=[
         judge,
         *(
@@ -125,6 +157,7 @@ defs = dg.Definitions(
             )
             for name, selection in SELECTIONS.items()
             for executor, executor_def in EXECUTORS.items()
+            if selection
         ),
     ],
     schedules=[judge_every_minute],

@@ -15,8 +15,11 @@ import dagster as dg
 # A backfill's status is only here.
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionStatus
 
+from dagster_kumo import KumoClient
+from dagster_kumo.components.trained_models import find_trained_models, models_to_json
 from dagster_kumo.local import LocalKumo
 from tests.support import day, wait_until
+from tests.system.production.definitions import MODELS_VARIABLE, WORKSPACE
 from tests.system.production.postgres import postgres
 from tests.system.production.services import Services
 from tests.system.runs.gate import Gate, gate_before
@@ -51,14 +54,22 @@ class Deployment:
         self._days_taken[model] += number
         return [day(first + number - 1 - i) for i in range(number)]
 
-    def launch(self, job: str, *partitions: str, tags: Mapping[str, str] = {}) -> str:
-        """Launch a run of a job for a partition, or for a range of them: its id."""
+    def launch(
+        self,
+        job: str,
+        *partitions: str,
+        tags: Mapping[str, str] = {},
+        config: Mapping[str, Any] = {},
+    ) -> str:
+        """Launch a run of a job, for a partition or for a range of them if it has any: its id."""
+        if not partitions:
+            return self.web.launch(job, config, tags)
         days = {
             "dagster/asset_partition_range_start": partitions[0],
             "dagster/asset_partition_range_end": partitions[-1],
         }
         one = {"dagster/partition": partitions[0]}
-        return self.web.launch(job, {}, {**(days if partitions[1:] else one), **tags})
+        return self.web.launch(job, config, {**(days if partitions[1:] else one), **tags})
 
     def kill(self, run_id: str) -> None:
         """Kill the process of a run."""
@@ -177,8 +188,12 @@ class Deployment:
 @contextmanager
 def deployment(kumo: LocalKumo, home: Path) -> Iterator[Deployment]:
     """A deployment for a while, whose runs find a stand-in behind a gate."""
+    # A refresh of the workspace, as `dg utils refresh-defs-state` makes it.
+    state, client = home / "models.json", KumoClient(kumo.url, kumo.api_key)
+    state.write_text(models_to_json(find_trained_models(client, WORKSPACE.models)))
     with postgres() as url, gate_before(kumo) as gate:
         environment = {
+            MODELS_VARIABLE: str(state),
             "KUMO_API_ENDPOINT": gate.url,
             "KUMO_API_KEY": kumo.api_key,
             "STORE": str(home / "store"),

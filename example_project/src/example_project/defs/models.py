@@ -64,12 +64,12 @@ purchase = build_kumo_assets_definitions(
         )
     ],
     # Trained again, by the query and the plan of this training job: each week (see `jobs.py`), and once when a
-    # check of the evaluation begins to fail. A candidate that is clearly worse is not promoted.
+    # check of the evaluation begins to fail. A candidate that is worse is not promoted.
     training=KumoTraining(
         like=os.getenv("PURCHASE_TRAINING_JOB", "trainingjob-cdnow-purchase"),
         max_per_week=2,
         automation_condition=retrain_after_failed_checks(dg.AssetKey(["purchase", "evaluation"])),
-        gate=PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.01}),
+        gate=PromotionGate(min_values={"auroc": 0.7}, max_loss={"auroc": 0.002}),
     ),
     # Held against what happened, as soon as the 30 days have passed.
     evaluation=KumoEvaluation(outcomes="purchase_outcomes", window=WINDOW),
