@@ -60,7 +60,7 @@ $(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/pytho
 	@$(PIP) $(DAGSTER) dagster-postgres dagster-dask dagster-dbt -e '.[dev-scale]' -e example_project
 	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
-test-scale: $(VENV)/.dev-scale ## run the tests with Spark, a Dask cluster, dbt, whole programs and runs of many steps
+test-scale: $(VENV)/.dev-scale ## run the tests with killed processes, Spark, a Dask cluster, dbt, whole programs and runs of many steps
 	@command -v java >/dev/null || { \
 		echo "Installing Java, which Spark runs on ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }

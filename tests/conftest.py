@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,13 @@ from tests.support import PURCHASE, has, instance_in, predict_all, remove_marks
 
 # A shell starts background jobs with SIGINT ignored, and their processes inherit that. Tests end runs with SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through all of it again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 # The fast tier #############################################################################
 

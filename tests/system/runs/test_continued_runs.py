@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from dagster_kumo import KumoClient, KumoResource, KumoRunConfig, build_kumo_sensor
 from tests.support import PURCHASE, wait_until
@@ -18,6 +19,8 @@ from tests.system.runs.processes import (
     last_days,
     of_day,
 )
+
+pytestmark = pytest.mark.scale
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 CONTINUES = "dagster-kumo/continues"

@@ -28,6 +28,8 @@ from tests.system.runs.processes import (
     world_of,
 )
 
+pytestmark = pytest.mark.scale
+
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 FAILURE = dg.DagsterRunStatus.FAILURE
 

@@ -14,7 +14,7 @@ from tests.system.runs.processes import IN_PROCESS, World
 SPEND = "trainingjob-cdnow-spend"
 OLD = f"{PURCHASE}-old"
 
-pytestmark = pytest.mark.usefixtures("nothing_promoted")
+pytestmark = [pytest.mark.scale, pytest.mark.usefixtures("nothing_promoted")]
 
 
 @pytest.mark.parametrize("moment", ["before its first call", "between", "after both"])

@@ -29,6 +29,8 @@ from tests.system.runs.processes import (
 )
 from tests.system.runs.webserver import LOCATION, Webserver, webserver
 
+pytestmark = pytest.mark.scale
+
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 FAILURE = dg.DagsterRunStatus.FAILURE
 CANCELED = dg.DagsterRunStatus.CANCELED

@@ -16,6 +16,8 @@ from tests.system.runs.processes import (
     World,
 )
 
+pytestmark = pytest.mark.scale
+
 JOB_ID = "dagster-kumo/training_job_id"
 
 
