@@ -16,7 +16,9 @@ from dagster_kumo import (
     BatchPrediction,
     KumoIOManager,
     KumoResource,
+    KumoTraining,
     KumoWorkspaceComponent,
+    build_kumo_assets_definitions,
     build_kumo_evaluation_asset,
     build_kumo_hold_sensor,
     build_kumo_sensor,
@@ -107,6 +109,13 @@ def judge_every_minute(context: dg.ScheduleEvaluationContext) -> Iterator[dg.Run
         yield dg.RunRequest(run_key=key, partition_key=key)
 
 
+trained = build_kumo_assets_definitions(
+    name="trained",
+    prediction=BatchPrediction(champion_of="trained"),
+    training=KumoTraining(query="cdnow_purchase", run_mode="debug"),
+)
+TRAINED = [a for a in (trained.candidate, trained.model) if a is not None]
+
 # The models of the stand-in, each with its training. The instance lets two of a pool run at once.
 WORKSPACE = KumoWorkspaceComponent.resolve_from_yaml("""
 models: {tags: {dataset: cdnow}}
@@ -134,6 +143,7 @@ SELECTIONS = {
     "pooled": [before_pooled, MODELS["pooled"]],
     "judged": [judged],
     "four": FOUR,
+    "trained": TRAINED,
     "workspace": CANDIDATES,
 }
 
@@ -143,6 +153,7 @@ defs = dg.Definitions(
     assets=[
         *MODELS.values(),
         *FOUR,
+        *TRAINED,
         *OF_WORKSPACE,
         before_pooled,
         judged,
