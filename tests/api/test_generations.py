@@ -189,7 +189,7 @@ def test_a_project_goes_by_id_slug_or_name(
     [
         ({"project": "nowhere"}, "no project 'nowhere'; there are: Default, Churn, Spend"),
         ({"group": "Sales"}, "no group 'Sales'; there are: Default, Analytics"),
-        ({"group": "Analytics"}, "not clear; there are: Churn, Spend"),
+        ({"group": "Analytics"}, "not clear which project is meant. There are: Churn, Spend"),
         ({"group": "Default", "project": "Churn"}, "no project 'Churn'; there are: Default"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_name_that_two_projects_answer_to_is_refused(server: ScriptedServer) -
 def test_without_a_default_project_one_has_to_be_named(server: ScriptedServer) -> None:
     there = json.dumps([{**DEFAULT, "id": "p-1", "display_name": "Churn"}]).encode()
     server.answer_to_everything(speaking(Answer(b"{}"), Answer(b"{}", 404), Answer(there)))
-    with pytest.raises(ValueError, match=r"there are: Churn\. Name one with project="):
+    with pytest.raises(ValueError, match=r"There are: Churn\. Name one with project="):
         KumoClient(server.url, KEY).check()
 
 

@@ -73,6 +73,13 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert spec.group_name in {"shop", "purchase", "spend", "sales"}, spec.key
 
 
+def test_all_specs_can_be_changed_at_once(definitions: dg.Definitions) -> None:
+    owned = definitions.map_asset_specs(
+        func=lambda spec: spec.replace_attributes(owners=["team:shop"])
+    )
+    assert {tuple(spec.owners) for spec in owned.resolve_all_asset_specs()} == {("team:shop",)}
+
+
 def test_the_job_makes_all_of_a_day(definitions: dg.Definitions) -> None:
     job = definitions.resolve_job_def("daily_call_list")
     made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import dagster as dg
 
 from dagster_kumo import HOLD_UNTIL_DONE, evaluation_partitions_due
-from example_project.defs.models import purchase
-from example_project.defs.outcomes import purchase_outcomes
 
-EVALUATION = dg.AssetSelection.assets(purchase_outcomes, purchase.evaluation)
+# Modules and not their assets: Dagster would find an asset that is imported in both places.
+from example_project.defs import models, outcomes
 
-TRAINING = dg.AssetSelection.assets(purchase.candidate, purchase.model)
+EVALUATION = dg.AssetSelection.assets(outcomes.purchase_outcomes, models.purchase.evaluation)
+
+TRAINING = dg.AssetSelection.assets(models.purchase.candidate, models.purchase.model)
 
 everything_daily = (
     dg.AssetSelection.all() - dg.AssetSelection.assets("purchase_drift") - EVALUATION - TRAINING
@@ -62,7 +63,7 @@ evaluate_purchase = dg.define_asset_job(
 )
 def evaluate_purchase_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """Evaluates the days whose outcome is known by now."""
-    for day in evaluation_partitions_due(purchase.evaluation, context.instance):
+    for day in evaluation_partitions_due(models.purchase.evaluation, context.instance):
         # What fails today is due tomorrow again: the key tells both requests apart.
         key = f"{day} on {context.scheduled_execution_time:%Y-%m-%d}"
         yield dg.RunRequest(run_key=key, partition_key=day)
@@ -80,4 +81,4 @@ retrain_purchase_schedule = dg.ScheduleDefinition(
     cron_schedule="0 8 * * 0",
     description="Trains a candidate each Sunday, and promotes it if it passes its gate (UTC).",
 )
-purchase_rollback = purchase.rollback_job
+purchase_rollback = models.purchase.rollback_job
