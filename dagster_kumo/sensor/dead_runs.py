@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -64,6 +65,9 @@ class DeadRuns:
         self._assets = {key.to_user_string()[:MAX_TAG_VALUE]: key for key in assets}
         self._silence = silence
         self._requested = set[str]()
+        # A run may have launched hundreds of jobs: its log and the list of them are read once for all.
+        self._log_of = cache(context.instance.all_logs)
+        self._jobs_of = cache(self._launched_by)
 
     def visit(self, job: BatchPredictionJobResource) -> JobOutcome:
         """What a job that a run launched leads to: the run that continues it, if that one is dead."""
@@ -79,7 +83,7 @@ class DeadRuns:
             return settled
         if run.status not in _MAY_BE_DEAD or run.tags.get(_WILL_RETRY_TAG) == "true":
             return later
-        log = self._instance.all_logs(run.run_id)
+        log = self._log_of(run.run_id)
         events = [entry.dagster_event for entry in log if entry.dagster_event]
         planned, made = (
             {e.asset_key for e in events if e.event_type == kind and e.asset_key}
@@ -116,11 +120,12 @@ class DeadRuns:
 
     def _has_live_job(self, job: BatchPredictionJobResource) -> bool:
         """Whether the run launched other jobs too, and may be waiting for one of them."""
-        run_id = job.tags[RUN_ID_TAG]
-        return any(
-            other.tags.get(RUN_ID_TAG) == run_id and not other.job_status_report.is_terminal
-            for other in self._client.list_prediction_jobs({RUN_ID_TAG: run_id})
-        )
+        jobs = self._jobs_of(job.tags[RUN_ID_TAG])
+        return any(not other.job_status_report.is_terminal for other in jobs)
+
+    def _launched_by(self, run_id: str) -> list[BatchPredictionJobResource]:
+        jobs = self._client.list_prediction_jobs({RUN_ID_TAG: run_id})
+        return [job for job in jobs if job.tags.get(RUN_ID_TAG) == run_id]
 
     def _request(self, run: dg.DagsterRun, assets: set[dg.AssetKey]) -> dg.RunRequest:
         self._requested.add(run.run_id)
