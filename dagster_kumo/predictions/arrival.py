@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.files import not_parquet, open_parquet
+from dagster_kumo.predictions.files import IN_LITTLE_MEMORY, not_parquet, open_parquet
 from dagster_kumo.predictions.pieces import Span, chunk_span, footer_start
 
 
@@ -141,7 +141,7 @@ class _Arriving(pq.ParquetFile):
     def __init__(
         self, path: Path, metadata: pq.FileMetaData, wait_for: Callable[[Sequence[int]], None]
     ) -> None:
-        super().__init__(str(path), metadata=metadata, memory_map=False, pre_buffer=False)
+        super().__init__(str(path), metadata=metadata, **IN_LITTLE_MEMORY)
         self._wait_for = wait_for
 
     def read_row_groups(self, row_groups: list[int], *args: Any, **options: Any) -> pa.Table:

@@ -53,6 +53,14 @@ class PartitionFile(Protocol):
         ...
 
 
+IN_LITTLE_MEMORY: dict[str, Any] = {"memory_map": False, "pre_buffer": False}
+"""How Parquet files are opened.
+
+A memory map's pages would count as memory of the process for as long as the file is open, and a buffer filled ahead
+would hold all of the file that was read.
+"""
+
+
 @contextmanager
 def open_parquet(
     path: Path | str, *, name: str, metadata: pq.FileMetaData | None = None
@@ -63,11 +71,7 @@ def open_parquet(
         KumoDataError: The file is not Parquet, or is damaged.
     """
     try:
-        # A memory map's pages would count as memory of the process for as long as the file is open, and a buffer
-        # filled ahead would hold all of the file that was read.
-        with pq.ParquetFile(
-            str(path), metadata=metadata, memory_map=False, pre_buffer=False
-        ) as parquet:
+        with pq.ParquetFile(str(path), metadata=metadata, **IN_LITTLE_MEMORY) as parquet:
             yield parquet
     except (pa.ArrowException, OSError) as error:
         raise not_parquet(name, error) from None

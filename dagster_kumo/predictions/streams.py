@@ -1,7 +1,8 @@
 """The connections of a transfer: as many as the pipe takes.
 
-A transfer begins with few. Their number doubles as long as that raises the total rate by a fifth; if it does not,
-the last ones stop again, and are tried again later. When a server asks to slow down (429, 503), half of them stop.
+A transfer begins with few. Their number doubles as long as that raises the total rate by a fifth; if two looks
+show that it does not, the last ones stop again, and are tried again later. When a server asks to slow down (429,
+503), half of them stop.
 
 Files are served in their order: while the first one has pieces left, they go before those of the second.
 """

@@ -51,8 +51,9 @@ def build_kumo_sensor(
         name: The sensor's name.
         deliver: Whether to request a run that passes the data of each job to the I/O manager. If not,
             the sensor records a materialization, and the data stay with Kumo.
-        continue_runs_after: How long a run that launched a job and did not end has logged nothing when the sensor takes its
-            worker for gone, at least a poll interval after the job's end. By default no run is continued.
+        continue_runs_after: How long a run that launched a job and did not end has logged nothing when the
+            sensor takes its worker for gone, at least a poll interval after the job's end. By default
+            no run is continued.
         lookback: The maximum age of jobs at the first tick, counted from their launch.
         max_calls_per_tick: How many calls to Kumo's API a tick makes at most, 10 or more. The next tick
             continues.

@@ -146,6 +146,15 @@ def test_a_run_waits_for_the_jobs_of_all_its_models(queue: Queue, launched: Any)
     assert len(launched()) == 2
 
 
+def purchase_candidate() -> Any:
+    purchase = build_kumo_assets_definitions(
+        name="purchase",
+        prediction=BatchPrediction(training_job_id=PURCHASE),
+        training=KumoTraining(query="pquery-cdnow-purchase"),
+    )
+    return purchase.candidate
+
+
 def config_of_candidate(**fields: str) -> dict[str, Any]:
     return {"ops": {"purchase__candidate": {"config": fields}}}
 
@@ -153,12 +162,7 @@ def config_of_candidate(**fields: str) -> dict[str, Any]:
 def test_a_held_run_that_delivers_a_training_job_waits_for_nothing(
     queue: Queue, kumo: LocalKumo
 ) -> None:
-    purchase = build_kumo_assets_definitions(
-        name="purchase",
-        prediction=BatchPrediction(training_job_id=PURCHASE),
-        training=KumoTraining(query="pquery-cdnow-purchase"),
-    )
-    held = queue(purchase.candidate)
+    held = queue(purchase_candidate())
     run_id = held.add(run_config=config_of_candidate(deliver_job=PURCHASE))
     held.tick_until_released(run_id)
 
@@ -169,12 +173,7 @@ def test_a_held_run_that_delivers_a_training_job_waits_for_nothing(
 def test_a_training_is_waited_for_in_the_queue_too(
     queue: Queue, kumo: LocalKumo, client: KumoClient
 ) -> None:
-    purchase = build_kumo_assets_definitions(
-        name="purchase",
-        prediction=BatchPrediction(training_job_id=PURCHASE),
-        training=KumoTraining(query="pquery-cdnow-purchase"),
-    )
-    held = queue(purchase.candidate)
+    held = queue(purchase_candidate())
     run_id = held.add(run_config=config_of_candidate(run_mode="debug"))
 
     assert held.tick() == "1 held runs have no job yet. Launched 1 jobs."

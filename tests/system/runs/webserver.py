@@ -48,7 +48,10 @@ class Webserver:
 
     def __init__(self, url: str, location: str = LOCATION, job: str = "make_{}") -> None:
         self._url = url
-        self._location = location
+        self._repository = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": location,
+        }
         self._job = job
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
@@ -68,11 +71,7 @@ class Webserver:
     ) -> str:
         """Launch a run, of some steps or all: its id."""
         params: dict[str, Any] = {
-            "selector": {
-                "repositoryLocationName": self._location,
-                "repositoryName": "__repository__",
-                "jobName": self._job.format(job),
-            },
+            "selector": {**self._repository, "jobName": self._job.format(job)},
             "runConfigData": config,
             "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
         }
@@ -105,10 +104,7 @@ class Webserver:
         params = {
             "selector": {
                 "partitionSetName": f"{self._job.format(job)}_partition_set",
-                "repositorySelector": {
-                    "repositoryName": "__repository__",
-                    "repositoryLocationName": self._location,
-                },
+                "repositorySelector": self._repository,
             },
             "partitionNames": list(partitions),
             "tags": [{"key": k, "value": v} for k, v in tags.items()],
@@ -127,22 +123,14 @@ class Webserver:
 
     def start_schedule(self, name: str) -> None:
         """Turn a schedule on."""
-        selector = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": self._location,
-            "scheduleName": name,
-        }
+        selector = {**self._repository, "scheduleName": name}
         answer = self.ask(START_SCHEDULE, selector=selector)["startSchedule"]
         assert "scheduleState" in answer, answer
 
     @contextmanager
     def sensor(self, name: str) -> Iterator[None]:
         """A sensor is on for a while."""
-        selector = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": self._location,
-            "sensorName": name,
-        }
+        selector = {**self._repository, "sensorName": name}
         answer = self.ask(START_SENSOR, selector=selector)["startSensor"]
         assert "id" in answer, answer
         try:
