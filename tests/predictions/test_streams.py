@@ -56,7 +56,7 @@ def test_connections_that_were_added_stop_after_two_slow_looks(streams, then, li
     pieces = [lane.submit(lambda: go.wait(30)) for _ in range(40)]
     lane.received(0)
     for count, expected in [(1_000, 2 * FEWEST), (1, 2 * FEWEST), (then, limit)]:
-        time.sleep(WINDOW + SETTLING)
+        time.sleep(WINDOW + SETTLING)  # the next look is no earlier
         lane.received(count)
         assert streams.limit == expected
     go.set()
