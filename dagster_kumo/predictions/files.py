@@ -53,11 +53,15 @@ class PartitionFile(Protocol):
         ...
 
 
-IN_LITTLE_MEMORY: dict[str, Any] = {"memory_map": False, "pre_buffer": False}
+IN_LITTLE_MEMORY: dict[str, Any] = {
+    "memory_map": False,
+    "pre_buffer": False,
+    "buffer_size": 256 * 1024,
+}
 """How Parquet files are opened.
 
-A memory map's pages would count as memory of the process for as long as the file is open, and a buffer filled ahead
-would hold all of the file that was read.
+A memory map's pages would count as memory of the process for as long as the file is open. A buffer filled ahead
+would hold all of the file that was read, and no buffer a whole row group, which may be the whole file.
 """
 
 

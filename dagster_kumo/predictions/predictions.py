@@ -286,7 +286,7 @@ class Predictions:
         return pa.RecordBatchReader.from_batches(schema, batches)
 
     def to_dataset(self, columns: Iterable[str] | None = None) -> ds.Dataset:
-        """The stored files as a `pyarrow.dataset.Dataset`, read lazily.
+        """The stored files as a `pyarrow.dataset.Dataset`, read lazily, by whole row groups.
 
         Raises:
             KumoDataError: This is a live result, whose urls expire: store it first.
