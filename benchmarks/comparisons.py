@@ -82,7 +82,7 @@ class Bench:
         self,
         *sides: str,
         speed: tuple[float, float] = LOOPBACK,
-        files: int | None = None,
+        files: int | Sequence[int] | None = None,
         whole: bool = False,
     ) -> list[Measured]:
         """Each side's medians. They run in turns, so that other load of the machine affects all alike.
@@ -90,15 +90,16 @@ class Bench:
         Args:
             sides: What is measured.
             speed: Of the connections.
-            files: Into how many files the rows are divided.
+            files: Into how many files the rows are divided, for all sides or for each.
             whole: Whether the whole process is measured, with what it imports.
         """
-        count = files or self.files
-        rows = self.files * ROWS_PER_FILE // count
-        with server(*speed, rows) as url:
-            job = f"files-{count}-of-{rows}"
+        counts = [*files] if isinstance(files, Sequence) else [files or self.files] * len(sides)
+        rows = [self.files * ROWS_PER_FILE // count for count in counts]
+        jobs = [f"files-{count}-of-{each}" for count, each in zip(counts, rows, strict=True)]
+        with server(*speed, *rows) as url:
             runs = [
-                [run(side, url, job, whole=whole) for side in sides] for _ in range(self.repeat)
+                [run(side, url, job, whole=whole) for side, job in zip(sides, jobs, strict=True)]
+                for _ in range(self.repeat)
             ]
         return _medians(runs)
 
@@ -222,8 +223,7 @@ def many_files_on_loopback(bench: Bench) -> list[Row]:
 
 def one_against_eight(bench: Bench) -> list[Row]:
     """An output of one file is stored as fast as the same rows in eight."""
-    (eight,) = bench.measure("our_store", speed=STREAM, files=8)
-    (one,) = bench.measure("our_store", speed=STREAM, files=1)
+    eight, one = bench.measure("our_store", "our_store", speed=STREAM, files=(8, 1))
     what = "store with statistics, one file instead of eight, streams"
     figure = one.seconds / eight.seconds
     return [Row(what, f"eight files: {eight.time}", one.time, figure, 1.1, "x as long")]
