@@ -130,6 +130,14 @@ def test_a_partition_materialized_from_the_dialog_goes_green(
     expect(page.get_by_text("23570").first).to_be_visible()
     picture(page, "partition")
 
+    show_log(dagit, page, run_id, "Materialized value purchase predictions")
+    page.get_by_text("View full message").first.click()
+    entry = page.get_by_role("row").filter(has_text="dagster/column_lineage").last
+    entry.get_by_text("[Show JSON]").click()
+    lineage = re.compile('"ENTITY".*?"customers".*?"customer_id"', re.DOTALL)
+    expect(page.get_by_role("dialog").last).to_contain_text(lineage)
+    picture(page, "column_lineage")
+
 
 def launch_from_launchpad(dagit: Dagit, page: Page, day: str) -> str:
     """Choose the partition in an open launchpad, and launch what it fills in: the run's id."""
@@ -159,6 +167,7 @@ def test_the_launchpad_of_an_asset_and_of_a_job(dagit: Dagit, browser_page: Page
 
     page.goto(f"{dagit.url}{AUTOMATIONS}/jobs/daily_call_list/playground")
     expect(page.get_by_text("No errors")).to_be_visible()
+    expect(page.get_by_text("launch_anew").first).to_be_visible()
     picture(page, "launchpad")
     run_id = launch_from_launchpad(dagit, page, day(23))
     assert dagit.wait_for_run(run_id) == "SUCCESS"
