@@ -10,9 +10,8 @@ the anchor time: nothing later than the anchor is used.
 - `dagster-kumo local`: in a terminal.
 - `load_transactions`: the transactions it predicts from.
 
-Training jobs: `trainingjob-cdnow-purchase` (will the customer buy in the next 30 days),
-`trainingjob-cdnow-spend` (how much), `trainingjob-cdnow-band` (how often); more in
-`dagster_kumo.local.model.tasks`. It needs the extra `local`: `pip install 'dagster-kumo[local]'`.
+Its training jobs are in `dagster_kumo.local.model.tasks`. It needs the extra `local`:
+`pip install 'dagster-kumo[local]'`.
 """
 
 from dagster_kumo.local.faults import Fault, Faults

@@ -22,6 +22,8 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
 
+from filelock import FileLock
+
 # The key of every stand-in, in the shape of Kumo's: `<customer>:<secret>`.
 API_KEY = "local-kumo:not-a-secret"
 
@@ -49,31 +51,14 @@ class DataFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser().resolve()
         self.path.mkdir(parents=True, exist_ok=True)
+        self.models = self.path / "models"
+        self.jobs = self.path / "jobs"
+        self.files = self.path / "files"
+        self.exports = self.path / "exports"
         state = self._state()
         self.last_day = date.fromisoformat(state["last_day"])
         self.secret = bytes.fromhex(state["secret"])
         self.created_at = datetime.fromisoformat(state["created_at"])
-
-    @property
-    def models(self) -> Path:
-        return self.path / "models"
-
-    @property
-    def jobs(self) -> Path:
-        return self.path / "jobs"
-
-    @property
-    def files(self) -> Path:
-        return self.path / "files"
-
-    @property
-    def exports(self) -> Path:
-        return self.path / "exports"
-
-    @property
-    def warehouses(self) -> Path:
-        """The DuckDB file with the tables that exports to warehouses wrote."""
-        return self.exports / "warehouses.duckdb"
 
     @property
     def port(self) -> int:
@@ -86,24 +71,14 @@ class DataFolder:
 
     def _state(self) -> dict[str, Any]:
         path = self.path / "state.json"
-        state = read_json(path)
-        if state is not None:
-            return state
-        now = datetime.now(timezone.utc)
-        state = {
-            "last_day": (now.date() - timedelta(days=1)).isoformat(),
-            "secret": secrets.token_hex(32),
-            "created_at": now.isoformat(),
-        }
-        # Several processes may create it at once. All use the state of the first one to link it.
-        part = self.path / f".state.{uuid.uuid4().hex}"
-        part.write_text(json.dumps(state, indent=1))
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            state = read_json(path) or state
-        except OSError:  # a file system without hard links
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return state
+        if not path.exists():
+            with FileLock(self.path / "state.lock"):  # several processes may open a new folder
+                if not path.exists():
+                    now = datetime.now(timezone.utc)
+                    state = {
+                        "last_day": (now.date() - timedelta(days=1)).isoformat(),
+                        "secret": secrets.token_hex(32),
+                        "created_at": now.isoformat(),
+                    }
+                    write_json(path, state)
+        return json.loads(path.read_text())

@@ -82,10 +82,7 @@ def find_or_start(
 
 def find(folder: Path) -> SharedKumo | None:
     """The stand-in that answers for a data folder, if there is one."""
-    try:
-        server = read_json(folder / "server.json")
-    except ValueError:
-        return None
+    server = read_json(folder / "server.json")
     if server is None:
         return None
     try:

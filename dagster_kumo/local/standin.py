@@ -13,7 +13,6 @@ import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import Timeout
@@ -23,7 +22,7 @@ from dagster_kumo.local.folder import API_KEY, DataFolder, write_json
 from dagster_kumo.local.shared import SharedKumo, find, find_or_start, serving_lock
 
 if TYPE_CHECKING:
-    from dagster_kumo.local.http.wire import RecordedRequest, Recorder
+    from dagster_kumo.local.http.wire import RecordedRequest
 
 _HOST = "127.0.0.1"
 _NEEDED = ("anyio", "duckdb", "sklearn", "starlette", "uvicorn")
@@ -72,6 +71,9 @@ class LocalKumo:
         keep_requests: How many of the last requests are recorded in `requests`.
     """
 
+    api_key = API_KEY
+    """The API key. It is the same for every stand-in, and not a secret."""
+
     def __init__(
         self,
         data: str | os.PathLike[str] | None = None,
@@ -89,7 +91,8 @@ class LocalKumo:
         if api not in ("2", "3") or (rbac and api == "3"):
             raise ValueError('api is "2" or "3", and rbac goes with "2": 3.0 has projects.')
         self._given_data = None if data is None else Path(data)
-        self._faults = Faults()
+        self.faults = Faults()
+        """The faults to inject; see `Faults`."""
         self._serve = partial(
             _Running,
             port=port,
@@ -101,7 +104,7 @@ class LocalKumo:
             needs_key=needs_key,
             files_per_output=files_per_output,
             keep_requests=keep_requests,
-            faults=self._faults,
+            faults=self.faults,
         )
         self._running: _Running | None = None
 
@@ -170,12 +173,7 @@ class LocalKumo:
     def __enter__(self) -> LocalKumo:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     @property
@@ -184,28 +182,18 @@ class LocalKumo:
         return f"http://{_HOST}:{self._started.port}/api"
 
     @property
-    def api_key(self) -> str:
-        """The API key. It is the same for every stand-in, and not a secret."""
-        return API_KEY
-
-    @property
     def data(self) -> Path:
         """The data folder."""
         return self._started.folder.path
 
     @property
-    def faults(self) -> Faults:
-        """The faults to inject; see `Faults`."""
-        return self._faults
-
-    @property
     def requests(self) -> list[RecordedRequest]:
         """All requests in order of arrival, including file requests and broken ones."""
-        return self._started.recorder.requests
+        return list(self._started.wire.requests.copy())
 
     def clear_requests(self) -> None:
         """Forget all recorded requests."""
-        self._started.recorder.clear()
+        self._started.wire.requests.clear()
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
@@ -254,7 +242,7 @@ class _Running:
         import uvicorn
 
         from dagster_kumo.local.http.routes import Application
-        from dagster_kumo.local.http.wire import Connection, Recorder, Wire
+        from dagster_kumo.local.http.wire import Connection, Wire
         from dagster_kumo.local.service.files import FileServer
         from dagster_kumo.local.service.jobs import JobRunner, JobStore
         from dagster_kumo.local.service.service import Service
@@ -274,7 +262,6 @@ class _Running:
             self._socket = _listen_again(port, self.folder.port)
             self.port: int = self._socket.getsockname()[1]
             self.folder.port = self.port
-            self.recorder: Recorder = Recorder(keep_requests)
             self.store = JobStore(self.folder.jobs)
             self._runner = JobRunner(self.store, queue_seconds, run_seconds)
             files = FileServer(self.folder.files, self.folder.secret, url_lifetime, faults)
@@ -287,13 +274,11 @@ class _Running:
             self._lock.release()
             raise
 
-        transports: set[asyncio.Transport] = set()
-        connection = type("_Connection", (Connection,), {"open_transports": transports})
-        self._transports = transports
+        self.wire = Wire(self.application.app, faults, keep_requests)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                Wire(self.application.app, faults, self.recorder),
-                http=connection,
+                self.wire,
+                http=Connection,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -341,15 +326,15 @@ class _Running:
         # uvicorn's own shutdown waits for its next tick, and then for the connections.
         for server in self._server.servers:
             server.close()
-        for transport in list(self._transports):
-            transport.abort()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
         assert self._serving is not None
         self._serving.cancel()
 
     @property
     def idle_seconds(self) -> float:
         """Seconds since the last call; 0 while a job runs."""
-        return 0.0 if self._runner.busy else time.monotonic() - self.recorder.last_at
+        return 0.0 if self._runner.busy else time.monotonic() - self.wire.last_at
 
 
 def _listen_again(port: int, before: int) -> socket.socket:

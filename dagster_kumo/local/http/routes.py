@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -18,6 +19,7 @@ from dagster_kumo.local.http import pages
 from dagster_kumo.local.service.catalog import Catalog, check_group
 from dagster_kumo.local.service.exports import Exports
 from dagster_kumo.local.service.generation3 import Answer, Generation3, Table
+from dagster_kumo.local.service.jobs import Kind
 from dagster_kumo.local.service.prediction_jobs import PredictionJobs
 from dagster_kumo.local.service.prediction_tables import PredictionTables
 from dagster_kumo.local.service.service import ApiError, Call, Service
@@ -63,13 +65,14 @@ class Application:
         tables = "/genpredtable_jobs"
         training = "/training_jobs"
 
+        def shown(kind: Kind) -> Answer:
+            return lambda call: [job.resource() for job in s.list(kind, call)]
+
         table: Table = [
             ("POST", jobs, p.create),
-            ("GET", jobs, p.list),
+            ("GET", jobs, shown("prediction_jobs")),
             ("GET", jobs + "/{id}", p.get),
             ("GET", jobs + "/{id}/progress", p.progress),
-            ("POST", jobs + "/{id}/cancel", p.cancel),
-            ("PATCH", jobs + "/{id}/tags", lambda call: s.update_tags("prediction_jobs", call)),
             (
                 "GET",
                 jobs + "/{id}/get_prediction_df_urls",
@@ -84,21 +87,17 @@ class Application:
             ("GET", "/artifact/{id}", e.status),
             ("POST", "/artifact/{id}/cancel", e.cancel),
             ("POST", tables, g.create),
-            ("GET", tables, lambda call: [j.resource() for j in s.list("genpredtable_jobs", call)]),
+            ("GET", tables, shown("genpredtable_jobs")),
             ("GET", tables + "/{id}", lambda call: s.find("genpredtable_jobs", call).resource()),
             ("GET", tables + "/{id}/get_anchor_time", g.anchor_time),
             ("GET", tables + "/{id}/table_data", g.data_urls),
             ("GET", tables + "/{id}/get_errors", g.errors),
-            ("POST", tables + "/{id}/cancel", g.cancel),
-            ("PATCH", tables + "/{id}/tags", lambda call: s.update_tags("genpredtable_jobs", call)),
             ("POST", training, t.create),
             ("GET", training, t.list),
             ("GET", training + "/{id}", t.read),
             ("GET", training + "/{id}/progress", t.progress),
             ("GET", training + "/{id}/holdout", lambda call: PlainTextResponse(t.holdout(call))),
-            ("GET", training + "/{id}/encoders", lambda call: None),  # noqa: ARG005
-            ("POST", training + "/{id}/cancel", t.cancel),
-            ("PATCH", training + "/{id}/tags", lambda call: s.update_tags("training_jobs", call)),
+            ("GET", training + "/{id}/encoders", lambda _: None),
             ("GET", "/groups", c.groups),
             ("GET", "/projects", c.projects),
             ("GET", "/connectors/group_connectors", c.group_connectors),
@@ -128,18 +127,20 @@ class Application:
             ("POST", "/predictive_queries/model_plan", t.suggest_plan),
             ("GET", "/predictive_queries/{id}", c.query),
         ]
+        kinds: tuple[Kind, ...] = ("prediction_jobs", "genpredtable_jobs", "training_jobs")
+        for kind in kinds:
+            table.append(("POST", f"/{kind}/{{id}}/cancel", partial(s.cancel, kind)))
+            table.append(("PATCH", f"/{kind}/{{id}}/tags", partial(s.update_tags, kind)))
         if self._api == "3":
-            third = Generation3(s, predictions=p, tables=g, training=t, exports=e, catalog=c)
-            table = third.calls(table)
+            table = Generation3(s, p, g, t, e, c).calls(table)
         routes = [self._route(method, "/v1" + path, answer) for method, path, answer in table]
-        if self._api == "3":
-            return routes
+        if self._api == "2":
 
-        def config(request: Request) -> Response:
-            del request
-            return JSONResponse({"rbac": True} if self._rbac else {})
+            def config(_: Request) -> Response:
+                return JSONResponse({"rbac": True} if self._rbac else {})
 
-        return [*routes, Route("/api/config", config)]
+            routes.append(Route("/api/config", config))
+        return routes
 
     def _route(self, method: str, path: str, answer: Answer) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -173,8 +174,7 @@ class Application:
                     return HTMLResponse(pages.job_page(job))
             return HTMLResponse(pages.missing_page(id), 404)
 
-        def ping(request: Request) -> Response:
-            del request
+        def ping(_: Request) -> Response:
             # `LocalKumo.shared` recognises the server of its folder by this.
             return JSONResponse({"data": str(self.service.folder.path), "pid": os.getpid()})
 
@@ -204,12 +204,10 @@ def _base(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    del request
+async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
-async def _crash(request: Request, error: Exception) -> Response:
-    del request
+async def _crash(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": f"The stand-in has a bug: {error!r}"}, 500)

@@ -11,9 +11,6 @@ time gives the same predictions, and the data end some days in the past. With a 
 end yesterday again.
 """
 
-# The stubs of pyarrow and pandas leave many types unknown:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 import os

@@ -9,9 +9,6 @@ depend on the day when the data folder was made.
 These are stand-ins, not Kumo's models.
 """
 
-# scikit-learn has no types; numpy's are partly unknown:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingTypeStubs=false, reportMissingTypeArgument=false
-
 from __future__ import annotations
 
 import hashlib

@@ -97,9 +97,9 @@ BAND = Query(
 QUERIES = {query.id: query for query in (PURCHASE, SPEND, BAND)}
 
 
-def find_query(id: str) -> Query | None:
-    """The query with this id or name."""
-    return next((query for query in QUERIES.values() if id in (query.id, query.name)), None)
+def find_query(named: str) -> Query | None:
+    """The query with this id, name or text."""
+    return next((q for q in QUERIES.values() if named in (q.id, q.name, q.text)), None)
 
 
 @dataclass(frozen=True)

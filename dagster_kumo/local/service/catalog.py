@@ -12,9 +12,9 @@ import json
 from typing import Any
 
 from dagster_kumo.local.folder import read_json, write_json
-from dagster_kumo.local.model.tasks import QUERIES, Query, find_query, graph_of
-from dagster_kumo.local.service.jobs import now
-from dagster_kumo.local.service.service import ApiError, Call, Service, validation
+from dagster_kumo.local.model.tasks import QUERIES, find_query, graph_of
+from dagster_kumo.local.service.jobs import now, validation
+from dagster_kumo.local.service.service import ApiError, Call, Service
 
 GROUPS = {"group-analytics": "Analytics", "group-marketing": "Marketing"}
 PROJECTS = {
@@ -57,9 +57,8 @@ class Catalog:
 
     # Groups ################################################################################
 
-    def groups(self, call: Call) -> list[dict[str, str]]:
+    def groups(self, _: Call) -> list[dict[str, str]]:
         """The caller's groups."""
-        del call
         return [{"group_id": id, "display_name": name} for id, name in GROUPS.items()]
 
     def projects(self, call: Call) -> list[dict[str, str]]:
@@ -67,9 +66,8 @@ class Catalog:
         projects = PROJECTS.get(call.query.get("group_id", ""), {})
         return [{"id": id, "display_name": name} for id, name in projects.items()]
 
-    def group_connectors(self, call: Call) -> list[dict[str, Any]]:
+    def group_connectors(self, _: Call) -> list[dict[str, Any]]:
         """The connectors of a group."""
-        del call
         return [
             {"id": id, "display_name": id, "connector_type": kind, "scope": None}
             for id, kind in (("group-warehouse", "databricks"), ("group-bucket", "file"))
@@ -112,9 +110,8 @@ class Catalog:
 
     # Tables and graphs #####################################################################
 
-    def accept(self, call: Call) -> Any:
+    def accept(self, _: Call) -> Any:
         """Accept any definition."""
-        del call
         return validation()
 
     def create_table(self, call: Call) -> dict[str, str]:
@@ -175,9 +172,8 @@ class Catalog:
             "graph_name": None,
         }
 
-    def edge_health(self, call: Call) -> dict[str, Any]:
+    def edge_health(self, _: Call) -> dict[str, Any]:
         """Edge statistics: there are none."""
-        del call
         return {"is_ready": True, "statistics": {}}
 
     @property
@@ -214,7 +210,7 @@ class Catalog:
         if name := definition.get("name"):
             self._keep("queries", name, definition)
             return {"id": name}
-        own = self._own(definition.get("query_string", ""))
+        own = find_query(definition.get("query_string", ""))
         if own is not None:
             return {"id": own.id}
         id = f"pquery-{_fingerprint(definition)}"
@@ -223,15 +219,11 @@ class Catalog:
 
     def task_type(self, call: Call) -> list[str]:
         """The task of a query, and whether it is temporal."""
-        query = self._own(call.query.get("pquery_string", ""))
+        query = find_query(call.query.get("pquery_string", ""))
         if query is None:
             texts = "; ".join(query.text for query in QUERIES.values())
             raise ApiError(422, f"The stand-in knows these queries only: {texts}.")
         return [query.task, "temporal"]
-
-    @staticmethod
-    def _own(text: str) -> Query | None:
-        return next((query for query in QUERIES.values() if query.text == text), None)
 
     def _find(self, kind: str, id: str) -> Any:
         try:

@@ -10,9 +10,6 @@ A warehouse's tables are in the schema `<storage>_<connector>`, for example
 `schema__kumo__table` is called `schema.table`. Any connector name is accepted.
 """
 
-# The types of duckdb and pyarrow are partly unknown:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 import threading
@@ -81,7 +78,7 @@ class Exports:
         if job.status != "DONE":
             raise ApiError(409, f"Prediction job {id} has nothing to export: it is {job.status}.")
         artifact = output["artifact_type"]
-        if not self._files(job, artifact):
+        if not part_files(self._service.output(job, artifact)):
             raise ApiError(400, f"Prediction job {id} has made no {artifact.lower()}.")
         config = {
             "job_id": id,
@@ -106,7 +103,7 @@ class Exports:
 
     def resume(self, export: Job) -> None:
         """Run an export."""
-        self._service.start(export, Stage("Exporting", 1.0, self._export))
+        self._service.runner.start(export, Stage("Exporting", 1.0, self._export))
 
     def describe(self, export: Job) -> dict[str, Any]:
         """An export as `LocalKumo.exports` shows it."""
@@ -152,21 +149,18 @@ class Exports:
 
     # Work ##################################################################################
 
-    def _files(self, job: Job, artifact: str) -> list[Path]:
-        return part_files(self._service.folder.files / job.id / artifact.lower())
-
     def _export(self, export: Job) -> None:
         output = export.config["prediction_output"]
         job = self._service.store.get("prediction_jobs", export.config["job_id"])
         assert job is not None
-        files = self._files(job, output["artifact_type"])
-        export.private["written_to"] = self.write(job, output, files)
+        export.private["written_to"] = self.write(job, output)
 
-    def write(self, job: Job, output: dict[str, Any], files: list[Path]) -> str | None:
+    def write(self, job: Job, output: dict[str, Any]) -> str | None:
         """Write an output of a prediction job, and return where."""
         storage = output["storage_type"]
         if storage == "LOCAL":
             return None
+        files = part_files(self._service.output(job, output["artifact_type"]))
         tables = [_with_extra_fields(file, job, output.get("extra_fields") or []) for file in files]
         if storage in _BUCKETS:
             folder = bucket_folder(self._service.folder.exports, output["file_path"], storage)
@@ -180,7 +174,7 @@ class Exports:
 
         schema = _quoted(f"{output['storage_type'].lower()}_{output['connector_id']}")
         name = f"{schema}.{_quoted(output['table_name'].replace('__kumo__', '.'))}"
-        path = self._service.folder.warehouses
+        path = self._service.folder.exports / "warehouses.duckdb"
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._duckdb:
             connection = _open(path)

@@ -12,6 +12,7 @@ import hmac
 import re
 import secrets
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
@@ -28,23 +29,23 @@ class _File(FileResponse):
     chunk_size = 256 * 1024
 
 
+@dataclass(frozen=True)
 class FileServer:
     """Signs urls for files under a folder, and answers them."""
 
-    def __init__(self, root: Path, secret: bytes, lifetime: float, faults: Faults) -> None:
-        self._root = root
-        self._secret = secret
-        self._lifetime = lifetime
-        self._faults = faults
-        self._versions: dict[str, int] = {}
+    root: Path
+    secret: bytes
+    lifetime: float
+    faults: Faults
+    _versions: dict[str, int] = field(default_factory=dict[str, int], init=False)
 
     def url(self, base: str, file: Path) -> str:
         """A fresh presigned url for a file; `base` is scheme and host."""
-        path = file.relative_to(self._root).as_posix()
+        path = file.relative_to(self.root).as_posix()
         issued = time.time()
         query = {
             "X-Amz-Date": f"{issued:.6f}",
-            "X-Amz-Expires": f"{self._lifetime:g}",
+            "X-Amz-Expires": f"{self.lifetime:g}",
             "X-Amz-Nonce": secrets.token_hex(8),
         }
         query["X-Amz-Signature"] = self._sign(path, query)
@@ -55,10 +56,10 @@ class FileServer:
         path = str(request.path_params["path"])
         if (refusal := self._refusal(request, path)) is not None:
             return refusal
-        file = self._root / path
+        file = self.root / path
         if not file.is_file():
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        if self._faults.take("change_file", request.method, request.url.path):
+        if self.faults.take("change_file", request.method, request.url.path):
             self._versions[path] = self._versions.get(path, 0) + 1
         answer = _File(file, media_type="application/octet-stream", stat_result=file.stat())
         etag = answer.headers["etag"]
@@ -84,13 +85,13 @@ class FileServer:
         if not hmac.compare_digest(given.encode(), self._sign(path, query).encode()):
             return _error(403, "SignatureDoesNotMatch", "The signature does not match the url.")
         issued, lifetime = float(query["X-Amz-Date"]), float(query["X-Amz-Expires"])
-        if time.time() > issued + lifetime or issued <= self._faults.urls_expired_at:
+        if time.time() > issued + lifetime or issued <= self.faults.urls_expired_at:
             return _error(403, "AccessDenied", "Request has expired")
         return None
 
     def _sign(self, path: str, query: dict[str, str]) -> str:
         text = "\n".join(["GET", path, *(f"{name}={query[name]}" for name in sorted(query))])
-        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dagster_kumo.local.service.catalog import Catalog
@@ -16,13 +16,7 @@ from dagster_kumo.local.service.jobs import Job, Kind
 from dagster_kumo.local.service.prediction_jobs import PredictionJobs
 from dagster_kumo.local.service.prediction_tables import PredictionTables
 from dagster_kumo.local.service.projects import DEFAULT, Projects
-from dagster_kumo.local.service.requests3 import (
-    Export,
-    Launch,
-    TableJob,
-    TrainingJob,
-    read_body,
-)
+from dagster_kumo.local.service.requests3 import Export, Launch, TableJob, TrainingJob
 from dagster_kumo.local.service.service import ApiError, Call, Service
 from dagster_kumo.local.service.training_jobs import TrainingJobs
 
@@ -31,33 +25,22 @@ Table = list[tuple[str, str, Answer]]
 
 _KINDS: tuple[Kind, ...] = ("prediction_jobs", "genpredtable_jobs", "training_jobs", "artifact")
 _GONE = ("/connectors", "/source_tables", "/groups", "/projects")
-_NOT_IN_CONFIGS = {
-    "data_backend_session_id",
-    "enable_baselines",
-    "pred_table_path",
-}
+_NOT_IN_CONFIGS = {"data_backend_session_id", "enable_baselines", "pred_table_path"}
 
 
+@dataclass
 class Generation3:
     """Makes the calls of 3.0 from those of 2.x."""
 
-    def __init__(
-        self,
-        service: Service,
-        *,
-        predictions: PredictionJobs,
-        tables: PredictionTables,
-        training: TrainingJobs,
-        exports: Exports,
-        catalog: Catalog,
-    ) -> None:
-        self._service = service
-        self._predictions = predictions
-        self._tables = tables
-        self._training = training
-        self._exports = exports
-        self._catalog = catalog
-        self._projects = Projects(service)
+    service: Service
+    predictions: PredictionJobs
+    tables: PredictionTables
+    training: TrainingJobs
+    exports: Exports
+    catalog: Catalog
+
+    def __post_init__(self) -> None:
+        self._projects = Projects(self.service)
         self._exporting = threading.Lock()
 
     def calls(self, table: Table) -> Table:
@@ -65,7 +48,7 @@ class Generation3:
         projects = self._projects
         one = "/projects/{project}"
         own: Table = [
-            ("GET", "/authentication", lambda call: {}),  # noqa: ARG005
+            ("GET", "/authentication", lambda _: {}),
             ("GET", "/groups", projects.groups),
             ("GET", "/projects", projects.list),
             ("GET", "/projects/by-slug/{project}", projects.by_slug),
@@ -98,7 +81,7 @@ class Generation3:
             self._projects.check(project_id)
             call = replace(call, query={**call.query, "project_id": project_id})
             if kind is not None and "id" in call.ids:
-                job = self._service.store.get(kind, call.id)
+                job = self.service.store.get(kind, call.id)
                 if job is not None and job.project_id not in (None, project_id):
                     raise ApiError(404, f"Job {call.id} was not found in project {project_id}.")
             return self._shown(kind, answer(call), project_id)
@@ -108,45 +91,43 @@ class Generation3:
     # Requests ##############################################################################
 
     def _launch(self, call: Call) -> Any:
-        sent = read_body(Launch, call)
+        sent = call.parse(Launch)
         source = sent.pop("pred_table_source")
         body = {
             **sent,
             "outputs": [self._output_of_2(call, output) for output in sent["outputs"]],
             "pred_table_path": self._path_of(call, source) if source else None,
         }
-        answer = self._predictions.create(replace(call, json=body))
+        answer = self.predictions.create(replace(call, json=body))
         if answer[0] is not None:
             self._keep("prediction_jobs", answer[0], {**sent, "pred_table_source": source})
         return answer
 
     def _make_table(self, call: Call) -> Any:
-        body = read_body(TableJob, call)
-        return self._tables.create(replace(call, json=body))
+        return self.tables.create(replace(call, json=call.parse(TableJob)))
 
     def _train(self, call: Call) -> Any:
-        body = read_body(TrainingJob, call)
-        return self._training.create(replace(call, json=body))
+        return self.training.create(replace(call, json=call.parse(TrainingJob)))
 
     def _export(self, call: Call) -> Any:
-        sent = read_body(Export, call)
+        sent = call.parse(Export)
         with self._exporting:  # two requests with one id may come at once
-            for there in self._service.store.all("artifact"):
+            for there in self.service.store.all("artifact"):
                 if there.private.get("sent", {}).get("request_id") == sent["request_id"]:
                     if there.private["sent"] != sent or there.project_id != call.project_id:
                         raise ApiError(409, "The request_id was used for another export.")
                     return {"job_id": there.id}
             output = sent["prediction_output"]
             body = {**sent, "prediction_output": output and self._output_of_2(call, output)}
-            answer = self._exports.create(replace(call, json=body))
+            answer = self.exports.create(replace(call, json=body))
             self._keep("artifact", answer["job_id"], sent)
         return answer
 
     def _keep(self, kind: Kind, id: str, sent: dict[str, Any]) -> None:
-        job = self._service.store.get(kind, id)
+        job = self.service.store.get(kind, id)
         assert job is not None
         job.private["sent"] = sent
-        self._service.store.save(job)
+        self.service.store.save(job)
 
     def _output_of_2(self, call: Call, output: dict[str, Any]) -> dict[str, Any]:
         storage, project_id = output["storage_type"], str(call.project_id)
@@ -172,7 +153,7 @@ class Generation3:
 
     def _query(self, call: Call) -> Any:
         """A query whose tables lie behind the project's connector to S3."""
-        query = self._catalog.query(call)
+        query = self.catalog.query(call)
         for table in query["graph"]["tables"].values():
             source = table["source_table"]
             if "s3_path" in source:
@@ -191,11 +172,11 @@ class Generation3:
         if kind is None or not isinstance(answer, dict) or "job_status_report" not in answer:
             return answer
         resource: dict[str, Any] = answer
-        job = self._service.store.get(kind, resource["job_id"])
+        job = self.service.store.get(kind, resource["job_id"])
         assert job is not None
         config = _config(job, resource["config"])
         shown = {**resource, "config": config, "project_id": job.project_id or project_id}
-        if kind == "prediction_jobs" and self._predictions.artifacts(job) == {"EMBEDDINGS"}:
+        if kind == "prediction_jobs" and self.predictions.artifacts(job) == {"EMBEDDINGS"}:
             shown["result"] = None
         return shown
 

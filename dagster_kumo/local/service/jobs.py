@@ -12,9 +12,10 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,12 @@ def now() -> datetime:
 
 def duration(seconds: float) -> str:
     """An ISO 8601 duration."""
-    return f"PT{timedelta(seconds=round(seconds, 3)).total_seconds():g}S"
+    return f"PT{round(seconds, 3):g}S"
+
+
+def validation(*errors: dict[str, str], warnings: list[dict[str, str]] | None = None) -> Any:
+    """Kumo's ValidationResponse."""
+    return {"warnings": warnings or [], "errors": list(errors), "info_items": []}
 
 
 @dataclass
@@ -95,11 +101,16 @@ class Job:
             {"stage_name": stage, "last_updated_at": now().isoformat(), "detail": detail}
         )
 
+    def end(self, status: str, failure: JobFailed | None = None) -> None:
+        """End as DONE, FAILED or CANCELLED."""
+        if failure is not None:
+            self.errors = [{"title": failure.title, "message": failure.message}]
+        self.status = status
+        self.end_time = now()
+        self.log(status.capitalize())
+
     def status_report(self) -> dict[str, Any]:
         """Kumo's JobStatusReport."""
-        validation = None
-        if self.errors:
-            validation = {"warnings": [], "errors": self.errors, "info_items": []}
         return {
             "status": self.status,
             # An internal host, as Kumo's own service has it: clients replace it.
@@ -107,7 +118,7 @@ class Job:
             "start_time": (self.start_time or self.created_at).isoformat(),
             "end_time": self.end_time.isoformat() if self.end_time else None,
             "event_log": self.event_log,
-            "validation_response": validation,
+            "validation_response": validation(*self.errors) if self.errors else None,
         }
 
     def resource(self) -> dict[str, Any]:
@@ -219,11 +230,11 @@ class JobRunner:
         self._cancelled: dict[str, threading.Event] = {}
         self._threads: set[threading.Thread] = set()
 
-    def start(self, job: Job, stages: Iterable[Stage], *, upstream: Job | None = None) -> None:
-        """Run the stages of a job, after the job `upstream` has ended if there is one."""
+    def start(self, job: Job, *stages: Stage, upstream: Job | None = None) -> None:
+        """Run the stages of a job in a thread, after the job `upstream` has ended if there is one."""
         self._cancelled[job.id] = threading.Event()
         thread = threading.Thread(
-            target=self._run, args=(job, list(stages), upstream), name=job.id, daemon=True
+            target=self._run, args=(job, stages, upstream), name=job.id, daemon=True
         )
         self._threads.add(thread)
         thread.start()
@@ -238,13 +249,10 @@ class JobRunner:
 
     def cancel(self, job: Job) -> bool:
         """Cancel a job. False if it has ended already."""
-        with self.store.lock:
-            if job.has_ended:
-                return False
-            self._end(job, "CANCELLED")
-        if event := self._cancelled.get(job.id):
+        is_ended = self._end(job, "CANCELLED")
+        if is_ended and (event := self._cancelled.get(job.id)):
             event.set()
-        return True
+        return is_ended
 
     def stop(self) -> None:
         """Stop all jobs as they are. The next server runs them again."""
@@ -269,32 +277,34 @@ class JobRunner:
             return 0.0
         return min((now() - job.start_time).total_seconds() / self.run_seconds, 0.99)
 
-    def _run(self, job: Job, stages: list[Stage], upstream: Job | None) -> None:
+    def _run(self, job: Job, stages: Sequence[Stage], upstream: Job | None) -> None:
         try:
             while upstream is not None and not upstream.has_ended:
                 self._wait(job, 0.02)
-            self._enter(job, "QUEUED")
+            with self._changing(job):
+                job.status = "QUEUED"
             self._wait(job, self.queue_seconds)
-            self._enter(job, "RUNNING")
+            with self._changing(job):
+                job.status, job.start_time = "RUNNING", now()
             started = time.monotonic()
             share = 0.0
             for stage in stages:
-                self._log(job, stage.name)
+                with self._changing(job):
+                    job.log(stage.name)
                 if stage.work is not None:
                     stage.work(job)
                 share += stage.share
                 self._wait(job, started + share * self.run_seconds - time.monotonic())
-            with self.store.lock:
-                if not job.has_ended:
-                    self._end(job, "DONE")
+            self._end(job, "DONE")
         except _Cancelled:
             pass
         except JobFailed as failure:
-            self._fail(job, failure.title, failure.message)
+            self._end(job, "FAILED", failure)
         except Exception as error:  # noqa: BLE001 - any error ends the job FAILED
             if not self._stopping.is_set():
                 traceback.print_exc()
-                self._fail(job, "Internal error", f"{type(error).__name__}: {error}")
+                failure = JobFailed("Internal error", f"{type(error).__name__}: {error}")
+                self._end(job, "FAILED", failure)
         finally:
             self._cancelled.pop(job.id, None)
             self._threads.discard(threading.current_thread())
@@ -304,30 +314,20 @@ class JobRunner:
         if event.wait(max(seconds, 0)) or job.has_ended or self._stopping.is_set():
             raise _Cancelled
 
-    def _enter(self, job: Job, status: str) -> None:
+    @contextmanager
+    def _changing(self, job: Job) -> Generator[None]:
+        """Change a job that has not ended, and store it."""
         with self.store.lock:
             if job.has_ended:
                 raise _Cancelled
-            job.status = status
-            if status == "RUNNING":
-                job.start_time = now()
+            yield
             self.store.save(job)
 
-    def _log(self, job: Job, stage: str) -> None:
+    def _end(self, job: Job, status: str, failure: JobFailed | None = None) -> bool:
+        """End a job: False if it has ended already."""
         with self.store.lock:
             if job.has_ended:
-                raise _Cancelled
-            job.log(stage)
+                return False
+            job.end(status, failure)
             self.store.save(job)
-
-    def _fail(self, job: Job, title: str, message: str) -> None:
-        with self.store.lock:
-            if not job.has_ended:
-                job.errors = [{"title": title, "message": message}]
-                self._end(job, "FAILED")
-
-    def _end(self, job: Job, status: str) -> None:
-        job.status = status
-        job.end_time = now()
-        job.log(status.capitalize())
-        self.store.save(job)
+        return True

@@ -11,9 +11,6 @@
 ANCHOR_TIMESTAMP is a timestamp in UTC without a zone.
 """
 
-# The types of pyarrow and numpy are partly unknown:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false, reportMissingTypeStubs=false, reportMissingTypeArgument=false
-
 from __future__ import annotations
 
 import shutil
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def time_column(time: datetime, rows: int) -> pa.Array:
+def time_column(time: datetime, rows: int) -> pa.Array[Any]:
     """A time, once for each row."""
     import pyarrow as pa
 
@@ -39,11 +36,13 @@ def time_column(time: datetime, rows: int) -> pa.Array:
     return pa.array(np.full(rows, plain))
 
 
-def table_of(columns: dict[str, Any]) -> pa.Table:
-    """A table of arrays, pyarrow's and numpy's."""
+def rows_of(entities: NDArray[Any], anchor: datetime, **columns: Any) -> pa.Table:
+    """A row for each entity, and its columns; without any it is a prediction table."""
     import pyarrow as pa
 
-    return pa.table(cast("Any", columns))
+    times = time_column(anchor, len(entities))
+    table = {"ENTITY": entities, "ANCHOR_TIMESTAMP": times, **columns}
+    return pa.table(cast("Any", table))
 
 
 def predictions_table(
@@ -62,41 +61,29 @@ def predictions_table(
     if model.task == "multiclass_classification":
         count = min(num_classes or len(BANDS), len(BANDS))
         order = np.argsort(-guess, axis=1, kind="stable")[:, :count]
-        return table_of(
-            {
-                "ENTITY": np.repeat(entities, count),
-                "ANCHOR_TIMESTAMP": time_column(anchor, len(entities) * count),
-                "CLASS": pa.array(np.array(BANDS)[order.ravel()], pa.string()),
-                "SCORE": np.take_along_axis(guess, order, axis=1).ravel().astype(np.float32),
-            }
+        return rows_of(
+            np.repeat(entities, count),
+            anchor,
+            CLASS=pa.array(np.array(BANDS)[order.ravel()], pa.string()),
+            SCORE=np.take_along_axis(guess, order, axis=1).ravel().astype(np.float32),
         )
-    columns: dict[str, Any] = {
-        "ENTITY": entities,
-        "ANCHOR_TIMESTAMP": time_column(anchor, len(entities)),
-    }
     if model.task == "regression":
-        columns["TARGET_PRED"] = guess.astype(np.float32)
-    else:
-        columns["TARGET_PRED"] = guess >= threshold
-        columns["False_PROB"] = (1 - guess).astype(np.float32)
-        columns["True_PROB"] = guess.astype(np.float32)
-    return table_of(columns)
+        return rows_of(entities, anchor, TARGET_PRED=guess.astype(np.float32))
+    return rows_of(
+        entities,
+        anchor,
+        TARGET_PRED=guess >= threshold,
+        False_PROB=(1 - guess).astype(np.float32),
+        True_PROB=guess.astype(np.float32),
+    )
 
 
 def embeddings_table(model: Model, features: NDArray[Any], entities: NDArray[np.int64]) -> pa.Table:
     """Embeddings of some entities."""
     import pyarrow as pa
 
-    vectors = model.embed(features)
-    width = vectors.shape[1]
-    offsets = np.arange(len(vectors) + 1, dtype=np.int32) * width
-    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel()))
-    return table_of({"ENTITY": entities, "EMBEDDING": lists})
-
-
-def entities_table(entities: NDArray[np.int64], anchor: datetime) -> pa.Table:
-    """A prediction table: for whom, and as of when."""
-    return table_of({"ENTITY": entities, "ANCHOR_TIMESTAMP": time_column(anchor, len(entities))})
+    vectors = pa.array(list(model.embed(features)), pa.list_(pa.float32()))
+    return pa.table(cast("Any", {"ENTITY": entities, "EMBEDDING": vectors}))
 
 
 def write_parts(folder: Path, tables: list[pa.Table]) -> None:

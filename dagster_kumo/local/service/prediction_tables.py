@@ -1,18 +1,17 @@
 """Prediction tables (`/v1/genpredtable_jobs`): for whom to predict, and as of when."""
 
-# The types of pyarrow are partly unknown:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportMissingTypeStubs=false
-
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from dagster_kumo.local.model.model import entities_at
 from dagster_kumo.local.model.tasks import CURRENT, QUERIES
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
-from dagster_kumo.local.service.outputs import entities_table, part_files, write_parts
+from dagster_kumo.local.service.outputs import rows_of, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, parse_time, problem
 
 # What clients send to leave a value to the server.
@@ -26,6 +25,16 @@ _PLAN: dict[str, Any] = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
+class _Request(BaseModel):
+    """The request for a job, which echoes it with all its fields."""
+
+    job_tags: dict[str, str] = {}
+    pquery_id: str
+    plan: dict[str, Any] = {}
+    graph_snapshot_id: str | None = None
+    data_backend_session_id: str | None = None
+
+
 class PredictionTables:
     """Makes prediction tables, on request or as a child of a prediction job."""
 
@@ -34,47 +43,38 @@ class PredictionTables:
 
     def create(self, call: Call) -> dict[str, str]:
         """Launch a job that makes a prediction table."""
-        body = call.body()
-        if not isinstance(body.get("pquery_id"), str):
-            raise ApiError(422, [problem(["pquery_id"], "Field required")])
-        plan = {**_PLAN, **(body.get("plan") or {})}
-        config = {
-            "job_tags": dict(body.get("job_tags") or {}),
-            "pquery_id": body["pquery_id"],
-            "plan": plan,
-            "graph_snapshot_id": body.get("graph_snapshot_id"),
-            "data_backend_session_id": body.get("data_backend_session_id"),
-        }
-        job = self._new(config, self._anchor(plan["anchor_time"]), CURRENT.cutoff, call.project_id)
+        config = call.parse(_Request, takes_nulls=False)
+        anchor = self._anchor(config["plan"].get("anchor_time"))
+        tags = self._service.kept_tags(call, config["job_tags"])
+        job = self._new(config, tags, anchor, CURRENT.cutoff, call.project_id)
         self.resume(job)
         self._service.runner.wait_briefly(job)
         return {"id": job.id}
 
     def create_inline(self, parent: Job) -> Job:
         """Create the table job of a prediction job that has no table, as its child."""
-        anchor = datetime.fromisoformat(parent.private["anchor"])
-        config = {
-            "job_tags": {"parent_job_id": parent.id},
-            "pquery_id": parent.private["pquery_id"],
-            "plan": {**_PLAN, "anchor_time": (anchor - _EPOCH) // timedelta(microseconds=1) * 1000},
-            "graph_snapshot_id": parent.config["graph_snapshot_id"],
-            "data_backend_session_id": None,
-        }
-        return self._new(config, anchor, parent.private["cutoff"], parent.project_id)
+        anchor, tags = (
+            datetime.fromisoformat(parent.private["anchor"]),
+            {"parent_job_id": parent.id},
+        )
+        request = _Request(
+            job_tags=tags,
+            pquery_id=parent.private["pquery_id"],
+            plan={"anchor_time": (anchor - _EPOCH) // timedelta(microseconds=1) * 1000},
+            graph_snapshot_id=parent.config["graph_snapshot_id"],
+        )
+        cutoff = parent.private["cutoff"]
+        return self._new(request.model_dump(), tags, anchor, cutoff, parent.project_id)
 
     def resume(self, job: Job) -> None:
         """Run a table's job."""
-        self._service.start(job, Stage("Generating prediction table", 1.0, self.generate))
+        self._service.runner.start(job, Stage("Generating prediction table", 1.0, self.generate))
 
     def generate(self, job: Job) -> None:
         """Write the table."""
         anchor = datetime.fromisoformat(job.private["anchor"])
         day = self._service.check_anchor(anchor, job.private["cutoff"])
-        write_parts(self.folder(job), [entities_table(entities_at(day), anchor)])
-
-    def folder(self, job: Job) -> Path:
-        """Where the table's files are."""
-        return self._service.folder.files / job.id / "table"
+        write_parts(self._service.output(job, "table"), [rows_of(entities_at(day), anchor)])
 
     def anchor_time(self, call: Call) -> str | None:
         """The anchor time of a table that is DONE."""
@@ -86,10 +86,7 @@ class PredictionTables:
         job = self._service.find("genpredtable_jobs", call)
         if job.status != "DONE":
             raise ApiError(409, f"Prediction table {job.id} is not there: its job is {job.status}.")
-        files = part_files(self.folder(job))
-        if call.query.get("presigned", "true").lower() != "true":
-            return [str(file) for file in files]
-        return [self._service.files.url(call.base, file) for file in files]
+        return self._service.urls(call, job, "table")
 
     def errors(self, call: Call) -> dict[str, Any]:
         """Why a job failed, in Kumo's ErrorDetails."""
@@ -100,21 +97,21 @@ class PredictionTables:
         ]
         return {"items": items}
 
-    def cancel(self, call: Call) -> dict[str, bool]:
-        """Cancel a job."""
-        job = self._service.find("genpredtable_jobs", call)
-        return {"is_cancelled": self._service.runner.cancel(job)}
-
     def _new(
-        self, config: dict[str, Any], anchor: datetime, cutoff: int, project_id: str | None
+        self,
+        config: dict[str, Any],
+        tags: dict[str, str],
+        anchor: datetime,
+        cutoff: int,
+        project_id: str | None,
     ) -> Job:
-        tags = {"pquery_id": config["pquery_id"]}
+        tags = {**tags, "pquery_id": config["pquery_id"]}
         if query := QUERIES.get(config["pquery_id"]):
             tags["pquery_name"] = query.name
         return self._service.store.new(
             "genpredtable_jobs",
-            config,
-            tags=self._service.kept_tags(config["job_tags"]) | tags,
+            {**config, "plan": {**_PLAN, **config["plan"]}},
+            tags=tags,
             project_id=project_id,
             private={"anchor": anchor.isoformat(), "cutoff": cutoff},
         )

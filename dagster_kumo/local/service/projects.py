@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster_kumo.local.folder import read_json, write_json
 from dagster_kumo.local.service.jobs import now
-from dagster_kumo.local.service.requests3 import SCHEMES, Connector, read_body
+from dagster_kumo.local.service.requests3 import SCHEMES, Connector
 from dagster_kumo.local.service.service import ApiError, Call, Service
 
 DEFAULT = "default"
@@ -69,9 +69,8 @@ class Projects:
         # What users made, by the id.
         self._made: dict[str, dict[str, Any]] = read_json(self._path) or {}
 
-    def groups(self, call: Call) -> list[dict[str, str]]:
+    def groups(self, _: Call) -> list[dict[str, str]]:
         """The caller's groups."""
-        del call
         return GROUPS
 
     def list(self, call: Call) -> list[dict[str, str]]:
@@ -122,7 +121,7 @@ class Projects:
 
     def create_connector(self, call: Call) -> dict[str, Any]:
         """Make a connector, or return the one that is the same."""
-        asked = read_body(Connector, call)
+        asked = call.parse(Connector)
         project_id = self.get(call)["id"]
         for there in self.connectors_of(project_id):
             if _plain(there["name"]) == _plain(asked["name"]):

@@ -8,10 +8,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from typing_extensions import Self
-
-from dagster_kumo.local.service.service import ApiError, Call
 
 SCHEMES = {"S3": "s3", "GCS": "gs", "ADLS": "abfss"}
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -53,8 +51,8 @@ def _request_id(value: str) -> str:
     return value
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+class _Body(BaseModel, extra="forbid", protected_namespaces=()):
+    pass
 
 
 class _Output(_Body):
@@ -72,19 +70,19 @@ class _Files(_Output):
     file_path: Annotated[str, AfterValidator(_file_path)]
 
 
-class _Table(_Output):
+class _Rows(_Output):
+    connector_id: str
+    table_name: str
+    write_mode: Literal["OVERWRITE", "APPEND"] = "OVERWRITE"
+
+
+class _Table(_Rows):
     storage_type: Literal["SNOWFLAKE", "DATABRICKS"]
-    connector_id: str
-    table_name: str
-    write_mode: Literal["OVERWRITE", "APPEND"] = "OVERWRITE"
 
 
-class _BigQueryTable(_Output):
+class _BigQueryTable(_Rows):
     storage_type: Literal["BIGQUERY"]
-    connector_id: str
-    table_name: str
     staging_table_name: str | None = None
-    write_mode: Literal["OVERWRITE", "APPEND"] = "OVERWRITE"
 
 
 Output = Annotated[_Kept | _Files | _Table | _BigQueryTable, Field(discriminator="storage_type")]
@@ -189,12 +187,3 @@ class Connector(_Body):
     config: dict[str, Any]
     identity_id: str | None = None
     description: str = ""
-
-
-def read_body(model: type[BaseModel], call: Call) -> dict[str, Any]:
-    """All fields of a body, or a refusal that names those that cannot be."""
-    try:
-        return model.model_validate(call.body()).model_dump(mode="json")
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        raise ApiError(422, [{**one, "loc": ["body", *one["loc"]]} for one in details]) from None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -16,7 +17,8 @@ from dagster_kumo.local.model.data import NUM_DAYS, Calendar
 from dagster_kumo.local.model.model import Model, load_model
 from dagster_kumo.local.model.tasks import Query, Recipe
 from dagster_kumo.local.service.files import FileServer
-from dagster_kumo.local.service.jobs import Job, JobFailed, JobRunner, JobStore, Kind, Stage
+from dagster_kumo.local.service.jobs import Job, JobFailed, JobRunner, JobStore, Kind
+from dagster_kumo.local.service.outputs import part_files
 
 # How far past the end of the data an anchor may lie.
 _DAYS_PAST_THE_END = 35
@@ -62,11 +64,16 @@ class Call:
         body: dict[str, Any] = self.json
         return body
 
-    def parse(self, model: type[BaseModel]) -> dict[str, Any]:
-        """All fields of the request, from the JSON object that was sent. A null counts as not sent."""
-        sent = {name: value for name, value in self.body().items() if value is not None}
+    def parse(self, model: type[BaseModel], *, takes_nulls: bool = True) -> dict[str, Any]:
+        """All fields of the request, or a refusal that names those that cannot be.
+
+        If the model takes no nulls, one counts as not sent.
+        """
+        sent = self.body()
+        if not takes_nulls:
+            sent = {name: value for name, value in sent.items() if value is not None}
         try:
-            return model.model_validate(sent).model_dump()
+            return model.model_validate(sent).model_dump(mode="json")
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False, include_input=False)
             raise ApiError(
@@ -77,11 +84,6 @@ class Call:
 def problem(where: list[str], message: str) -> dict[str, Any]:
     """One entry of the detail of a 422."""
     return {"loc": ["body", *where], "msg": message, "type": "value_error"}
-
-
-def validation(*errors: dict[str, str], warnings: list[dict[str, str]] | None = None) -> Any:
-    """Kumo's ValidationResponse."""
-    return {"warnings": warnings or [], "errors": list(errors), "info_items": []}
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ class Service:
         """The fitted model for a query."""
         return load_model(query.task, recipe, self.folder.models)
 
-    def kept_tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+    def kept_tags(self, call: Call, tags: Mapping[str, str]) -> dict[str, str]:
         """Those of the tags given at a launch that the service keeps: all of them, but for a fault."""
-        return {} if self.faults.take("forget_tags", "POST") else dict(tags)
+        return {} if self.faults.take("forget_tags", call.method, call.path) else dict(tags)
 
     def find(self, kind: Kind, call: Call) -> Job:
         """The job that the call names."""
@@ -116,6 +118,21 @@ class Service:
         if job is None or (late and job.age_seconds < late.options["seconds"]):
             raise ApiError(404, f"Job {call.id} was not found.")
         return job
+
+    def output(self, job: Job, name: str) -> Path:
+        """The folder of one of the outputs of a job."""
+        return self.folder.files / job.id / name.lower()
+
+    def urls(self, call: Call, job: Job, name: str) -> list[str]:
+        """Fresh presigned urls of an output's files, or their paths if the call asks for those."""
+        files = part_files(self.output(job, name))
+        if call.query.get("presigned", "true").lower() != "true":
+            return [str(file) for file in files]
+        return [self.files.url(call.base, file) for file in files]
+
+    def cancel(self, kind: Kind, call: Call) -> dict[str, bool]:
+        """Cancel the job that the call names."""
+        return {"is_cancelled": self.runner.cancel(self.find(kind, call))}
 
     def list(self, kind: Kind, call: Call) -> list[Job]:
         """The jobs that the call asks for, newest first."""
@@ -151,10 +168,6 @@ class Service:
             job.tags = tags
             self.store.save(job)
         return {"resource_updated": updated}
-
-    def start(self, job: Job, *stages: Stage, upstream: Job | None = None) -> None:
-        """Run a job in a thread of its own."""
-        self.runner.start(job, stages, upstream=upstream)
 
     def check_anchor(self, anchor: datetime, cutoff_day: int) -> int:
         """The day of the data that the anchor lies in, if predictions can be made for it."""

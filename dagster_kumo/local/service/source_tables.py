@@ -25,9 +25,8 @@ class SourceTables:
         known = name in self._tables
         return {"is_valid": known, "msg": "" if known else self._unknown(name)}
 
-    def names(self, call: Call) -> dict[str, list[str]]:
+    def names(self, _: Call) -> dict[str, list[str]]:
         """The names of all tables."""
-        del call
         return {"table_names": list(self._tables)}
 
     def config(self, call: Call) -> dict[str, Any]:

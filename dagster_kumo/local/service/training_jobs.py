@@ -24,11 +24,18 @@ from dagster_kumo.local.model.tasks import (
     Query,
     Recipe,
     Split,
+    TrainingJob,
     find_query,
 )
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage, duration, now
-from dagster_kumo.local.service.outputs import table_of, time_column, write_parts
-from dagster_kumo.local.service.service import ApiError, Call, Service, problem, tag_errors
+from dagster_kumo.local.service.outputs import part_files, rows_of, write_parts
+from dagster_kumo.local.service.service import (
+    ApiError,
+    Call,
+    Service,
+    problem,
+    tag_errors,
+)
 
 _SPLITS = {split.cutoff: split for split in (CURRENT, EARLIER, NEWEST)}
 _RECIPE = TypeAdapter(Recipe)
@@ -71,6 +78,14 @@ class Trained:
     query: Query
     recipe: Recipe
 
+    @classmethod
+    def of(cls, job: Job) -> Trained:
+        """What a job was trained for."""
+        recipe = Recipe(_SPLITS[job.private["cutoff"]])
+        if "recipe" in job.private:
+            recipe = _RECIPE.validate_python(job.private["recipe"])
+        return cls(job, QUERIES[job.private["pquery_id"]], recipe)
+
     @property
     def split(self) -> Split:
         """The data that it was trained and measured on."""
@@ -84,52 +99,40 @@ class TrainingJobs:
         self._service = service
         for spec in TRAINING_JOBS:
             if service.store.get("training_jobs", spec.id) is None:
-                self._add(spec.id, spec.query, spec.split, spec.status, spec.tags)
-        # In order of launch: the older job, the current ones, then the failed and the running one.
-        for spec in TRAINING_JOBS:
-            job = service.store.get("training_jobs", spec.id)
-            assert job is not None
-            launched = service.calendar.at(spec.split.cutoff + spec.launched_after)
-            if spec.status == "RUNNING":
-                launched = service.folder.created_at
-            job.created_at = job.start_time = launched
-            if job.has_ended:
-                job.end_time = job.start_time + timedelta(minutes=42)
+                service.store.add(self._made_of(spec))
 
-    def _add(self, id: str, query: Query, split: Split, status: str, tags: dict[str, str]) -> None:
+    def _made_of(self, spec: TrainingJob) -> Job:
+        """A job that every data folder has."""
+        query, calendar = spec.query, self._service.calendar
+        plan = {
+            "training_job": {"num_experiments": 1},
+            "model_architecture": {"channels": [16]},
+        }
+        launched = calendar.at(spec.split.cutoff + spec.launched_after)
+        if spec.status == "RUNNING":
+            launched = self._service.folder.created_at
         job = Job(
             kind="training_jobs",
-            id=id,
-            created_at=now(),
-            config=_config(query.id, tags),
-            tags={**tags, "pquery_id": query.id, "pquery_name": query.name},
-            status=status,
-            private={"pquery_id": query.id, "cutoff": split.cutoff},
+            id=spec.id,
+            created_at=launched,
+            config=_Request(job_tags=spec.tags, pquery_id=query.id, model_plan=plan).model_dump(),
+            tags={**spec.tags, "pquery_id": query.id, "pquery_name": query.name},
+            start_time=launched,
+            private={"pquery_id": query.id, "cutoff": spec.split.cutoff},
+            status="RUNNING",
         )
-        job.log("Training", f"cut-off {self._service.calendar.at(split.cutoff):%Y-%m-%d}")
-        if status == "FAILED":
+        job.log("Training", f"cut-off {calendar.at(spec.split.cutoff):%Y-%m-%d}")
+        if spec.status != "RUNNING":
             message = "The training table had no rows left after the split. (A stand-in's example.)"
-            job.errors = [{"title": "Training failed", "message": message}]
-        if job.has_ended:
-            job.log(status.capitalize())
-        self._service.store.add(job)
+            failure = JobFailed("Training failed", message) if spec.status == "FAILED" else None
+            job.end(spec.status, failure)
+            job.end_time = launched + timedelta(minutes=42)
+        return job
 
-    def find_or_none(self, id: str) -> Trained | None:
+    def get(self, id: str) -> Trained | None:
         """The training job of this id, if there is one."""
         job = self._service.store.get("training_jobs", id)
-        if job is None:
-            return None
-        recipe = Recipe(_SPLITS[job.private["cutoff"]])
-        if "recipe" in job.private:
-            recipe = _RECIPE.validate_python(job.private["recipe"])
-        return Trained(job, QUERIES[job.private["pquery_id"]], recipe)
-
-    def get(self, id: str) -> Trained:
-        """The training job of this id."""
-        trained = self.find_or_none(id)
-        if trained is None:
-            raise ApiError(404, f"Training job {id} was not found.")
-        return trained
+        return None if job is None else Trained.of(job)
 
     def done_ids(self) -> list[str]:
         """The ids of the training jobs that can predict."""
@@ -141,7 +144,7 @@ class TrainingJobs:
     def suggest_plan(self, call: Call) -> dict[str, Any]:
         """A plan for one of the stand-in's queries."""
         body = call.body()
-        query = next((q for q in QUERIES.values() if q.text == body.get("query_string")), None)
+        query = find_query(body.get("query_string", ""))
         if query is None:
             texts = "; ".join(query.text for query in QUERIES.values())
             raise ApiError(
@@ -159,7 +162,7 @@ class TrainingJobs:
 
     def create(self, call: Call) -> dict[str, str]:
         """Train a model for one of the stand-in's queries."""
-        config = call.parse(_Request)
+        config = call.parse(_Request, takes_nulls=False)
         query = find_query(config["pquery_id"])
         if query is None:
             known = ", ".join(QUERIES)
@@ -171,7 +174,7 @@ class TrainingJobs:
             raise ApiError(501, "The stand-in makes training tables itself.")
         base = None
         if id := config["warm_start_job_id"]:
-            earlier = self.find_or_none(id)
+            earlier = self.get(id)
             if earlier is None or earlier.job.status != "DONE" or earlier.query is not query:
                 detail = f"There is no training job {id} that is DONE for {query.id}."
                 raise ApiError(422, [problem(["warm_start_job_id"], detail)])
@@ -185,7 +188,7 @@ class TrainingJobs:
         }
         if fault := self._service.faults.take("fail_job", call.method, call.path):
             private["fail"] = fault.options
-        tags = self._service.kept_tags(config["job_tags"])
+        tags = self._service.kept_tags(call, config["job_tags"])
         job = self._service.store.new(
             "training_jobs",
             {**config, "pquery_id": query.id, "model_plan": plan},
@@ -202,9 +205,8 @@ class TrainingJobs:
         if "recipes" in job.private:
             job.private["trials"] = []
             recipes = job.private["recipes"]
-            self._service.start(
-                job, *[Stage("Training", 1 / len(recipes), self._try)] * len(recipes)
-            )
+            stage = Stage("Training", 1 / len(recipes), self._try)
+            self._service.runner.start(job, *[stage] * len(recipes))
 
     def _try(self, job: Job) -> None:
         """Train the model of the next trial. The best one of all is the job's."""
@@ -232,30 +234,31 @@ class TrainingJobs:
 
     def read(self, call: Call) -> dict[str, Any]:
         """A training job."""
-        return self._resource(self.get(call.id))
+        return self._resource(self._service.find("training_jobs", call))
 
     def list(self, call: Call) -> list[dict[str, Any]]:
         """Training jobs, newest first."""
         jobs = self._service.list("training_jobs", call)
-        return [self._resource(self.get(job.id)) for job in jobs]
+        return [self._resource(job) for job in jobs]
 
-    def _resource(self, trained: Trained) -> dict[str, Any]:
-        resource = trained.job.resource()
-        if trained.job.status == "DONE":
+    def _resource(self, job: Job) -> dict[str, Any]:
+        resource = job.resource()
+        if job.status == "DONE":
+            trained = Trained.of(job)
             measured = self._service.model(trained.query, trained.recipe).metrics
             resource["result"] = {
                 "eval_metrics": {
                     stage: [{"name": name, "value": value} for name, value in values.items()]
                     for stage, values in measured.items()
                 },
-                "total_elapsed_time": duration(_seconds(trained.job)),
-                "automl_experiments_completed": len(trained.job.private.get("trials", [None])),
+                "total_elapsed_time": duration(_seconds(job)),
+                "automl_experiments_completed": len(job.private.get("trials", [None])),
             }
         return resource
 
     def progress(self, call: Call) -> dict[str, Any]:
         """The progress of a training job."""
-        job = self.get(call.id).job
+        job = self._service.find("training_jobs", call)
         trials = job.private.get("trials", [])
         elapsed = _seconds(job)
         estimate = max(elapsed, self._service.runner.run_seconds)
@@ -270,22 +273,15 @@ class TrainingJobs:
             "trial_progress": {str(i): _progress(trial) for i, trial in enumerate(trials)},
         }
 
-    def cancel(self, call: Call) -> dict[str, bool]:
-        """Cancel a training job."""
-        return {"is_cancelled": self._service.runner.cancel(self.get(call.id).job)}
-
     def holdout(self, call: Call) -> str:
         """A url of the holdout data: predictions and outcomes."""
-        trained = self.get(call.id)
-        if trained.job.status != "DONE":
-            raise ApiError(409, f"Training job {call.id} is {trained.job.status}, not DONE.")
-        folder = self._service.folder.files / trained.job.id / "holdout"
-        file = folder / "part-00000.parquet"
-        if not file.exists():
-            write_parts(folder, [self._holdout_table(trained)])
-        if call.query.get("presigned", "true").lower() != "true":
-            return str(file)
-        return self._service.files.url(call.base, file)
+        job = self._service.find("training_jobs", call)
+        if job.status != "DONE":
+            raise ApiError(409, f"Training job {job.id} is {job.status}, not DONE.")
+        folder = self._service.output(job, "holdout")
+        if not part_files(folder):
+            write_parts(folder, [self._holdout_table(Trained.of(job))])
+        return self._service.urls(call, job, "holdout")[0]
 
     def _holdout_table(self, trained: Trained) -> Any:
         day, task = trained.split.holdout, trained.query.task
@@ -298,22 +294,7 @@ class TrainingJobs:
         if guess.ndim == 2:  # classes, by their names
             target = [BANDS[band] for band in target]
             predicted = [BANDS[band] for band in guess.argmax(axis=1)]
-        return table_of(
-            {
-                "ENTITY": entities,
-                "ANCHOR_TIMESTAMP": time_column(anchor, len(entities)),
-                "TARGET": target,
-                "TARGET_PRED": predicted,
-            }
-        )
-
-
-def _config(pquery_id: str, tags: dict[str, str]) -> dict[str, Any]:
-    plan = {
-        "training_job": {"num_experiments": 1},
-        "model_architecture": {"channels": [16]},
-    }
-    return _Request(job_tags=tags, pquery_id=pquery_id, model_plan=plan).model_dump()
+        return rows_of(entities, anchor, TARGET=target, TARGET_PRED=predicted)
 
 
 def _seconds(job: Job) -> float:
