@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoError
+from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import RUNNING, BatchPredictionJobResource
 from dagster_kumo.cli.kumo_command import (
     as_json_option,
@@ -75,7 +75,7 @@ def list_jobs(
 @kumo_command
 def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     """Show all details of a prediction job."""
-    job = _job(client, job_id)
+    job = client.get_prediction_job(job_id)
     report = job.job_status_report
     facts: dict[str, Any] = {
         **_row(job),
@@ -121,7 +121,7 @@ def show(client: KumoClient, job_id: str, *, as_json: bool) -> None:
 @kumo_command
 def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None:
     """Cancel a prediction job."""
-    job = _job(client, job_id)
+    job = client.get_prediction_job(job_id)
     if job.job_status_report.is_terminal:
         raise click.ClickException(
             f"Prediction job {job_id} is {job.job_status_report.status}: there is nothing to cancel."
@@ -147,24 +147,12 @@ def cancel(client: KumoClient, job_id: str, *, yes: bool, as_json: bool) -> None
 @kumo_command
 def url(client: KumoClient, job_id: str, *, as_json: bool) -> None:
     """Print the address of a prediction job's page in Kumo."""
-    job = _job(client, job_id)
+    job = client.get_prediction_job(job_id)
     page = client.public_url(job.job_status_report.tracking_url)
     if as_json:
         print_json({"job_id": job_id, "tracking_url": page})
     else:
         click.echo(page)
-
-
-def _job(client: KumoClient, job_id: str) -> BatchPredictionJobResource:
-    try:
-        return client.get_prediction_job(job_id)
-    except KumoAPIError as error:
-        if error.status_code == 404 and job_id.startswith("trainingjob-"):
-            raise click.ClickException(
-                f"{job_id} is a training job, not a prediction job. To show it: "
-                f"dagster-kumo models show {job_id}"
-            ) from None
-        raise
 
 
 def _row(job: BatchPredictionJobResource) -> dict[str, Any]:

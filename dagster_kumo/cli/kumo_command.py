@@ -57,9 +57,10 @@ def kumo_command(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError(_message(error)) from None
         except KumoError as error:
             message = _message(error)
-            is_missing = isinstance(error, KumoAPIError) and error.status_code == 404
-            if is_missing and client is not None and not client.url.endswith("/api"):
-                message += f"\nDoes the address end in /api? It is {client.url}."
+            if isinstance(error, KumoAPIError) and error.status_code == 404:
+                message = _of_another_kind(options) or message
+                if client is not None and not client.url.endswith("/api"):
+                    message += f"\nDoes the address end in /api? It is {client.url}."
             raise click.ClickException(message) from None
 
     return with_client
@@ -69,10 +70,19 @@ def _message(error: Exception) -> str:
     return "\n".join(map(as_text, str(error).splitlines()))
 
 
-def _as_mapping(
-    context: click.Context, option: click.Parameter, pairs: Sequence[str]
-) -> dict[str, str]:
-    del context, option
+def _of_another_kind(options: Mapping[str, Any]) -> str | None:
+    """What to say of an id that names a training job instead of a prediction job, or the reverse."""
+    for argument, prefix, kind, command in (
+        ("job_id", "trainingjob-", "a training job, not a prediction job", "models"),
+        ("training_job_id", "bp-job-", "a prediction job, not a training job", "jobs"),
+    ):
+        job_id = options.get(argument, "")
+        if job_id.startswith(prefix):
+            return f"{as_text(job_id)} is {kind}. To show it: dagster-kumo {command} show {as_text(job_id)}"
+    return None
+
+
+def _as_mapping(_: click.Context, _option: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
     return dict(map(_pair, pairs))
 
 

@@ -69,8 +69,7 @@ def local(
 
     ended = threading.Event()
 
-    def end(number: int, frame: object) -> None:
-        del number, frame
+    def end(*_: object) -> None:
         ended.set()
 
     for name in (signal.SIGINT, signal.SIGTERM):

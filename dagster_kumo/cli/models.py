@@ -70,15 +70,7 @@ def models(
 @kumo_command
 def show(client: KumoClient, training_job_id: str, *, as_json: bool) -> None:
     """Show all details of a training job."""
-    try:
-        job = client.get_training_job(training_job_id)
-    except KumoAPIError as error:
-        if error.status_code == 404 and training_job_id.startswith("bp-job-"):
-            raise click.ClickException(
-                f"{training_job_id} is a prediction job, not a training job. To show it: "
-                f"dagster-kumo jobs show {training_job_id}"
-            ) from None
-        raise
+    job = client.get_training_job(training_job_id)
     report = job.job_status_report
     query = _query(client, job.config.pquery_id) if job.config.pquery_id else None
     facts: dict[str, Any] = {

@@ -52,23 +52,16 @@ class SearchResult:
     """Whether there were more jobs to visit."""
 
 
+@dataclass(frozen=True)
 class JobSearch:
-    """One search through the jobs of a deployment.
+    """One search through the jobs of a deployment."""
 
-    Args:
-        client: The connection.
-        cursor: Where the last search stopped.
-        warn: Called with a warning about each job that is no longer watched.
-        max_outcomes: How many jobs may lead to a run or a materialization.
-    """
-
-    def __init__(
-        self, client: KumoClient, cursor: Cursor, warn: Callable[[str], None], *, max_outcomes: int
-    ) -> None:
-        self._client = client
-        self._cursor = cursor
-        self._warn = warn
-        self._max_outcomes = max_outcomes
+    client: KumoClient
+    cursor: Cursor
+    """Where the last search stopped."""
+    warn: Callable[[str], None]
+    max_outcomes: int
+    """How many jobs may lead to a run or a materialization."""
 
     def run(self, visit: Callable[[BatchPredictionJobResource], JobOutcome]) -> SearchResult:
         """Visit each new job, oldest first, then the jobs that had not ended at the last search.
@@ -78,18 +71,18 @@ class JobSearch:
         """
         listed = self._listed()
         by_id = {job.job_id: job for job in listed}
-        known = {*self._cursor.seen, *self._cursor.waiting}
+        known = {*self.cursor.seen, *self.cursor.waiting}
         new = [
-            j.job_id for j in listed if _created(j) > self._cursor.after and j.job_id not in known
+            j.job_id for j in listed if _created(j) > self.cursor.after and j.job_id not in known
         ]
-        waiting = list(self._cursor.waiting)
+        waiting = list(self.cursor.waiting)
         visited = set[str]()
         outcomes: list[JobOutcome] = []
         error: KumoError | None = None
         ended_early = False
-        for job_id in [*new, *self._cursor.waiting]:
-            is_new = job_id in by_id and job_id not in known
-            if len(outcomes) >= self._max_outcomes or (is_new and len(waiting) >= MAX_WAITING):
+        for job_id in [*new, *self.cursor.waiting]:
+            is_new = job_id not in known
+            if len(outcomes) >= self.max_outcomes or (is_new and len(waiting) >= MAX_WAITING):
                 ended_early = True
                 if not is_new:
                     break
@@ -118,17 +111,17 @@ class JobSearch:
     def _get(self, job_id: str) -> BatchPredictionJobResource | None:
         """A job that is too old for the list; None if Kumo no longer has it."""
         try:
-            return self._client.get_prediction_job(job_id)
+            return self.client.get_prediction_job(job_id)
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise
-            self._warn(f"Kumo no longer has prediction job {job_id}.")
+            self.warn(f"Kumo no longer has prediction job {job_id}.")
             return None
 
     def _is_given_up(self, job: BatchPredictionJobResource) -> bool:
         if datetime.now(timezone.utc) - _created(job) < MAX_WAIT:
             return False
-        self._warn(
+        self.warn(
             f"Prediction job {job.job_id} has not ended in {MAX_WAIT.days} days. The sensor no longer "
             "watches it."
         )
@@ -138,16 +131,16 @@ class JobSearch:
         """The jobs since the cursor and some earlier ones, oldest first."""
         limit, before = LIST_LIMIT, -1
         while True:
-            jobs = self._client.list_prediction_jobs(limit=limit)
+            jobs = self.client.list_prediction_jobs(limit=limit)
             jobs.sort(key=lambda job: (_created(job), job.job_id))
-            if len(jobs) == 0 or _created(jobs[0]) <= self._cursor.after:
+            if len(jobs) == 0 or _created(jobs[0]) <= self.cursor.after:
                 return jobs
             # As many as with a lower limit: the server lists no more.
             is_cut_off = len(jobs) == before
             if len(jobs) < limit and not is_cut_off:
                 return jobs
             if is_cut_off or limit >= MAX_LISTED:
-                self._warn(
+                self.warn(
                     f"Kumo lists only {len(jobs)} jobs, the oldest from {_created(jobs[0]):%Y-%m-%d %H:%M %Z}. "
                     "The sensor does not find older jobs."
                 )
@@ -160,10 +153,10 @@ class JobSearch:
         visited: set[str],
         waiting: Sequence[str],
     ) -> Cursor:
-        known = visited.union(self._cursor.seen, waiting)
-        later = [job for job in listed if _created(job) > self._cursor.after]
+        known = visited.union(self.cursor.seen, waiting)
+        later = [job for job in listed if _created(job) > self.cursor.after]
         worked_through = list(takewhile(lambda job: job.job_id in known, later))
-        after = max([self._cursor.after, *(_created(job) - OVERLAP for job in worked_through)])
+        after = max([self.cursor.after, *(_created(job) - OVERLAP for job in worked_through)])
         if len(worked_through) > MAX_SEEN:
             after = max(after, _created(worked_through[-MAX_SEEN - 1]))
         seen = [job.job_id for job in later if job.job_id in known and _created(job) > after]

@@ -44,49 +44,37 @@ class _Match:
     time: datetime | None = None
 
 
+@dataclass
 class Tick:
-    """Visits the jobs that the search finds.
+    """Visits the jobs that the search finds."""
 
-    Args:
-        context: The sensor's context.
-        client: The connection, with the limits of a tick.
-        watched: The assets whose jobs the sensor looks for.
-        deliver: Whether a job leads to a run that delivers it, or to a materialization.
-        rate: What jobs cost.
-        dead_runs: Looks at the runs behind jobs that Dagster launched; None skips those jobs.
-    """
+    context: dg.SensorEvaluationContext
+    client: KumoClient
+    """The connection, with the limits of a tick."""
+    watched: Sequence[WatchedAssets]
+    deliver: bool
+    """Whether a job leads to a run that delivers it, or to a materialization."""
+    rate: CostRate
+    """What jobs cost."""
+    dead_runs: DeadRuns | None
+    """Looks at the runs behind jobs that Dagster launched; None skips those jobs."""
 
-    def __init__(
-        self,
-        context: dg.SensorEvaluationContext,
-        client: KumoClient,
-        watched: Sequence[WatchedAssets],
-        *,
-        deliver: bool,
-        rate: CostRate,
-        dead_runs: DeadRuns | None,
-    ) -> None:
-        self._context = context
-        self._client = client
-        self._watched = watched
-        self._deliver = deliver
-        self._rate = rate
-        self._dead_runs = dead_runs
+    def __post_init__(self) -> None:
         self._recorded = cache(self._job_ids)
         self._tags_of_model = cache(self._model_tags)
 
     def visit(self, job: BatchPredictionJobResource) -> JobOutcome:
         """What a job leads to. After an error the next tick visits the job again."""
         if is_launched_by_dagster(job):
-            return self._dead_runs.visit(job) if self._dead_runs else JobOutcome(job.job_id)
-        meant = [assets for assets in self._watched if self._is_meant(assets, job)]
+            return self.dead_runs.visit(job) if self.dead_runs else JobOutcome(job.job_id)
+        meant = [assets for assets in self.watched if self._is_meant(assets, job)]
         status = job.job_status_report
         if not meant or (status.is_terminal and status.status != DONE):
             return JobOutcome(job.job_id)
         if not status.is_terminal:
             return JobOutcome(job.job_id, is_settled=False)
         matches = [match for assets in meant if (match := self._match(assets, job)).outputs]
-        if self._deliver:
+        if self.deliver:
             return JobOutcome(
                 job.job_id, run_requests=[_run_request(job, match) for match in matches]
             )
@@ -102,7 +90,7 @@ class Tick:
 
     def _model_tags(self, training_job_id: str) -> Mapping[str, str]:
         try:
-            return self._client.get_training_job(training_job_id).tags
+            return self.client.get_training_job(training_job_id).tags
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise
@@ -112,20 +100,20 @@ class Tick:
         """A match without outputs if the job does not fit the assets, or is already recorded."""
         time = job.config.prediction_time
         try:
-            check_entities(self._client, job, assets.prediction)
+            check_entities(self.client, job, assets.prediction)
             if assets.have_times:
-                time = predicted_for(self._client, job)
+                time = predicted_for(self.client, job)
             partition_key = assets.partition_of(time)
         except KumoDataError as reason:
             name = next(iter(assets.outputs.values())).to_user_string()
-            self._context.log.info(f"Prediction job {job.job_id} does not fit {name}: {reason}.")
+            self.context.log.info(f"Prediction job {job.job_id} does not fit {name}: {reason}.")
             return _Match(assets, [])
         wanted: list[OutputType] = [
             output_type
             for output_type, key in assets.outputs.items()
             if job.job_id not in self._recorded(key, partition_key)
         ]
-        return _Match(assets, outputs_of(self._client, job, wanted), partition_key, time)
+        return _Match(assets, outputs_of(self.client, job, wanted), partition_key, time)
 
     def _job_ids(self, key: dg.AssetKey, partition_key: str | None) -> set[str]:
         """The jobs that materializations name.
@@ -134,7 +122,7 @@ class Tick:
         """
         return set(
             materialized_job_ids(
-                self._context.instance, key, partition_key, limit=MATERIALIZATIONS_LOOKED_AT
+                self.context.instance, key, partition_key, limit=MATERIALIZATIONS_LOOKED_AT
             )
         )
 
@@ -154,9 +142,9 @@ class Tick:
                         training_job_id=model_of(job),
                         prediction_time=match.time,
                     ),
-                    tracking_url=self._client.public_url(job.job_status_report.tracking_url),
+                    tracking_url=self.client.public_url(job.job_status_report.tracking_url),
                     seconds=seconds_of(job),
-                    rate=self._rate,
+                    rate=self.rate,
                 ),
                 tags={  # as Dagster's own endpoint for materializations from outside sets them
                     "dagster/data_version": job.job_id,

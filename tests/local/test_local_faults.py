@@ -90,6 +90,15 @@ def test_show_late(api, kumo):
     assert api.get(f"/prediction_jobs/{id}")["job_id"] == id
 
 
+def test_show_late_of_a_training(api, kumo):
+    fault = kumo.faults.show_late(60, path="/training_jobs/")
+    body = {"job_tags": {}, "pquery_id": "pquery-cdnow-purchase"}
+    id = api.post("/training_jobs", body)["id"]
+    assert api.call("GET", f"/training_jobs/{id}").status_code == 404
+    fault.options["seconds"] = 0
+    assert api.get(f"/training_jobs/{id}")["job_id"] == id
+
+
 def test_delay(api, kumo):
     kumo.faults.delay(0.3, path="connectors")
     began = time.monotonic()

@@ -9,10 +9,7 @@ import dagster as dg
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
 from dagster_kumo.api.errors import KumoAPIError
-from dagster_kumo.api.records import (
-    MISSING,
-    JobStatusReport,
-)
+from dagster_kumo.api.records import MISSING, JobStatusReport
 from dagster_kumo.execution.launch.base import TaggedLaunch
 from dagster_kumo.execution.launch.notes import jobs_on_run
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch

@@ -97,49 +97,28 @@ class TickSummary:
         return " ".join(words) or "No run is held."
 
 
+@dataclass
 class HoldTick:
-    """One tick.
+    """One tick."""
 
-    Args:
-        instance: Dagster's instance.
-        repository: The definitions of the code location.
-        queue: The held runs.
-        run_steps: Finds the steps of a run.
-        client: The connection, with the limits of a tick.
-        jobs: The jobs that are waited for.
-        log: The sensor's log.
-        budget: The time of the tick.
-        launch_budget: The part of it in which launches may begin.
-        max_jobs_in_flight: How many jobs of held runs may go on at the same time.
-        cancels: Whether the jobs of a run end with it if a user terminates it.
-    """
+    instance: dg.DagsterInstance
+    repository: dg.RepositoryDefinition
+    queue: HoldQueue
+    run_steps: RunSteps
+    client: KumoClient
+    """The connection, with the limits of a tick."""
+    jobs: HeldJobs
+    log: logging.Logger
+    budget: CallBudget
+    """The time of the tick."""
+    launch_budget: CallBudget
+    """The part of it in which launches may begin."""
+    max_jobs_in_flight: int | None
+    """How many jobs of held runs may go on at the same time."""
+    cancels: bool
+    """Whether the jobs of a run end with it if a user terminates it."""
 
-    def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        repository: dg.RepositoryDefinition,
-        queue: HoldQueue,
-        run_steps: RunSteps,
-        client: KumoClient,
-        jobs: HeldJobs,
-        log: logging.Logger,
-        *,
-        budget: CallBudget,
-        launch_budget: CallBudget,
-        max_jobs_in_flight: int | None,
-        cancels: bool,
-    ) -> None:
-        self._instance = instance
-        self._repository = repository
-        self._queue = queue
-        self._run_steps = run_steps
-        self._client = client
-        self._jobs = jobs
-        self._log = log
-        self._budget = budget
-        self._launch_budget = launch_budget
-        self._max_jobs_in_flight = max_jobs_in_flight
-        self._cancels = cancels
+    def __post_init__(self) -> None:
         self._models: dict[str, TrainingJobResource] = {}
         self._summary = TickSummary()
 
@@ -150,7 +129,7 @@ class HoldTick:
         for record in terminated:
             self._settle(record)
         held = [HeldRun(record) for record in held_runs]
-        self._run_steps.forget_others(one.run.run_id for one in held)
+        self.run_steps.forget_others(one.run.run_id for one in held)
         waiting = [one for one in held if self._look(one)]
         self._launch(waiting)
         self._show_progress(waiting)
@@ -161,8 +140,8 @@ class HoldTick:
     def _look(self, held: HeldRun) -> bool:
         """Look at the jobs of a run, and release it if there is nothing to wait for: whether it waits."""
         try:
-            self._budget()
-            steps = self._run_steps.of(held.run, self._instance, self._repository)
+            self.budget()
+            steps = self.run_steps.of(held.run, self.instance, self.repository)
             if steps is None:
                 return False
             held.steps = steps
@@ -170,7 +149,7 @@ class HoldTick:
                 step.read_notes(held.run, self._attempt(held, step))
             for step in held.steps:
                 if step.job_id is not None:
-                    step.report = self._jobs.report(step.kind, step.job_id)
+                    step.report = self.jobs.report(step.kind, step.job_id)
         except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
             return self._meet(held, error)
         if all(step.is_over for step in held.steps):
@@ -187,7 +166,7 @@ class HoldTick:
         return True
 
     def _release(self, held: HeldRun, progress: str | None) -> None:
-        self._queue.release(held.run, {PROGRESS_TAG: progress} if progress else {})
+        self.queue.release(held.run, {PROGRESS_TAG: progress} if progress else {})
         self._summary.released += 1
 
     def _meet(self, held: HeldRun, error: Exception) -> bool:
@@ -195,7 +174,7 @@ class HoldTick:
         if _may_pass(error):
             self._summary.troubles.append(str(error))
             return True
-        self._log.warning(f"Run {held.run.run_id} is released, since it cannot be held: {error}")
+        self.log.warning(f"Run {held.run.run_id} is released, since it cannot be held: {error}")
         self._release(held, "released: the run itself says why")
         return False
 
@@ -203,17 +182,17 @@ class HoldTick:
         """Cancel the jobs of a run that a user terminated while it was held."""
         run = record.dagster_run
         try:
-            self._budget()
-            if self._cancels and PROGRESS_TAG in run.tags:
-                for kind, job_id in self._jobs.launched_for(run):
-                    if self._jobs.cancel(kind, job_id):
-                        self._log.info(
+            self.budget()
+            if self.cancels and PROGRESS_TAG in run.tags:
+                for kind, job_id in self.jobs.launched_for(run):
+                    if self.jobs.cancel(kind, job_id):
+                        self.log.info(
                             f"Cancelled {kind.kind} {job_id} of the terminated run {run.run_id}"
                         )
                         self._summary.cancelled += 1
-                if self._seconds_since_launch(run) < self._client.launch_settling_time:
+                if self._seconds_since_launch(run) < self.client.launch_settling_time:
                     return  # there may be a job that Kumo does not show yet
-            self._queue.settle(run)
+            self.queue.settle(run)
         except (KumoError, BudgetExhausted) as error:
             self._summary.troubles.append(f"{error} (the jobs of terminated run {run.run_id})")
 
@@ -225,7 +204,7 @@ class HoldTick:
         in_flight = sum(step.may_go_on for one in waiting for step in one.steps)
         for one in waiting:
             wanted = sum(step.launches_now for step in one.steps)
-            limit = self._max_jobs_in_flight
+            limit = self.max_jobs_in_flight
             # A run with more jobs than the limit is launched alone.
             if limit is not None and in_flight + wanted > limit and (in_flight or wanted <= limit):
                 break
@@ -248,8 +227,8 @@ class HoldTick:
             for step in held.steps:
                 if not step.launches_now:
                     continue
-                self._launch_budget()  # first: to ask Dagster for each of very many runs takes long too
-                if self._queue.is_held(held.run.run_id):
+                self.launch_budget()  # first: to ask Dagster for each of very many runs takes long too
+                if self.queue.is_held(held.run.run_id):
                     self._launch_step(held, step)
         except Exception as error:  # noqa: BLE001 - as above
             return error
@@ -257,24 +236,24 @@ class HoldTick:
 
     def _launch_step(self, held: HeldRun, step: HeldStep) -> None:
         attempt = self._attempt(held, step)
-        launch = step.next_launch(self._instance, self._client, attempt, self._model)
+        launch = step.next_launch(self.instance, self.client, attempt, self._model)
         # Should this process end now, the next tick knows that there may be a job.
         now = datetime.now(timezone.utc)
-        self._queue.tag(held.run, {PROGRESS_TAG: f"{_LAUNCHING}{now:{_TIME}}"})
+        self.queue.tag(held.run, {PROGRESS_TAG: f"{_LAUNCHING}{now:{_TIME}}"})
         job_id = launch.run()
         done = "Attached to" if launch.attached else "Launched"
-        self._log.info(f"{done} {launch.kind} {job_id} for the held run {held.run.run_id}")
+        self.log.info(f"{done} {launch.kind} {job_id} for the held run {held.run.run_id}")
         self._summary.launched += 1
 
     def _attempt(self, held: HeldRun, step: HeldStep) -> Attempt:
-        return step.attempt(self._instance, held.run, self._log)
+        return step.attempt(self.instance, held.run, self.log)
 
     def _may_show_later(self, held: HeldRun) -> bool:
         """Whether Kumo may not show yet what was launched for the run before."""
         seconds = self._seconds_since_launch(held.run)
         if PROGRESS_TAG not in held.run.tags and not is_first_attempt(held.run, 0):
             seconds = time.time() - held.record.create_timestamp.timestamp()
-        return seconds < self._client.launch_settling_time
+        return seconds < self.client.launch_settling_time
 
     def _seconds_since_launch(self, run: dg.DagsterRun) -> float:
         """How long ago a launch began whose answer is not noted."""
@@ -288,7 +267,7 @@ class HoldTick:
         """The trained model, asked for once a tick."""
         key = str(prediction.to_json())
         if key not in self._models:
-            self._models[key] = trained_model(self._client, prediction)
+            self._models[key] = trained_model(self.client, prediction)
         return self._models[key]
 
     # Progress
@@ -302,7 +281,7 @@ class HoldTick:
         with suppress(BudgetExhausted):  # the next tick shows the rest
             for held in waiting:
                 if held.live:
-                    self._budget()
+                    self.budget()
                     self._show(held, estimate=id(held) in estimated)
 
     def _show(self, held: HeldRun, *, estimate: bool) -> None:
@@ -311,13 +290,13 @@ class HoldTick:
         more = sum(step.is_over for step in held.steps)
         tags = {PROGRESS_TAG: ", ".join([*words, *([f"{more} done"] if more else [])])}
         if _AFTER in tags[PROGRESS_TAG] and _AFTER not in shown:
-            self._log.warning(
+            self.log.warning(
                 f"The job of the held run {held.run.run_id} is late: {tags[PROGRESS_TAG]}"
             )
         report = held.live[0].report
         if report is not None and report.tracking_url:
-            tags[URL_TAG] = self._client.public_url(report.tracking_url)
-        self._queue.tag(held.run, tags)
+            tags[URL_TAG] = self.client.public_url(report.tracking_url)
+        self.queue.tag(held.run, tags)
 
     def _progress_of(self, held: HeldRun, step: HeldStep, *, estimate: bool) -> str:
         assert step.report is not None
@@ -327,7 +306,7 @@ class HoldTick:
                 shown = held.run.tags.get(PROGRESS_TAG, "")
                 return shown if shown.startswith(RUNNING) else status
             try:
-                job = step.kind.handle(step.job_id, self._client)
+                job = step.kind.handle(step.job_id, self.client)
                 if isinstance(job, ProgressingJob):
                     progress = job.progress(repeat=False)
                     begun = held.record.create_timestamp
