@@ -8,11 +8,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.assets.specs import AssetOptions, op_name, op_options
-from dagster_kumo.checks.gate_check import GateReader, Promotion, candidate_ids, judge
+from dagster_kumo.checks.gate_check import GateReader, Promotion, judge
 from dagster_kumo.execution.metadata import promotion_metadata
 from dagster_kumo.execution.model_observation import described_model
 from dagster_kumo.execution.selection import check_has_run
@@ -61,13 +60,13 @@ def promoted_model_asset(
         client = kumo.get_client()
         # Not its key when it was defined: loading a module under a prefix changes the key afterwards.
         candidate_input = model.input_names_by_node_key[promotion.candidate]
-        candidate = context.asset_key_for_input(candidate_input)
+        now = promotion.of(context.asset_key_for_input(candidate_input))
         author = Author(
             config.by or _who(context.run),
             config.why,
             context.run.root_run_id or context.run.run_id,
         )
-        move = _move(context, client, promotion, candidate, config, author)
+        move = _move(context, GateReader(client, context.instance, now), config, author)
         champion = move.champion
         context.log.info(
             f"{champion.job_id} predicts for {promotion.champion_of}"
@@ -101,30 +100,21 @@ def rollback_job(name: str, model: dg.AssetsDefinition) -> Any:
 
 def _move(
     context: dg.AssetExecutionContext,
-    client: KumoClient,
-    promotion: Promotion,
-    candidate: dg.AssetKey,
+    reader: GateReader,
     config: PromotionConfig,
     author: Author,
 ) -> Move:
-    name = promotion.champion_of
+    name, client = reader.promotion.champion_of, reader.client
     if config.rollback or context.run.tags.get(ROLLBACK_TAG) == "true":
         if config.training_job_id is not None:
             raise ValueError("Give training_job_id or rollback, not both.")
         return roll_back(client, name, author)
     if config.training_job_id is not None:
         return promote(client, config.training_job_id, name, author)
-    reader = GateReader(client, context.instance, promotion)
-    chosen = _newest_passing(context, promotion, reader, candidate)
-    return promote(client, chosen.job_id, name, author)
+    return promote(client, _newest_passing(context, reader).job_id, name, author)
 
 
-def _newest_passing(
-    context: dg.AssetExecutionContext,
-    promotion: Promotion,
-    reader: GateReader,
-    candidate: dg.AssetKey,
-) -> TrainingJobResource:
+def _newest_passing(context: dg.AssetExecutionContext, reader: GateReader) -> TrainingJobResource:
     """The newest candidate that passes its gate, or else the champion if no candidate is newer.
 
     A candidate that was the champion once is not promoted again by itself: somebody rolled it back.
@@ -132,9 +122,10 @@ def _newest_passing(
     Raises:
         KumoModelError: There is no candidate and no champion, or the gate refuses those that are newer.
     """
+    promotion = reader.promotion
     champion = find_champion(reader.client, promotion.champion_of)
     refused: list[str] = []
-    for job_id in candidate_ids(context.instance, candidate):
+    for job_id in reader.candidate_ids():
         if champion is not None and job_id == champion.job_id:
             break
         try:
@@ -152,8 +143,8 @@ def _newest_passing(
                 f"Launchpad, or dagster-kumo models promote {job_id} --name {promotion.champion_of}"
             )
             continue
-        finding = judge(promotion.gate, reader, job) if promotion.gate is not None else None
-        if finding is None or finding.passed:
+        finding = judge(reader, job)
+        if finding.passed:
             return job
         refused.append(f"{job_id}: {finding.said}")
     if refused:
@@ -162,7 +153,7 @@ def _newest_passing(
         return champion
     raise KumoModelError(
         f"There is no candidate to promote, and no champion of {promotion.champion_of}.\n"
-        f"Materialize {candidate.to_user_string()} first, or promote a training job that is DONE: "
+        f"Materialize {promotion.candidate.to_user_string()} first, or promote a training job that is DONE: "
         f"dagster-kumo models promote TRAINING_JOB_ID --name {promotion.champion_of}"
     )
 

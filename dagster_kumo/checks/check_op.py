@@ -16,14 +16,14 @@ def checks_of(
     checks: Sequence[AssetCheck[Data]],
     read: Callable[[dg.AssetCheckExecutionContext, dg.AssetKey], Data],
     *,
-    name: str | None,
-    partitions_def: dg.PartitionsDefinition | None,
-    blocking: bool,
     resource_keys: set[str],
-    automation_condition: dg.AutomationCondition[Any] | None,
-    op_tags: Mapping[str, Any] | None,
-    retry_policy: dg.RetryPolicy | None,
-    pool: str | None,
+    name: str | None,
+    partitions_def: dg.PartitionsDefinition | None = None,
+    blocking: bool,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    pool: str | None = None,
 ) -> list[dg.AssetChecksDefinition]:
     """The definitions of some checks.
 
@@ -31,14 +31,10 @@ def checks_of(
         asset_key: The asset.
         checks: The checks.
         read: Makes what the checks read, once for a run.
+        resource_keys: The keys of the resources that `read` takes from the context.
         name: The name of the op, if it is not the usual one.
         partitions_def: The partitions of the results, if Dagster keeps them apart.
-        blocking: Whether a check that fails with an error stops what is downstream.
-        resource_keys: The keys of the resources that `read` takes from the context.
-        automation_condition: As Dagster's `AssetCheckSpec` takes it.
-        op_tags: As Dagster's `multi_asset_check` takes them.
-        retry_policy: The same.
-        pool: The same.
+        blocking: As the others, an option of Dagster's `multi_asset_check` or `AssetCheckSpec`.
 
     Raises:
         ValueError: There are no checks, or this version of Dagster does not keep partitions apart.

@@ -101,7 +101,9 @@ def build_kumo_evaluation_checks(
     return checks_of(
         asset_key,
         checks,
-        lambda context, key: Evaluations(context, key, partitions_def),
+        lambda context, key: Evaluations(
+            context.instance, key, partitions_def, partitions_to_check(context, key)[0]
+        ),
         name=name,
         partitions_def=partitions_def if by_partition else None,
         blocking=blocking,
@@ -113,19 +115,14 @@ def build_kumo_evaluation_checks(
     )
 
 
+@dataclass(frozen=True)
 class Evaluations:
     """The numbers of evaluated partitions, as Dagster has recorded them."""
 
-    def __init__(
-        self,
-        context: dg.AssetCheckExecutionContext,
-        asset_key: dg.AssetKey,
-        partitions_def: dg.PartitionsDefinition | None,
-    ) -> None:
-        self._instance = context.instance
-        self._asset_key = asset_key
-        self._partitions_def = partitions_def
-        self.partition_keys, _ = partitions_to_check(context, asset_key)
+    instance: dg.DagsterInstance
+    asset_key: dg.AssetKey
+    partitions_def: dg.PartitionsDefinition | None
+    partition_keys: Sequence[str | None]
 
     def numbers(self, partition_key: str | None) -> dict[str, float]:
         """The numbers of a partition by their names.
@@ -145,16 +142,16 @@ class Evaluations:
         found: list[dict[str, float]] = []
         key = partition_key
         for _ in range(count):
-            if key is None or self._partitions_def is None:
+            if key is None or self.partitions_def is None:
                 break
-            key = partition_before(self._partitions_def, key, self._instance)
+            key = partition_before(self.partitions_def, key, self.instance)
             numbers = self._numbers(key) if key is not None else None
             if numbers is not None:
                 found.append(numbers)
         return found
 
     def _numbers(self, partition_key: str | None) -> dict[str, float] | None:
-        metadata = newest_metadata(self._instance, self._asset_key, partition_key)
+        metadata = newest_metadata(self.instance, self.asset_key, partition_key)
         if metadata is None:
             return None
         return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import dagster as dg
@@ -196,6 +198,40 @@ def test_what_the_champion_has_realized(
     found = judge(PURCHASE, evaluated=evaluated, reference=reference, min_gain={"auroc": limit})
 
     assert found == (passed, f"auroc 0.786 is {said}; needed: at least {limit} above.")
+
+
+@pytest.mark.usefixtures("champion")
+def test_evaluations_are_found_under_the_prefix_of_a_module(
+    kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    outcomes = dg.AssetSpec("outcomes", partitions_def=DAYS)
+    gate = PromotionGate(min_gain={"auroc": 0.02}, reference=1)
+    models = ModuleType("models")
+    models.shop = build_kumo_assets_definitions(  # type: ignore[attr-defined]
+        name="shop",
+        prediction=BatchPrediction(champion_of="shop"),
+        training=KumoTraining(query="cdnow_purchase", gate=gate),
+        evaluation=KumoEvaluation(outcomes=dg.AssetKey("outcomes")),
+        partitions_def=DAYS,
+    )
+    for key, partition, model in (("candidate", None, PURCHASE), ("evaluation", day(40), OLD)):
+        metadata = {"dagster-kumo/training_job_id": model, "dagster-kumo/auroc": 0.75}
+        made = dg.AssetMaterialization(["ml", "shop", key], partition=partition, metadata=metadata)
+        instance.report_runless_asset_event(made)
+
+    run = (
+        dg.Definitions(
+            assets=[*dg.load_assets_from_modules([models], key_prefix="ml"), outcomes],
+            asset_checks=dg.load_asset_checks_from_modules([models], asset_key_prefix="ml"),
+            jobs=[dg.define_asset_job("gate", dg.AssetSelection.all_asset_checks())],
+            resources=resources(kumo, tmp_path),
+        )
+        .resolve_job_def("gate")
+        .execute_in_process(instance=instance, raise_on_error=False)
+    )
+
+    (found,) = run.get_asset_check_evaluations()
+    assert "above the champion's 0.75 in its newest evaluation" in str(found.description)
 
 
 @pytest.mark.usefixtures("champion")

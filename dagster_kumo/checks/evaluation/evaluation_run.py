@@ -12,6 +12,7 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError, KumoError
 from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.checks.evaluation.metric_names import name_here
 from dagster_kumo.checks.evaluation.window import OutcomeWindow, window_of_query
 from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.metadata import (
@@ -19,6 +20,7 @@ from dagster_kumo.execution.metadata import (
     JOB_ID_METADATA,
     PREDICTION_TIME_METADATA,
     TRAINING_JOB_ID_METADATA,
+    values_of,
 )
 from dagster_kumo.execution.partitions.anchor_time import anchor_time, window_of
 from dagster_kumo.execution.selection import only_partition
@@ -73,43 +75,29 @@ class EvaluationSettings:
         return None
 
 
+@dataclass
 class PredictedPartition:
-    """A partition of predictions: its time, its model, and when its outcome is known.
+    """A partition of predictions: its time, its model, and when its outcome is known."""
 
-    Args:
-        instance: Where Dagster records materializations.
-        asset_key: The asset of the predictions.
-        partitions_def: The partitions.
-        partition_key: The partition; None for an asset without partitions.
-        settings: How it is evaluated.
-        kumo: The connection, if the window is read from the query.
-    """
+    instance: dg.DagsterInstance
+    asset_key: dg.AssetKey
+    partitions_def: dg.PartitionsDefinition | None
+    partition_key: str | None
+    settings: EvaluationSettings
+    """How it is evaluated."""
+    kumo: KumoResource | None
+    """The connection, if the window is read from the query."""
 
-    def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        asset_key: dg.AssetKey,
-        partitions_def: dg.PartitionsDefinition | None,
-        partition_key: str | None,
-        settings: EvaluationSettings,
-        kumo: KumoResource | None,
-    ) -> None:
-        self._instance = instance
-        self._asset_key = asset_key
-        self._partition_key = partition_key
-        self._settings = settings
-        self._kumo = kumo
-        self._anchor_of_partition = anchor_time(
-            window_of(partitions_def, partition_key), settings.anchor
-        )
-        key = asset_key.to_user_string()
-        self.name = f"{key}, partition {partition_key}" if partition_key else key
+    @property
+    def name(self) -> str:
         """What messages call it."""
+        key = self.asset_key.to_user_string()
+        return f"{key}, partition {self.partition_key}" if self.partition_key else key
 
     @cached_property
     def recorded(self) -> Mapping[str, Any] | None:
         """What the latest materialization of the predictions says; None if there is none."""
-        return newest_metadata(self._instance, self._asset_key, self._partition_key)
+        return newest_metadata(self.instance, self.asset_key, self.partition_key)
 
     @property
     def job_id(self) -> str | None:
@@ -124,17 +112,19 @@ class PredictedPartition:
     @property
     def anchor(self) -> datetime | None:
         """The anchor time: that of the partition, or else the one that the job was asked for."""
-        if self._anchor_of_partition is not None:
-            return self._anchor_of_partition
+        window = window_of(self.partitions_def, self.partition_key)
+        of_partition = anchor_time(window, self.settings.anchor)
+        if of_partition is not None:
+            return of_partition
         time = (self.recorded or {}).get(PREDICTION_TIME_METADATA)
         return None if time is None else datetime.fromtimestamp(time, tz=timezone.utc)
 
     @cached_property
     def model(self) -> TrainingJobResource | None:
         """The training job of the model; None if it is not known."""
-        if self.model_id is None or self._kumo is None:
+        if self.model_id is None or self.kumo is None:
             return None
-        return self._kumo.get_client().get_training_job(self.model_id)
+        return self.kumo.get_client().get_training_job(self.model_id)
 
     @cached_property
     def window(self) -> OutcomeWindow:
@@ -143,16 +133,16 @@ class PredictedPartition:
         Raises:
             KumoError: The query is not known, or cannot be read.
         """
-        if self._settings.window is not None:
-            return self._settings.window
+        if self.settings.window is not None:
+            return self.settings.window
         query_id = self.model.config.pquery_id if self.model is not None else None
-        if query_id is None or self._kumo is None:
+        if query_id is None or self.kumo is None:
             raise KumoError(
                 f"It is not known which predictive query made {self.name}, so the outcome window is not known "
                 "either.\nGive it: window=timedelta(days=30)."
             )
-        query = self._kumo.get_client().get_predictive_query(query_id)
-        return window_of_query(query.query_string, forecast_length=self._settings.forecast_length)
+        query = self.kumo.get_client().get_predictive_query(query_id)
+        return window_of_query(query.query_string, forecast_length=self.settings.forecast_length)
 
     def closes_at(self) -> datetime | None:
         """When the outcome is known; None if the predictions have no anchor time."""
@@ -193,19 +183,15 @@ class EvaluationRun:
 
         check_installed()
         predicted = self._predicted
-        if self._settings.window is None and predicted.recorded is None:
-            raise KumoDataError(self._nothing_there)
-        if predicted.anchor is not None:
+        is_there = predicted.recorded is not None
+        # The query is known from the materialization alone.
+        if predicted.anchor is not None and (is_there or self._settings.window is not None):
             predicted.window.check_closed(predicted.anchor, of=predicted.name)
-        if predicted.recorded is None:
-            raise KumoDataError(self._nothing_there)
-
-    @property
-    def _nothing_there(self) -> str:
-        return (
-            f"{self._predicted.name} has not been materialized, so there is nothing to evaluate.\n"
-            "Materialize the predictions first."
-        )
+        if not is_there:
+            raise KumoDataError(
+                f"{predicted.name} has not been materialized, so there is nothing to evaluate.\n"
+                "Materialize the predictions first."
+            )
 
     def results(self, predictions: Any, outcomes: Any) -> Iterator[dg.MaterializeResult[Any]]:
         """Join predictions and outcomes, and yield the joined rows with their numbers.
@@ -242,7 +228,7 @@ class EvaluationRun:
                 numbers,
                 rows.counts,
                 drawn=self._drawn(rows.task, numbers),
-                holdout=self._holdout(rows.task),
+                holdout=self._holdout(),
                 anchor=anchor,
                 closed_at=window.closes_at(anchor) if anchor is not None else None,
                 job_id=job_id,
@@ -268,10 +254,8 @@ class EvaluationRun:
             self._context.log.warning(f"There is no picture of the evaluation: {error}")
             return {}
 
-    def _holdout(self, task: Task) -> dict[str, float]:
+    def _holdout(self) -> dict[str, float]:
         """The metrics of the model on its holdout data. An error here does not fail the run."""
-        from dagster_kumo.checks.evaluation.report import holdout_metrics
-
         try:
             model = self._predicted.model
         except KumoError as error:
@@ -279,4 +263,5 @@ class EvaluationRun:
             return {}
         if model is None or model.result is None:
             return {}
-        return holdout_metrics(model.result.eval_metrics.test_metrics, task)
+        measured = values_of(model.result.eval_metrics.test_metrics)
+        return {name_here(name): value for name, value in measured.items()}

@@ -86,28 +86,22 @@ class Counts:
         )
 
 
+@dataclass(frozen=True)
 class JoinedRows:
     """The joined rows: the table `joined` of a database, which lives as long as the context manager."""
 
-    def __init__(
-        self,
-        database: duckdb.DuckDBPyConnection,
-        task: Task,
-        counts: Counts,
-        *,
-        is_forecast: bool = False,
-    ) -> None:
-        self._is_forecast = is_forecast
-        self.database = database
-        self.task: Task = task
-        self.counts = counts
+    database: duckdb.DuckDBPyConnection
+    task: Task
+    counts: Counts
+    is_forecast: bool
+    """Whether an entity has a row for each of several windows."""
 
     def anchor(self) -> datetime | None:
         """The anchor time in the rows, from which the window counts; None if they state none.
 
         It is the latest one. Of a forecast it is the earliest: there each of its windows may state a time.
         """
-        which = "min" if self._is_forecast else "max"
+        which = "min" if self.is_forecast else "max"
         latest: datetime | None = value_of(
             self.database, f"SELECT {which}({ANCHOR_TIMESTAMP}) FROM joined"
         )
@@ -145,14 +139,14 @@ def join(
     with database() as connection:
         read_table(connection, "predictions", predictions, name)
         read_table(connection, "outcomes", outcomes.value, outcomes.name)
-        loading = _Join(connection, outcomes, name)
-        task = loading.check()
-        counts = loading.join(task, anchor)
-        yield JoinedRows(connection, task, counts, is_forecast=loading.is_forecast)
+        tables = _Tables(connection, outcomes, name)
+        task = tables.check()
+        counts = tables.join(task, anchor)
+        yield JoinedRows(connection, task, counts, is_forecast=bool(tables.time_keys))
 
 
-class _Join:
-    """Validates both tables, and joins them."""
+class _Tables:
+    """The tables `predictions` and `outcomes`: validates them, and joins them."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, outcomes: Outcomes, name: str
@@ -229,7 +223,7 @@ class _Join:
                 count = repeated[0][1]
                 said = ", ".join(row[0] for row in repeated) + (", ..." if count > SHOWN else "")
                 raise KumoDataError(
-                    f"{name} has several rows for {count:,} of its {_listed(columns)}: {said}.\n"
+                    f"{name} has several rows for {count:,} of its {' and '.join(columns)}: {said}.\n"
                     + self._instead_of_several(table)
                 )
 
@@ -240,15 +234,10 @@ class _Join:
     def _other_keys(self, table: str) -> list[str]:
         """What tells the rows of an entity apart."""
         classes = [CLASS] if table == "predictions" and CLASS in self._predicted else []
-        return [*classes, *self._time_keys]
-
-    @property
-    def is_forecast(self) -> bool:
-        """Whether an entity has a row for each of several windows."""
-        return bool(self._time_keys)
+        return [*classes, *self.time_keys]
 
     @cached_property
-    def _time_keys(self) -> list[str]:
+    def time_keys(self) -> list[str]:
         """The column that tells the windows of a forecast apart; empty where an entity has one."""
         if CLASS in self._predicted:
             return []
@@ -335,7 +324,7 @@ class _Join:
         on = [f"o.{quoted(given.entity)} = p.{ENTITY}"]
         on += [
             f"{as_time(f'o.{key}', self._outcomes[key])} = {as_time(f'p.{key}', self._predicted[key])}"
-            for key in self._time_keys
+            for key in self.time_keys
         ]
         matching = " AND ".join(on)
         columns = [name for name in self._predicted if name not in (ENTITY, ANCHOR_TIMESTAMP)]
@@ -406,7 +395,3 @@ class _Join:
         if self._given.missing is None:
             return f"{target}::{kind}"
         return f"coalesce({target}::{kind}, {literal(self._given.missing)}::{kind})"
-
-
-def _listed(columns: Sequence[str]) -> str:
-    return " and ".join(columns)

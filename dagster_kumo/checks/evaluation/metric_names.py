@@ -24,9 +24,17 @@ _METRICS = frozenset(
     ]
 )
 NEITHER = frozenset({"base_rate", "predicted_rate", "bias", "share_of_total"})
-KUMO_NAMES = {"acc": "accuracy", "ap": "auprc", "ce": "log_loss"}
-"""Kumo's names of metrics that are called otherwise here."""
+_KUMO_NAMES = {"acc": "accuracy", "ap": "auprc", "ce": "log_loss"}
 _AT = re.compile(r"(lift|recall|map|ndcg)_at_(\d+|k)")
+
+
+def name_here(kumo_name: str) -> str:
+    """The name of one of Kumo's metrics in an evaluation.
+
+    >>> name_here("acc"), name_here("ndcg@10"), name_here("auroc")
+    ('accuracy', 'ndcg_at_10', 'auroc')
+    """
+    return _KUMO_NAMES.get(kumo_name, kumo_name).replace("@", "_at_")
 
 
 def is_metric(name: str) -> bool:

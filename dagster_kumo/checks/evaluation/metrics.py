@@ -61,14 +61,8 @@ class Numbers:
 
 def compute(rows: JoinedRows) -> Numbers:
     """Compute the numbers of the joined rows."""
-    connection = rows.database
-    if rows.task == "binary":
-        return _binary(connection)
-    if rows.task == "amount":
-        return _amount(connection)
-    if rows.task == "classes":
-        return _classes(connection)
-    return _ranking(connection)
+    by_task = {"binary": _binary, "amount": _amount, "classes": _classes, "ranking": _ranking}
+    return by_task[rows.task](rows.database)
 
 
 # Yes or no

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.records import Metric
 from dagster_kumo.checks.evaluation.joined_rows import Counts, Task
-from dagster_kumo.checks.evaluation.metric_names import COVERAGE, HOLDOUT, KUMO_NAMES
+from dagster_kumo.checks.evaluation.metric_names import COVERAGE, HOLDOUT
 from dagster_kumo.checks.evaluation.metrics import Group, Numbers
 from dagster_kumo.execution.metadata import NAMESPACE
 
@@ -52,19 +51,6 @@ def evaluation_metadata(
         if name in holdout:
             entries[f"{HOLDOUT}{name}"] = holdout[name]
     return {f"{NAMESPACE}{name}": value for name, value in entries.items()}
-
-
-def holdout_metrics(metrics: Iterable[Metric], task: Task) -> dict[str, float]:
-    """The metrics of a model on its holdout data, by the names that they have here."""
-    found: dict[str, float] = {}
-    for metric in metrics:
-        name = metric.name
-        if task == "ranking":
-            name = name.replace("@", "_at_")
-        name = (found.keys().isdisjoint({name}) and KUMO_NAMES.get(name, name)) or name
-        if metric.value is not None:
-            found[name] = metric.value
-    return found
 
 
 def in_words(task: Task, groups: Sequence[Group]) -> str:
