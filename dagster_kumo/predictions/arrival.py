@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.files import IN_LITTLE_MEMORY, not_parquet, open_parquet
-from dagster_kumo.predictions.pieces import Span, chunk_span, footer_start
+from dagster_kumo.predictions.pieces import chunk_span, footer_start, joined
+from dagster_kumo.predictions.streams import Span
 
 
 class Outdated(Exception):
@@ -22,12 +23,7 @@ class Outdated(Exception):
 
 
 class Arrival:
-    """Follows one file: it is a `pieces.Watcher`.
-
-    Args:
-        path: Where it arrives.
-        name: Of the file, for messages.
-    """
+    """Follows a file that arrives at `path`. It is a `streams.Watcher`."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -49,7 +45,7 @@ class Arrival:
     def arrived(self, span: Span) -> None:
         """These bytes are there."""
         with self._changed:
-            self._spans = _joined([*self._spans, span])
+            self._spans = joined([*self._spans, span])
             if self._footer is None and self.has((self._length - 8, self._length)):
                 with contextlib.suppress(KumoDataError):  # who reads the whole file will say so
                     if self.has((footer_start(self._path, self._name), self._length)):
@@ -157,13 +153,3 @@ def span_of(metadata: pq.FileMetaData, groups: Sequence[int]) -> Span:
         for column in range(group.num_columns)
     ]
     return min((start for start, _ in spans), default=0), max((end for _, end in spans), default=0)
-
-
-def _joined(spans: list[Span]) -> list[Span]:
-    joined: list[Span] = []
-    for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined

@@ -17,14 +17,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.pieces import (
-    Changed,
-    Known,
-    Unwatched,
-    Watcher,
-    fetch_columns,
-    fetch_whole,
-)
+from dagster_kumo.predictions.pieces import Changed, Known, fetch_by_pieces
 from dagster_kumo.predictions.streams import Lane
 
 
@@ -37,18 +30,12 @@ class PartitionFile(Protocol):
     @property
     def path(self) -> str: ...
 
-    def fetch_to(
-        self,
-        to: Path,
-        lane: Lane,
-        columns: Sequence[str] | None = None,
-        watcher: Watcher | None = None,
-    ) -> Path:
+    def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:
         """A local file from which `columns` can be read (None: all, empty: the footer).
 
         It is `to`, written with bounded memory over the connections of `lane`, or the file itself if it is on
-        this machine. Names of columns that the file does not have are ignored. `watcher` follows how a whole
-        file arrives, if it arrives by pieces.
+        this machine. Names of columns that the file does not have are ignored. The lane has a watcher, which
+        follows how a whole file arrives, if it arrives by pieces.
         """
         ...
 
@@ -124,31 +111,15 @@ class StoredFile:
         """Whether the file is on a disk of this machine."""
         return is_local(self.upath)
 
-    def fetch_to(
-        self,
-        to: Path,
-        lane: Lane,
-        columns: Sequence[str] | None = None,
-        watcher: Watcher | None = None,
-    ) -> Path:
+    def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:
         if self.is_local:
             return Path(self.upath.path)
         try:
-            return self.fetch_by_pieces(to, lane, columns, watcher)
-        except OSError as error:
-            raise not_parquet(self.name, error) from None
-
-    def fetch_by_pieces(
-        self, to: Path, lane: Lane, columns: Sequence[str] | None, watcher: Watcher | None
-    ) -> Path:
-        """Fetch the file from a storage that is not a disk of this machine."""
-        try:
-            if columns is None:
-                fetch_whole(self, to, lane, watcher or Unwatched())
-            else:
-                fetch_columns(self, to, columns, lane)
+            fetch_by_pieces(self, to, lane, columns)
         except Changed:
             raise KumoDataError(f"{self.path} changed while it was read.") from None
+        except OSError as error:
+            raise not_parquet(self.name, error) from None
         return to
 
     def read(
@@ -185,13 +156,7 @@ class FetchedFile:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
-    def fetch_to(
-        self,
-        to: Path,
-        lane: Lane,
-        columns: Sequence[str] | None = None,  # noqa: ARG002 - there is no other way than whole
-        watcher: Watcher | None = None,  # noqa: ARG002 - it comes whole
-    ) -> Path:
+    def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:  # noqa: ARG002 - there is no other way than whole
         lane.run(lambda: self.fetch(to, lane))
         came = to.stat().st_size
         if self.size is not None and not came <= self.size <= came + self.padding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -17,15 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.streams import Lane
+from dagster_kumo.predictions.streams import Lane, Span, Watcher
 
 FOOTER_GUESS_BYTES = 64 * 1024  # a prediction file's footer fits: one request is enough
 MAX_FOOTER_BYTES = 64 * 1024**2
 PIECE_BYTES = 8 * 1024**2  # of one request, so long that the wait for its first byte hardly matters
 GAP_BYTES = 128 * 1024  # fetching such a gap costs less than another request
 _MAGIC = b"PAR1"
-
-Span = tuple[int, int]
 
 
 class Changed(Exception):
@@ -55,48 +53,31 @@ class Source(Protocol):
         ...
 
 
-class Watcher(Protocol):
-    """Follows how a file arrives."""
+def fetch_by_pieces(source: Source, to: Path, lane: Lane, columns: Sequence[str] | None) -> None:
+    """Write a file to the local path `to`; of one with `columns`, only its footer and their chunks.
 
-    def begin(self, length: int) -> None:
-        """The file begins to arrive. If it does so again, what has arrived before is void."""
-        ...
-
-    def arrived(self, span: Span) -> None:
-        """These bytes are there. Called by several threads."""
-        ...
-
-
-class Unwatched:
-    """A watcher that does nothing."""
-
-    def begin(self, length: int) -> None: ...
-
-    def arrived(self, span: Span) -> None: ...
-
-
-def fetch_whole(source: Source, to: Path, lane: Lane, watcher: Watcher) -> None:
-    """Write a file to the local path `to`.
+    The lane's watcher follows a whole file.
 
     Raises:
         Changed: The file was replaced meanwhile.
-        KumoDataError, KumoConnectionError: It cannot be fetched.
+        KumoDataError, KumoConnectionError: It is not Parquet, or cannot be fetched.
     """
-    fetch = _Fetch(source, to, lane, watcher)
+    if columns is None:
+        _fetch_whole(source, to, lane)
+    else:
+        _fetch_columns(source, to, columns, lane)
+
+
+def _fetch_whole(source: Source, to: Path, lane: Lane) -> None:
+    fetch = _Fetch(source, to, lane, lane.watcher)
     length, span = fetch.begin(0, PIECE_BYTES)
     # The footer comes early, because it says where the rows are.
     tail = max(span[1], length - FOOTER_GUESS_BYTES)
     fetch.finish([(tail, length), *_pieces((span[1], tail))] if span[1] < length else [])
 
 
-def fetch_columns(source: Source, to: Path, columns: Sequence[str], lane: Lane) -> None:
-    """Write the footer and the chunks of `columns` to their places in the file `to`.
-
-    Raises:
-        Changed: The file was replaced meanwhile.
-        KumoDataError, KumoConnectionError: It is not Parquet, or cannot be fetched.
-    """
-    fetch = _Fetch(source, to, lane, Unwatched())
+def _fetch_columns(source: Source, to: Path, columns: Sequence[str], lane: Lane) -> None:
+    fetch = _Fetch(source, to, lane, None)
     _, (start, _) = fetch.begin(-FOOTER_GUESS_BYTES, None)
     fetch.finish([])
     if start == 0:  # the whole file
@@ -105,14 +86,14 @@ def fetch_columns(source: Source, to: Path, columns: Sequence[str], lane: Lane) 
     if footer < start:
         fetch.finish([(footer, start)])
     spans = _spans_of(to, columns, source.name)
-    check_room(to, sum(end - begin for begin, end in spans), source.name)
+    _check_room(to, sum(end - begin for begin, end in spans), source.name)
     fetch.finish([piece for span in spans for piece in _pieces(span)])
 
 
 class _Fetch:
     """The pieces of one file that are on their way."""
 
-    def __init__(self, source: Source, to: Path, lane: Lane, watcher: Watcher) -> None:
+    def __init__(self, source: Source, to: Path, lane: Lane, watcher: Watcher | None) -> None:
         self._source = source
         self._to = to
         self._lane = lane
@@ -128,8 +109,9 @@ class _Fetch:
         def known(length: int, span: Span) -> None:
             if not found.done():  # a broken transfer asks again
                 is_whole = start == 0 or span[0] == 0
-                check_room(self._to, length if is_whole else 0, self._source.name)
-                self._watcher.begin(length)
+                _check_room(self._to, length if is_whole else 0, self._source.name)
+                if self._watcher is not None:
+                    self._watcher.begin(length)
                 found.set_result((length, span))
 
         first = self._submit(start, end, known)
@@ -178,7 +160,7 @@ class _Fetch:
                 _write_at(file, offset, content, self._source.name)
 
             self._source.read(start, end, write, note)
-        if spans:
+        if spans and self._watcher is not None:
             self._watcher.arrived(spans[-1])
 
 
@@ -198,7 +180,7 @@ def _write_at(file: BinaryIO, offset: int, content: bytes, name: str) -> None:
         left = left[file.write(left) :]
 
 
-def check_room(path: Path, needed: int, name: str) -> None:
+def _check_room(path: Path, needed: int, name: str) -> None:
     """Refuse a file before it is written, if its disk has no room for it.
 
     Raises:
@@ -254,13 +236,18 @@ def _spans_of(path: Path, columns: Sequence[str], name: str) -> list[Span]:
             # The values of lists and structs are separate columns, with names such as `name.list.element`.
             if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
                 spans.append(chunk_span(chunk))
-    joined: list[Span] = []
+    return joined(spans, gap=GAP_BYTES)
+
+
+def joined(spans: Iterable[Span], gap: int = 0) -> list[Span]:
+    """The spans in order. Those with at most `gap` bytes between them are one."""
+    found: list[Span] = []
     for start, end in sorted(spans):
-        if joined and start - joined[-1][1] <= GAP_BYTES:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        if found and start - found[-1][1] <= gap:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
         else:
-            joined.append((start, end))
-    return joined
+            found.append((start, end))
+    return found
 
 
 def _pieces(span: Span) -> Iterator[Span]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dagster_kumo.predictions.arrival import Arrival
 from dagster_kumo.predictions.files import PartitionFile
-from dagster_kumo.predictions.streams import MOST_STREAMS, Streams
+from dagster_kumo.predictions.streams import MOST_STREAMS, Lane, Streams
 
 READY = 2  # further files that wait on disk: without them, a connection would be idle while a file is read
 
@@ -45,9 +45,9 @@ def prefetch(
         try:
             for index, file in enumerate(files):
                 scratch = Path(folder) / f"{index}.parquet"
-                lane = streams.lane(index, file)
-                arrival = Arrival(scratch, file.name) if early else None
-                future = pool.submit(file.fetch_to, scratch, lane, columns, arrival)
+                lane = Lane(streams, index, file.name)
+                lane.watcher = arrival = Arrival(scratch, file.name) if early else None
+                future = pool.submit(file.fetch_to, scratch, lane, columns)
                 if arrival is not None:
                     arrival.follow(future)
                 waiting.append((file, scratch, arrival, future))

@@ -27,10 +27,20 @@ WORTH_IT = 1.2  # the growth of the rate that more connections must bring
 PATIENCE = 2  # windows in which more connections must bring it: one alone may have been a slow one
 REST = 4  # windows before more connections are tried again
 
+Span = tuple[int, int]
+"""Where bytes of a file begin and end."""
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
+
+class Watcher(Protocol):
+    """Follows how a file arrives."""
+
+    def begin(self, length: int) -> None:
+        """The file begins to arrive. If it does so again, what has arrived before is void."""
+        ...
+
+    def arrived(self, span: Span) -> None:
+        """These bytes are there. Called by several threads."""
+        ...
 
 
 class Streams:
@@ -52,10 +62,6 @@ class Streams:
         """How many there were before the last ones were added, and their rate."""
         self._doubts = 0
         self._rest = 0
-
-    def lane(self, order: int, file: _Named) -> Lane:
-        """The connections for one file. The file with the lowest order comes first."""
-        return Lane(self, order, file)
 
     def stop(self) -> None:
         """End all transfers at their next chunk."""
@@ -158,13 +164,15 @@ class Streams:
 
 
 class Lane:
-    """The streams, as one file sees them."""
+    """The streams, as the file `name` sees them. The file with the lowest order comes first."""
 
-    def __init__(self, streams: Streams, order: int, file: _Named) -> None:
+    def __init__(self, streams: Streams, order: int, name: str) -> None:
         self._streams = streams
         self._order = order
-        self._file = file
+        self._name = name
         self._has_begun = False
+        self.watcher: Watcher | None = None
+        """Follows how the file arrives, if it arrives whole and by pieces."""
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
         """Queue a piece of the file. The first one waits until a connection has nothing else to do."""
@@ -194,7 +202,7 @@ class Lane:
     def check(self) -> None:
         """Raise a `KumoDataError` if the transfer was stopped."""
         if self._streams.is_stopped:
-            raise KumoDataError(f"The transfer of {self._file.name} was stopped.")
+            raise KumoDataError(f"The transfer of {self._name} was stopped.")
 
 
 def _cancel(future: Future[None]) -> None:

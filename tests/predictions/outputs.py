@@ -13,12 +13,11 @@ from upath import UPath
 
 from dagster_kumo import Predictions
 from dagster_kumo.predictions.files import PartitionFile, StoredFile
-from dagster_kumo.predictions.pieces import Watcher
 from dagster_kumo.predictions.predictions import Provenance
 from dagster_kumo.predictions.store.manifest import StoredFileEntry
 from dagster_kumo.predictions.store.store import NewVersion, PartitionStore
 from dagster_kumo.predictions.store.transfer import Transferred, transfer
-from dagster_kumo.predictions.streams import Streams
+from dagster_kumo.predictions.streams import Lane, Streams, Watcher
 
 
 def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
@@ -45,8 +44,10 @@ def fetch(
 ) -> Path:
     """Fetch one file, as readers do."""
     streams = Streams()
+    lane = Lane(streams, 0, file.name)
+    lane.watcher = watcher
     try:
-        return file.fetch_to(to, streams.lane(0, file), columns, watcher)
+        return file.fetch_to(to, lane, columns)
     finally:
         streams.close()
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from dagster_kumo import KumoDataError
-from dagster_kumo.predictions.streams import FEWEST, SETTLING, WINDOW, Streams
+from dagster_kumo.predictions.streams import FEWEST, SETTLING, WINDOW, Lane, Streams
 
 pytestmark = pytest.mark.fast
 
-FILE = SimpleNamespace(name="part-0")
 CHUNK = 100_000
 
 
@@ -44,7 +42,7 @@ class Pipe:
 
 
 def test_connections_are_added_as_long_as_that_is_faster(streams):
-    pipe = Pipe(streams.lane(0, FILE))
+    pipe = Pipe(Lane(streams, 0, "part-0"))
     for piece in [pipe.lane.submit(pipe.read) for _ in range(80)]:
         piece.result()
     assert FEWEST < pipe.most <= 16
@@ -52,7 +50,7 @@ def test_connections_are_added_as_long_as_that_is_faster(streams):
 
 @pytest.mark.parametrize(("then", "limit"), [(1_000_000, 4 * FEWEST), (1, FEWEST)])
 def test_connections_that_were_added_stop_after_two_slow_looks(streams, then, limit):
-    lane, go = streams.lane(0, FILE), threading.Event()
+    lane, go = Lane(streams, 0, "part-0"), threading.Event()
     pieces = [lane.submit(lambda: go.wait(30)) for _ in range(40)]
     lane.received(0)
     for count, expected in [(1_000, 2 * FEWEST), (1, 2 * FEWEST), (then, limit)]:
@@ -65,7 +63,7 @@ def test_connections_that_were_added_stop_after_two_slow_looks(streams, then, li
 
 
 def test_a_server_that_is_too_busy_gets_half_of_them_once(streams):
-    lane = streams.lane(0, FILE)
+    lane = Lane(streams, 0, "part-0")
     lane.slow_down()
     lane.slow_down()  # another connection, at the same moment
     assert streams.limit == FEWEST // 2
@@ -74,7 +72,7 @@ def test_a_server_that_is_too_busy_gets_half_of_them_once(streams):
 def test_the_pieces_of_the_first_file_come_first(streams):
     order: list[str] = []
     busy, go = threading.Barrier(FEWEST + 1), threading.Event()
-    first, second = streams.lane(0, FILE), streams.lane(1, FILE)
+    first, second = Lane(streams, 0, "part-0"), Lane(streams, 1, "part-0")
     started = [lane.submit(lambda: busy.wait(30) and go.wait(30)) for lane in (first, second)]
     started += [first.submit(lambda: busy.wait(30) and go.wait(30)) for _ in range(FEWEST - 2)]
     busy.wait(30)
@@ -88,7 +86,7 @@ def test_the_pieces_of_the_first_file_come_first(streams):
 
 
 def test_what_waits_ends_when_all_is_stopped(streams):
-    lane = streams.lane(0, FILE)
+    lane = Lane(streams, 0, "part-0")
     begun, go = threading.Event(), threading.Event()
 
     def work():

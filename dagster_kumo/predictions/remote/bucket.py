@@ -15,9 +15,8 @@ from typing import Any
 from upath import UPath
 
 from dagster_kumo.api.errors import KumoDataError, KumoError, without_query
-from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.predictions.files import StoredFile, data_files
-from dagster_kumo.predictions.pieces import Watcher
+from dagster_kumo.predictions.pieces import Changed, fetch_by_pieces
 from dagster_kumo.predictions.streams import Lane
 
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfss": "adlfs"}
@@ -29,22 +28,17 @@ class BucketFile(StoredFile):
 
     size: int
 
-    def fetch_to(
-        self,
-        to: Path,
-        lane: Lane,
-        columns: Sequence[str] | None = None,
-        watcher: Watcher | None = None,
-    ) -> Path:
+    def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:
+        # File systems do not take an ETag with each range: it is compared before and after.
         try:
             before = self._state()
-            self.fetch_by_pieces(to, lane, columns, watcher)
-            after = self._state()
+            fetch_by_pieces(self, to, lane, columns)
+            if self._state() != before:
+                raise Changed
+        except Changed:
+            raise KumoDataError(f"{self.path} changed while it was read.") from None
         except OSError as error:
             raise KumoDataError(f"{self.path} could not be read: {error}") from None
-        # File systems do not take an ETag with each range: it is compared before and after.
-        if before != after:
-            raise KumoDataError(f"{self.path} changed while it was read.")
         return to
 
     def length(self) -> int:
@@ -60,7 +54,7 @@ class BucketFile(StoredFile):
         return file_system.ukey(self.upath.path)
 
 
-def open_bucket(address: str, snowflake: SnowflakeAccount | None) -> list[BucketFile]:  # noqa: ARG001 - see `locations.OPENERS`
+def open_bucket(address: str) -> list[BucketFile]:
     """The Parquet files at an address in a bucket.
 
     Raises:

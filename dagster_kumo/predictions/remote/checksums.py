@@ -12,18 +12,9 @@ import hashlib
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 CHUNK_BYTES = 1024**2
-
-
-class _Digest(Protocol):
-    @property
-    def digest_size(self) -> int: ...
-
-    def update(self, data: bytes, /) -> None: ...
-
-    def digest(self) -> bytes: ...
 
 
 class _Crc32:
@@ -75,7 +66,7 @@ class Checksum:
         """Whether a local file has the checksum as stated. True if none is stated."""
         if self.kind is None:
             return True
-        digest: _Digest = _DIGESTS[self.kind]()
+        digest: Any = _DIGESTS[self.kind]()
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)

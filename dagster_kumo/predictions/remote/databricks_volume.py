@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, KumoError, without_query
 from dagster_kumo.api.logs import queries_hidden
-from dagster_kumo.api.snowflake import SnowflakeAccount
 from dagster_kumo.predictions.files import FetchedFile, data_files
 from dagster_kumo.predictions.streams import Lane
 
@@ -29,7 +29,7 @@ _SEGMENT = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f]+"
 _ADDRESS = re.compile(rf"dbfs:(/Volumes/{_SEGMENT}/{_SEGMENT}/{_SEGMENT})((?:/{_SEGMENT})*)/?")
 
 
-def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[FetchedFile]:  # noqa: ARG001 - see `locations.OPENERS`
+def open_volume(address: str) -> list[FetchedFile]:
     """The Parquet files at an address in a volume.
 
     Raises:
@@ -49,27 +49,21 @@ def open_volume(address: str, snowflake: SnowflakeAccount | None) -> list[Fetche
         FetchedFile(
             path=f"dbfs:{volume}/{inside}",
             size=listed[inside],
-            fetch=_Download(files, f"{volume}/{inside}"),
+            fetch=partial(_download, files, f"{volume}/{inside}"),
         )
         for inside in data_files(listed, at=path, address=address)
     ]
 
 
-class _Download:
-    """Streams one file. The SDK resumes broken transfers."""
-
-    def __init__(self, files: FilesAPI, path: str) -> None:
-        self._files = files
-        self._path = path
-
-    def __call__(self, to: Path, lane: Lane) -> None:
-        with _errors(self._path), to.open("wb") as file:
-            contents = self._files.download(self._path).contents
-            assert contents is not None
-            with contents:
-                while chunk := contents.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    lane.received(len(chunk))
+def _download(files: FilesAPI, path: str, to: Path, lane: Lane) -> None:
+    """Stream one file. The SDK resumes broken transfers."""
+    with _errors(path), to.open("wb") as file:
+        contents = files.download(path).contents
+        assert contents is not None
+        with contents:
+            while chunk := contents.read(CHUNK_BYTES):
+                file.write(chunk)
+                lane.received(len(chunk))
 
 
 def _listed(files: FilesAPI, volume: str, path: str) -> dict[str, int | None]:

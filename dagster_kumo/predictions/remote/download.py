@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,10 @@ import requests
 from dagster_kumo.api.errors import KumoConnectionError, KumoDataError, without_query
 from dagster_kumo.api.retry import Failure, should_retry
 from dagster_kumo.api.transport import Transport
-from dagster_kumo.predictions.pieces import (
-    Changed,
-    Known,
-    Span,
-    Unwatched,
-    Watcher,
-    fetch_columns,
-    fetch_whole,
-)
+from dagster_kumo.predictions.pieces import Changed, Known, fetch_by_pieces
 from dagster_kumo.predictions.remote.checksums import Checksum
 from dagster_kumo.predictions.remote.output_urls import OutputUrls, file_name
-from dagster_kumo.predictions.streams import Lane
+from dagster_kumo.predictions.streams import Lane, Span
 
 CHUNK_BYTES = 256 * 1024  # read at a time at most; a quarter of it would take a fifth more CPU time
 PROGRESS_BYTES = 16 * 1024  # less than this does not count as progress
@@ -64,13 +56,7 @@ class RemoteFile:
     def path(self) -> str:
         return self.urls.get(self.index)
 
-    def fetch_to(
-        self,
-        to: Path,
-        lane: Lane,
-        columns: Sequence[str] | None = None,
-        watcher: Watcher | None = None,
-    ) -> Path:
+    def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:
         """Fetch the file by pieces, or its footer and some columns, with bounded memory.
 
         A broken or stalled piece is resumed, and an expired url is renewed. A file that has changed, or that
@@ -87,11 +73,9 @@ class RemoteFile:
         for _ in range(1 + MAX_RESTARTS):
             version = _Version(self, lane, has_ranges)
             try:
+                fetch_by_pieces(version, to, lane, columns)
                 if columns is None:
-                    fetch_whole(version, to, lane, watcher or Unwatched())
                     version.verify(to)
-                else:
-                    fetch_columns(version, to, columns, lane)
                 return to
             except _NoRanges:
                 has_ranges = False
@@ -153,20 +137,30 @@ class _Version:
             raise _Damaged(self._checksum.kind)
 
 
-class _Requests:
-    """The requests for a piece. They are repeated as long as they make progress, with a fresh url if one expired."""
+class _Piece:
+    """A piece of a file, from its first byte to its last. A negative `start` counts from the end of the file.
 
-    def __init__(self, version: _Version) -> None:
+    Requests are repeated as long as they make progress, with a fresh url if one expired.
+    """
+
+    def __init__(
+        self, version: _Version, start: int, end: int | None, write: Write, known: Known
+    ) -> None:
         self._version = version
         self._remote = version.remote
         self._url = self._remote.path
         self._renewals = 0
         self._retries = self._remote.transport.retries()
+        self._start = start
+        self._end = end
+        self._write = write
+        self._known = known
+        self._offset = start
+        self._forgiven_at = start  # a server without ranges sets the offset back, but not this
 
-    def repeat(self, attempt: Callable[[], None]) -> None:
-        """Call `attempt` until it succeeds."""
+    def run(self) -> None:
         try:
-            self._retries.run(attempt)
+            self._retries.run(self._receive_rest)
         except Failure as failure:
             if failure.response is None:
                 raise self._remote.transport.no_answer("GET", self._url, failure) from None
@@ -175,22 +169,22 @@ class _Requests:
                 f"{failure.attempts} times in a row."
             ) from None
 
-    def progressed(self) -> None:
-        """Bytes arrived: reset the count of failures."""
-        self._renewals = 0
-        self._retries.progressed()
+    def _receive_rest(self) -> None:
+        while self._end is None or self._offset < self._end:
+            with self._open() as response:
+                self._receive(response, self._begin(response))
 
     @contextmanager
-    def open(self, headers: Mapping[str, str]) -> Generator[requests.Response, None, None]:
+    def _open(self) -> Generator[requests.Response, None, None]:
         """The answer to a GET, with bytes of the file.
 
         Raises:
             Failure: The status may be another one next time.
-            Changed: The file is another one than `headers` require.
+            Changed: The file is of another version.
             KumoDataError: The file is not there, also with a fresh url.
         """
         while True:
-            with self._remote.transport.stream(self._url, headers) as response:
+            with self._remote.transport.stream(self._url, self._headers()) as response:
                 if response.status_code in (200, 206):
                     yield response
                     return
@@ -213,29 +207,6 @@ class _Requests:
             )
         self._renewals += 1
         self._url = self._remote.urls.renewed(self._remote.index, self._url)
-
-
-class _Piece(_Requests):
-    """A piece of a file, from its first byte to its last. A negative `start` counts from the end of the file."""
-
-    def __init__(
-        self, version: _Version, start: int, end: int | None, write: Write, known: Known
-    ) -> None:
-        super().__init__(version)
-        self._start = start
-        self._end = end
-        self._write = write
-        self._known = known
-        self._offset = start
-        self._forgiven_at = start  # a server without ranges sets the offset back, but not this
-
-    def run(self) -> None:
-        self.repeat(self._receive_rest)
-
-    def _receive_rest(self) -> None:
-        while self._end is None or self._offset < self._end:
-            with self.open(self._headers()) as response:
-                self._receive(response, self._begin(response))
 
     def _headers(self) -> dict[str, str]:
         if self._offset < 0:
@@ -268,7 +239,8 @@ class _Piece(_Requests):
 
     def _receive(self, response: requests.Response, end: int) -> None:
         begin = self._offset
-        for chunk in _chunks(response):
+        # As it arrives, so that nothing is lost if the connection breaks.
+        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
             if self._offset + len(chunk) > end:
                 raise KumoDataError(
                     f"{self._remote.name} came with more than the {end} bytes that it should have."
@@ -277,15 +249,10 @@ class _Piece(_Requests):
             self._offset += len(chunk)
             if self._offset >= self._forgiven_at + PROGRESS_BYTES:
                 self._forgiven_at = self._offset
-                self.progressed()
+                self._renewals = 0
+                self._retries.progressed()
         if self._offset < end or begin == end != self._end:  # without an error of the connection
             raise requests.ConnectionError("the transfer ended early")
-
-
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives, so that nothing is lost if the connection breaks."""
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
-        yield chunk
 
 
 def _place(response: requests.Response) -> tuple[Span, int | None]:

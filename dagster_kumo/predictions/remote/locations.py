@@ -7,7 +7,7 @@ this machine read its own files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dagster_kumo.api.address import is_http_url
 from dagster_kumo.api.errors import KumoDataError, without_query
@@ -20,14 +20,7 @@ from dagster_kumo.predictions.remote.download import RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.remote.snowflake_stage import open_stage
 
-# The prefix of an address, and the function that lists its files.
-OPENERS: dict[str, Callable[[str, SnowflakeAccount | None], Sequence[PartitionFile]]] = {
-    "@": open_stage,
-    "dbfs:": open_volume,
-    "s3://": open_bucket,
-    "gs://": open_bucket,
-    "abfss://": open_bucket,
-}
+_BUCKETS = ("s3://", "gs://", "abfss://")
 
 
 def files_at(
@@ -43,17 +36,20 @@ def files_at(
         if is_http_url(address):
             files.append(RemoteFile(addresses, index, transport))
         else:
-            files += _opener(address, addresses.what)(address, snowflake)
+            files += _files_in_cloud(address, addresses.what, snowflake)
     return files
 
 
-def _opener(
-    address: str, what: str
-) -> Callable[[str, SnowflakeAccount | None], Sequence[PartitionFile]]:
-    for beginning, opener in OPENERS.items():
-        if address.startswith(beginning):
-            return opener
+def _files_in_cloud(
+    address: str, what: str, snowflake: SnowflakeAccount | None
+) -> Sequence[PartitionFile]:
+    if address.startswith("@"):
+        return open_stage(address, snowflake)
+    if address.startswith("dbfs:"):
+        return open_volume(address)
+    if address.startswith(_BUCKETS):
+        return open_bucket(address)
     raise KumoDataError(
         f"{what} is at {without_query(address).partition('?')[0]!r}, which cannot be read from here. "
-        f"Supported are https://, {', '.join(OPENERS)}. Export it with a connector instead."
+        f"Supported are https://, @, dbfs:, {', '.join(_BUCKETS)}. Export it with a connector instead."
     )

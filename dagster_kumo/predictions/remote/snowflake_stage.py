@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,33 +53,25 @@ def open_stage(address: str, snowflake: SnowflakeAccount | None) -> list[Fetched
         FetchedFile(
             path=f"{stage}/{inside}",
             size=listed[inside],
-            fetch=_Get(snowflake, stage, inside),
+            fetch=partial(_get, snowflake, f"{stage}/{inside}"),
             padding=_PADDING,
         )
         for inside in data_files(listed, at=path, address=address)
     ]
 
 
-class _Get:
-    """Fetches one file. The connector cannot stop a transfer."""
-
-    def __init__(self, snowflake: SnowflakeAccount, stage: str, inside: str) -> None:
-        self._snowflake = snowflake
-        self._stage = stage
-        self._inside = inside
-
-    def __call__(self, to: Path, lane: Lane) -> None:  # noqa: ARG002 - see the class
-        address = f"{self._stage}/{self._inside}"
-        # GET writes into a folder, under the file's own name, and also fetches every file whose name
-        # begins with it. So it gets an empty folder beside `to`, on the same disk.
-        with tempfile.TemporaryDirectory(prefix="get-", dir=to.parent) as folder:
-            into = Path(folder).as_posix().replace("'", "\\'")
-            with _statements(self._snowflake, address) as cursor:
-                cursor.execute(f"GET '{address}' 'file://{into}/'")
-            got = Path(folder) / self._inside.rpartition("/")[2]
-            if not got.is_file():
-                raise KumoDataError(f"{address} is not on the stage any more.")
-            got.replace(to)
+def _get(snowflake: SnowflakeAccount, address: str, to: Path, _: Lane) -> None:
+    """Fetch one file. The connector cannot stop a transfer."""
+    # GET writes into a folder, under the file's own name, and also fetches every file whose name
+    # begins with it. So it gets an empty folder beside `to`, on the same disk.
+    with tempfile.TemporaryDirectory(prefix="get-", dir=to.parent) as folder:
+        into = Path(folder).as_posix().replace("'", "\\'")
+        with _statements(snowflake, address) as cursor:
+            cursor.execute(f"GET '{address}' 'file://{into}/'")
+        got = Path(folder) / address.rpartition("/")[2]
+        if not got.is_file():
+            raise KumoDataError(f"{address} is not on the stage any more.")
+        got.replace(to)
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.arrival import Arrival, span_of
 from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
 from dagster_kumo.predictions.files import groups_of_rows, open_parquet
-from dagster_kumo.predictions.pieces import Span
 from dagster_kumo.predictions.schemas import check_names
 from dagster_kumo.predictions.statistics.anchors import TimeRange, anchor_range, merge_ranges
 from dagster_kumo.predictions.statistics.summary import OutputSummary
+from dagster_kumo.predictions.streams import Span
 
 # Of a batch, of which each core holds one. Fewer rows would need more calls, between which threads wait for each other.
 BATCH_ROWS = 131_072
@@ -48,14 +48,10 @@ class _Unit:
 
 
 class RowGroups:
-    """Checks and summarises a local file, also while it arrives: it is a `pieces.Watcher`.
+    """Checks and summarises a local file, also while it arrives: it is a `streams.Watcher`.
 
-    Args:
-        path: Of the file.
-        name: Of the file, for messages.
-        cores: What computes.
-        summarise: Whether to compute statistics, or of which columns.
-        check: Is called between batches, and raises if the work was stopped.
+    `cores` compute, by batches, between which `check` is called: it raises if the work was stopped. `summarise`
+    says whether to compute statistics, or of which columns.
     """
 
     def __init__(
@@ -74,6 +70,7 @@ class RowGroups:
         self._check = check
         self._arriving = threading.Lock()
         self._merging = threading.Lock()
+        self._units: list[_Unit] = []
         self.begin(0)
 
     def begin(self, length: int) -> None:
@@ -81,7 +78,7 @@ class RowGroups:
         self.close()
         self._arrival.begin(length)
         self._merged: FileSummary | None = None
-        self._units: list[_Unit] = []
+        self._units = []
         self._next = 0
 
     def arrived(self, span: Span) -> None:
@@ -106,7 +103,7 @@ class RowGroups:
 
     def close(self) -> None:
         """End what still computes."""
-        futures = [unit.future for unit in getattr(self, "_units", []) if unit.future is not None]
+        futures = [unit.future for unit in self._units if unit.future is not None]
         for future in futures:
             future.cancel()
         wait(futures)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.predictions.pieces import Watcher
 from dagster_kumo.predictions.predictions import BATCH_ROWS, Predictions
 from dagster_kumo.predictions.streams import Lane
 
@@ -39,13 +38,7 @@ class TableFile:
         """It is not stored yet."""
         return ""
 
-    def fetch_to(
-        self,
-        to: Path,
-        lane: Lane,
-        columns: Sequence[str] | None = None,  # noqa: ARG002 - see `PartitionFile`
-        watcher: Watcher | None = None,  # noqa: ARG002 - it does not arrive by pieces
-    ) -> Path:
+    def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:  # noqa: ARG002 - see `PartitionFile`
         """Write the Parquet file.
 
         Raises:

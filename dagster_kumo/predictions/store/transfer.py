@@ -114,18 +114,9 @@ def transfer_file(
     max_parallel: int,
     summarise: bool | Collection[str] = True,
 ) -> TransferredFile:
-    """Put one of an output's files into `version`, for callers that transfer them one by one.
+    """Put the file at `index` of an output into `version`, for callers that transfer them one by one.
 
-    Args:
-        file: The file.
-        index: Its position among the files.
-        version: Where to put it.
-        max_parallel: How many connections fetch at the same time at most.
-        summarise: Whether to compute statistics, or of which columns.
-
-    Raises:
-        KumoDataError: The file is not Parquet.
-        KumoConnectionError: It could not be fetched.
+    The arguments and errors are those of `transfer`.
     """
     return _transfer({index: file}, version, max_parallel, summarise)[0]
 
@@ -181,7 +172,7 @@ def _transfer(
         one = _FileTransfer(version, cores, summarise)
         try:
             futures = [
-                pool.submit(one.run, file, index, streams.lane(index, file))
+                pool.submit(one.run, file, index, Lane(streams, index, file.name))
                 for index, file in files.items()
             ]
             for future in as_completed(futures):
@@ -215,7 +206,8 @@ class _FileTransfer:
         name = f"part-{index:05d}.parquet"
         scratch = self.version.scratch / f"{name}.partial"
         with closing(RowGroups(scratch, file.name, self.cores, self.summarise, lane.check)) as rows:
-            self._fetch(file, scratch, lane, rows)
+            lane.watcher = rows
+            self._fetch(file, scratch, lane)
             try:
                 summary = rows.finish()
             except KumoDataError:
@@ -224,18 +216,18 @@ class _FileTransfer:
                     raise
                 # If the file was damaged during the transfer, a second one helps.
                 rows.begin(0)
-                self._fetch(file, scratch, lane, rows)
+                self._fetch(file, scratch, lane)
                 summary = rows.finish()
         one = _transferred(summary, scratch, name)
         lane.check()
         self.version.put(scratch, name)
         return one
 
-    def _fetch(self, file: PartitionFile, to: Path, lane: Lane, rows: RowGroups) -> None:
+    def _fetch(self, file: PartitionFile, to: Path, lane: Lane) -> None:
         lane.check()
         try:
             with self.version.scratch_errors():
-                path = file.fetch_to(to, lane, watcher=rows)
+                path = file.fetch_to(to, lane)
                 if path != to:
                     shutil.copyfile(path, to)
         except StreamError as error:

@@ -17,7 +17,7 @@ from dagster_kumo.predictions.pieces import PIECE_BYTES
 from dagster_kumo.predictions.remote.download import CHUNK_BYTES, RemoteFile
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 from dagster_kumo.predictions.store.store import PartitionStore
-from dagster_kumo.predictions.streams import Streams
+from dagster_kumo.predictions.streams import Lane, Streams
 from tests.api.raw_server import RawServer, be_silent, drip
 from tests.predictions.outputs import fetch, parquet_bytes, store_output, write_files
 
@@ -345,7 +345,7 @@ def test_a_transfer_can_be_stopped(remote, tmp_path):
     try:
         file = remote(lambda _, answer: streams.stop() or answer)
         with pytest.raises(KumoDataError, match="was stopped"):
-            file.fetch_to(tmp_path / "target", streams.lane(0, file))
+            file.fetch_to(tmp_path / "target", Lane(streams, 0, file.name))
     finally:
         streams.close()
 
