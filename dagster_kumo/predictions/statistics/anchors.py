@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dagster_kumo.api.records import in_utc
 from dagster_kumo.predictions.columns import ANCHOR_TIMESTAMP
-from dagster_kumo.predictions.statistics.summary import extremes_of, present
+from dagster_kumo.predictions.statistics.arrays import extremes_of, present
 
 TimeRange = tuple[datetime, datetime]
 

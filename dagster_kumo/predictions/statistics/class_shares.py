@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE
+from dagster_kumo.predictions.statistics.arrays import as_numpy, plain
 
 _NONE = ""  # of an entity without any score
 MAX_CLASSES = 10_000  # that are counted; with more there are no shares
@@ -61,7 +62,7 @@ class ClassShares:
         """
         if not batch.num_rows:
             return
-        encoded: Any = _plain(batch.column(CLASS)).dictionary_encode()
+        encoded: Any = plain(batch.column(CLASS)).dictionary_encode()
         names = [str(name) for name in encoded.dictionary.to_pylist()]
         # What has no class is a class of its own here, and left out below.
         of_row = _numbers(encoded.indices, missing=len(names), type_=pa.int64())
@@ -74,7 +75,7 @@ class ClassShares:
             self.scores[name] += float(sums[index])
         self._check()
         if ENTITY in batch.schema.names:
-            entity = _plain(batch.column(ENTITY))
+            entity = plain(batch.column(ENTITY))
             self._find_best(entity, of_row, np.where(known, score, -np.inf), names)
 
     def merge(self, other: ClassShares) -> None:
@@ -176,16 +177,8 @@ class ClassShares:
             raise ValueError(f"there are more than {MAX_CLASSES:,} classes")
 
 
-def _plain(column: pa.Array[Any]) -> pa.Array[Any]:
-    """A column in a type that Arrow's functions take."""
-    if isinstance(column, pa.DictionaryArray):
-        return column.dictionary_decode()
-    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
-
-
 def _numbers(column: pa.Array[Any], *, missing: float, type_: pa.DataType) -> np.ndarray[Any, Any]:
     column = column.cast(type_, safe=False)
     if column.null_count:
         column = column.fill_null(pa.scalar(missing, type_))
-    # Arrow's own `to_numpy` imports pandas.
-    return np.from_dlpack(column) if len(column) else np.empty(0)
+    return as_numpy(column)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from dagster_kumo.api.records import UTCDatetime
 from dagster_kumo.predictions.columns import CLASS, SCORE_COLUMNS
@@ -72,8 +72,6 @@ class StoredColumn(BaseModel):
     `classes` are the most frequent classes with their rows, `scores` the sums of their scores, `best` the
     entities that each of them is the best for. The fields `other_...` are the same of all other classes.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     rows: int
     nulls: int = 0
@@ -137,8 +135,6 @@ class StoredColumn(BaseModel):
 
 class StoredStatistics(BaseModel):
     """The stored statistics of an output."""
-
-    model_config = ConfigDict(extra="ignore")
 
     num_rows: int
     anchors: tuple[UTCDatetime, UTCDatetime] | None = None

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dagster_kumo.predictions.columns import CLASS, ENTITY, SCORE
+from dagster_kumo.predictions.statistics.arrays import as_numpy, extremes_of, present
 from dagster_kumo.predictions.statistics.class_shares import ClassShares
 from dagster_kumo.predictions.statistics.quantiles import Distribution
 
@@ -91,7 +92,7 @@ class ColumnSummary:
                 numbers = column.cast(pa.float64(), safe=False)  # large integers lose some digits
             self._combine(len(column), pc.mean(numbers).as_py())
             if self.distribution is not None:
-                self.distribution.add(_as_numpy(numbers))
+                self.distribution.add(as_numpy(numbers))
         else:
             self.count += len(column)
 
@@ -229,26 +230,6 @@ class OutputSummary:
         self.failed[name] = why
 
 
-def present(column: pa.Array[Any]) -> pa.Array[Any]:
-    """The values, without nulls, NaN and infinities."""
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    if pa.types.is_string_view(column.type):  # polars writes it; few of Arrow's functions accept it
-        column = column.cast(pa.string())
-    if column.null_count:
-        column = column.drop_null()
-    if pa.types.is_floating(column.type):
-        finite = np.isfinite(_as_numpy(column))
-        if not finite.all():
-            column = column.filter(pa.array(finite))
-    return column
-
-
-def _as_numpy(column: pa.Array[Any]) -> np.ndarray[Any, Any]:
-    """Numbers without nulls. Arrow's own `to_numpy` would import pandas, half a second of a short run."""
-    return np.from_dlpack(column) if len(column) else np.empty(0)
-
-
 def _dimensions(vectors: pa.Array[Any]) -> tuple[int, int] | None:
     """The least and the greatest length."""
     lengths: Any = pc.min_max(pc.list_value_length(vectors)).as_py()
@@ -260,8 +241,8 @@ def _norms(vectors: pa.Array[Any]) -> pa.Array[Any]:
     flat: Any = pc.list_flatten(vectors)
     parents: Any = pc.list_parent_indices(vectors)
     numbers = flat.cast(pa.float64(), safe=False).fill_null(np.nan)
-    squares = np.square(_as_numpy(numbers))
-    of_vector = _as_numpy(parents.cast(pa.int64())).astype(np.int64)
+    squares = np.square(as_numpy(numbers))
+    of_vector = as_numpy(parents.cast(pa.int64())).astype(np.int64)
     sums = np.bincount(of_vector, squares, minlength=len(vectors))
     lengths: Any = pc.list_value_length(vectors)
     has_values = lengths.fill_null(0).cast(pa.bool_(), safe=False)
@@ -289,15 +270,3 @@ def _is_label(type_: pa.DataType) -> bool:
         or kinds.is_string_view(type_)
         or kinds.is_dictionary(type_)
     )
-
-
-def extremes_of(column: pa.Array[Any]) -> tuple[Any, Any]:
-    """The minimum and the maximum; None for both if there are no values, or if they have no order."""
-    if pa.types.is_floating(column.type) and len(column):  # numpy is ten times as fast at these
-        numbers = _as_numpy(column)
-        return numbers.min().item(), numbers.max().item()
-    try:
-        both: Any = pc.min_max(column).as_py()
-    except pa.ArrowNotImplementedError:  # a type that has no order, a struct for example
-        return None, None
-    return both["min"], both["max"]
