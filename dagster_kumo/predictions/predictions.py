@@ -84,7 +84,8 @@ class Predictions:
         num_rows: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
-        self._files = files
+        self.files = files
+        """The files themselves, for code that moves them."""
         self._num_rows = num_rows
         self.columns = columns
         """The columns that are read, in their order; None: all of them."""
@@ -104,7 +105,7 @@ class Predictions:
         """
         from dagster_kumo.predictions.files import StoredFile
 
-        if all(isinstance(f, StoredFile) and not f.upath.storage_options for f in self._files):
+        if all(isinstance(f, StoredFile) and not f.upath.storage_options for f in self.files):
             return super().__reduce__()
         raise TypeError(
             f"{self!r} cannot be pickled: it holds what gives access to its files. Let KumoIOManager store "
@@ -123,22 +124,17 @@ class Predictions:
         return self.provenance.output_type if self.provenance else None
 
     @property
-    def files(self) -> Sequence[PartitionFile]:
-        """The files themselves, for code that moves them."""
-        return self._files
-
-    @property
     def paths(self) -> list[str]:
         """The paths or urls of the files, for engines that read them themselves.
 
         For a live result on SaaS these are presigned urls: treat them as secrets.
         """
-        return [file.path for file in self._files]
+        return [file.path for file in self.files]
 
     @property
     def num_files(self) -> int:
         """The number of files."""
-        return len(self._files)
+        return len(self.files)
 
     def __len__(self) -> int:
         return self.num_files
@@ -153,7 +149,7 @@ class Predictions:
             >>> scores = predictions.select(["ENTITY", "True_PROB"])   # doctest: +SKIP
         """
         selected = Predictions(
-            self._files,
+            self.files,
             provenance=self.provenance,
             expectation=self.expectation,
             num_rows=self._num_rows,
@@ -199,14 +195,14 @@ class Predictions:
 
     def files_with_rows(self) -> list[tuple[PartitionFile, pa.Schema]]:
         """The files that have rows, and the schema of each; all files where none has rows."""
-        files = [(file, *footer) for file, footer in zip(self._files, self._footers, strict=True)]
+        files = [(file, *footer) for file, footer in zip(self.files, self._footers, strict=True)]
         return [(file, schema) for file, schema, rows in files if rows or not self.num_rows]
 
     @property
     def num_rows(self) -> int:
         """The rows of all files, according to their footers."""
         if self._num_rows is None:
-            self._num_rows = sum(rows for _, rows in self._footers) if self._files else 0
+            self._num_rows = sum(rows for _, rows in self._footers) if self.files else 0
         return self._num_rows
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -214,15 +210,16 @@ class Predictions:
 
     def iter_tables(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
         """Each file as a `pyarrow.Table`, one after the other."""
-        return self._read_columns(lambda file, names: [file.read(columns=names)], columns)
+        return self._tables(columns, self.files)
 
     def table(self, index: int, columns: Iterable[str] | None = None) -> pa.Table:
         """The file at `index` as a `pyarrow.Table`."""
-        return next(
-            self._read_columns(
-                lambda file, names: [file.read(columns=names)], columns, [self._files[index]]
-            )
-        )
+        return next(self._tables(columns, [self.files[index]]))
+
+    def _tables(
+        self, columns: Iterable[str] | None, files: Sequence[PartitionFile]
+    ) -> Generator[pa.Table, None, None]:
+        return self._read_columns(lambda file, names: [file.read(columns=names)], columns, files)
 
     def iter_batches(
         self, batch_size: int = BATCH_ROWS, columns: Iterable[str] | None = None
@@ -295,7 +292,7 @@ class Predictions:
 
         from dagster_kumo.predictions.files import StoredFile
 
-        if not all(isinstance(file, StoredFile) for file in self._files):
+        if not all(isinstance(file, StoredFile) for file in self.files):
             raise KumoDataError(
                 "A live result cannot be a dataset, because its urls expire. Store it by materializing "
                 "the asset with KumoIOManager, or read it with .to_reader() or .iter_batches()."
@@ -313,7 +310,7 @@ class Predictions:
     def _footers(self) -> list[tuple[pa.Schema, int]]:
         """The schema and the rows of each file."""
         return list(
-            self._read(lambda file: [(file.schema_arrow, file.metadata.num_rows)], [], self._files)
+            self._read(lambda file: [(file.schema_arrow, file.metadata.num_rows)], [], self.files)
         )
 
     @property
@@ -321,9 +318,9 @@ class Predictions:
         """The names of the files in messages. An error if there are no files."""
         from dagster_kumo.predictions.files import StoredFile
 
-        if not self._files:
+        if not self.files:
             raise KumoDataError("There are no partition files, so there is no schema either.")
-        return [f.path if isinstance(f, StoredFile) else f.name for f in self._files]
+        return [f.path if isinstance(f, StoredFile) else f.name for f in self.files]
 
     def _read_columns(
         self,
@@ -349,7 +346,7 @@ class Predictions:
             schema = self.schema_of(names)  # another file has the column, or none does
             return (conform(data, schema) for data in read(file, present))
 
-        return self._read(read_file, names, self._files if files is None else files, early=early)
+        return self._read(read_file, names, self.files if files is None else files, early=early)
 
     def _read(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType, UTCDatetime
@@ -33,8 +33,6 @@ class _Format(BaseModel):
 
 class Manifest(BaseModel):
     """What is stored of one asset partition."""
-
-    model_config = ConfigDict(extra="ignore")
 
     format: int = FORMAT
     version: PlainName

@@ -33,6 +33,8 @@ from dagster_kumo.predictions.store.storage_errors import explained, is_denied
 ABANDONED_AFTER = timedelta(days=1)
 """The age at which the writer of a version that was never in force counts as dead."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
+_OF_THE_JOB = {"job_id", "output_type", "training_job_id", "prediction_time", "num_entities"}
+"""What a manifest keeps of the provenance."""
 
 _PERHAPS_NOTHING = (
     "Either nothing is stored there, or the credentials may not read it: without permission to list, a bucket "
@@ -132,12 +134,11 @@ class PartitionStore:
             KumoDataError: The output of another owner is stored here.
             OSError: The store cannot be written to; says why, and what to do.
         """
-        version = self._begin(self.new_name())
-        try:
-            yield version
-        finally:
-            version.remove_scratch()
-            version.discard_unless_in_force()
+        with self.shared_version(self.new_name()) as version:
+            try:
+                yield version
+            finally:
+                version.discard_unless_in_force()
 
     @staticmethod
     def new_name() -> str:
@@ -154,28 +155,19 @@ class PartitionStore:
         Raises:
             KumoDataError, OSError: as `new_version` does.
         """
-        version = self._begin(name)
+        self._check_owner()
+        version = NewVersion(self, name)
         try:
             yield version
         finally:
             version.remove_scratch()
-
-    def _begin(self, name: str) -> NewVersion:
-        self._check_owner()
-        return NewVersion(self, name)
 
     def predictions(self, manifest: Manifest) -> Predictions:
         """The files in a manifest."""
         folder = self.directory / manifest.version
         provenance = None
         if manifest.job_id is not None and manifest.output_type is not None:
-            provenance = Provenance(
-                job_id=manifest.job_id,
-                output_type=manifest.output_type,
-                training_job_id=manifest.training_job_id,
-                prediction_time=manifest.prediction_time,
-                num_entities=manifest.num_entities,
-            )
+            provenance = Provenance(**manifest.model_dump(include=_OF_THE_JOB))
         return Predictions(
             [StoredFile(folder / file.name) for file in manifest.files],
             provenance=provenance,
@@ -259,17 +251,14 @@ class NewVersion:
         store = self._store
         self._check_files(files)
         kept, expired = store.out_of_force(store.manifest_to_replace(), self._name)
+        of_the_job: dict[str, Any] = {name: getattr(provenance, name, None) for name in _OF_THE_JOB}
         manifest = Manifest(
             version=self._name,
             created_at=datetime.now(timezone.utc),
             owner=store.owner,
             files=list(files),
-            job_id=provenance.job_id if provenance else None,
-            output_type=provenance.output_type if provenance else None,
-            training_job_id=provenance.training_job_id if provenance else None,
-            prediction_time=provenance.prediction_time if provenance else None,
-            num_entities=provenance.num_entities if provenance else None,
             superseded=kept,
+            **of_the_job,
         )
         self._state = "committing"
         self._storage.replace(MANIFEST, manifest.model_dump_json(indent=2).encode(), self._name)
