@@ -29,7 +29,6 @@ from dagster_kumo.api.records import (
     Updated,
     UTCDatetime,
     ValidationResponse,
-    parse_answer,
 )
 from dagster_kumo.api.retry import Failure
 
@@ -88,14 +87,14 @@ class KumoClient(Connection):
         Raises:
             KumoValidationError: The server refused it; `.errors` says why.
         """
-        answer = self._post(
+        job_id, said = self._call(
+            "POST",
             "/prediction_jobs",
-            self.generation.launch(request),
+            tuple[str | None, ValidationResponse],
+            "The launch of a prediction job",
+            body=self.generation.launch(request),
             repeat=False,
             recover=self._recover(find, lambda job_id: [job_id, {}]),
-        )
-        job_id, said = parse_answer(
-            tuple[str | None, ValidationResponse], answer, source="The launch of a prediction job"
         )
         if said.errors or not job_id:
             reasons = "; ".join(map(str, said.errors)) or "Kumo gave neither a reason nor a job id"
@@ -109,8 +108,8 @@ class KumoClient(Connection):
 
     def get_prediction_job(self, job_id: str) -> BatchPredictionJobResource:
         """A prediction job with its status, tags, config and summary."""
-        answer = self._get(f"/prediction_jobs/{_id(job_id, 'prediction job')}")
-        return parse_answer(BatchPredictionJobResource, answer, source=f"Prediction job {job_id}")
+        source = f"Prediction job {job_id}"
+        return self._call("GET", _prediction_job(job_id), BatchPredictionJobResource, source)
 
     def list_prediction_jobs(
         self,
@@ -120,25 +119,21 @@ class KumoClient(Connection):
         limit: int = LIST_LIMIT,
     ) -> list[BatchPredictionJobResource]:
         """Prediction jobs that carry `tags`, newest first."""
-        answer = self._get("/prediction_jobs", _filters(tags, status, limit))
-        return parse_answer(
-            list[BatchPredictionJobResource], answer, source="The list of prediction jobs"
-        )
+        kind, source = list[BatchPredictionJobResource], "The list of prediction jobs"
+        return self._list("/prediction_jobs", kind, source, tags, status, limit)
 
     def get_prediction_progress(self, job_id: str, *, repeat: bool = True) -> JobProgress:
         """The progress of a prediction job. With `repeat=False` the request is not retried."""
-        path = f"/prediction_jobs/{_id(job_id, 'prediction job')}/progress"
-        answer = self._call("GET", path, repeat=repeat)
-        return parse_answer(JobProgress, answer, source=f"The progress of {job_id}")
+        path, source = f"{_prediction_job(job_id)}/progress", f"The progress of {job_id}"
+        return self._call("GET", path, JobProgress, source, repeat=repeat)
 
     def cancel_prediction_job(self, job_id: str) -> bool:
         """Cancel a prediction job, and return whether it is cancelled."""
-        answer = self._post(f"/prediction_jobs/{_id(job_id, 'prediction job')}/cancel")
-        return parse_answer(Cancelled, answer, source=f"Cancelling {job_id}").is_cancelled
+        return self._cancel(job_id, _prediction_job(job_id))
 
     def update_prediction_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
         """Set tags of a prediction job, or remove those whose value is None."""
-        return self._update_tags(f"/prediction_jobs/{_id(job_id, 'prediction job')}", tags)
+        return self._update_tags(_prediction_job(job_id), tags)
 
     def get_output_urls(self, job_id: str, output_type: OutputType) -> list[str]:
         """The urls of an output's files: one Parquet file each, or a directory of them.
@@ -149,10 +144,8 @@ class KumoClient(Connection):
             "predictions": ("get_prediction_df_urls", PredictionUrls),
             "embeddings": ("get_embedding_df_urls", EmbeddingUrls),
         }[output_type]
-        answer = self._get(f"/prediction_jobs/{_id(job_id, 'prediction job')}/{path}")
-        return parse_answer(
-            kind, answer, source=f"The list of {output_type} files of {job_id}"
-        ).urls
+        source = f"The list of {output_type} files of {job_id}"
+        return self._call("GET", f"{_prediction_job(job_id)}/{path}", kind, source).urls
 
     # Exports
 
@@ -181,28 +174,32 @@ class KumoClient(Connection):
             "prediction_output": self.generation.output(output),
         }
 
-        def check(failure: Failure) -> None:
-            del failure
+        def check(_: Failure) -> None:
             if before_repeat is not None:
                 before_repeat()
 
-        answer = self._post(
+        repeat = self.generation.knows_repeated_exports
+        recover = check if repeat else None
+        created = self._call(
+            "POST",
             "/artifact",
-            body,
-            repeat=self.generation.knows_repeated_exports,
-            recover=check if self.generation.knows_repeated_exports else None,
+            CreatedExport,
+            "The export",
+            body=body,
+            repeat=repeat,
+            recover=recover,
         )
-        return self._launched(parse_answer(CreatedExport, answer, source="The export").job_id)
+        return self._launched(created.job_id)
 
     def get_export_status(self, export_id: str) -> str:
         """An export job's status."""
-        answer = self._get(f"/artifact/{_id(export_id, 'export job')}")
-        return parse_answer(str, answer, source=f"Export job {export_id}")
+        path = f"/artifact/{_id(export_id, 'export job')}"
+        return self._call("GET", path, str, f"Export job {export_id}")
 
     def cancel_export(self, export_id: str) -> str:
         """Cancel an export job, and return its status."""
-        answer = self._post(f"/artifact/{_id(export_id, 'export job')}/cancel")
-        return parse_answer(str, answer, source=f"Cancelling export job {export_id}")
+        path = f"/artifact/{_id(export_id, 'export job')}/cancel"
+        return self._call("POST", path, str, f"Cancelling export job {export_id}")
 
     # Prediction tables
 
@@ -226,58 +223,42 @@ class KumoClient(Connection):
             "plan": dict(plan),
             "graph_snapshot_id": graph_snapshot_id,
         }
-        answer = self._post(
-            "/genpredtable_jobs",
-            body,
-            repeat=False,
-            recover=self._recover(find, lambda job_id: {"id": job_id}),
-        )
-        return self._launched(
-            parse_answer(CreatedJob, answer, source="The prediction table job").id
-        )
+        return self._launch("/genpredtable_jobs", "The prediction table job", body, find)
 
     def get_prediction_table_job(self, job_id: str) -> PredictionTableJobResource:
         """A prediction table job with its status and plan."""
-        answer = self._get(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}")
-        return parse_answer(
-            PredictionTableJobResource, answer, source=f"Prediction table job {job_id}"
-        )
+        source = f"Prediction table job {job_id}"
+        return self._call("GET", _table_job(job_id), PredictionTableJobResource, source)
 
     def list_prediction_table_jobs(
         self, tags: Mapping[str, str] | None = None, *, limit: int = LIST_LIMIT
     ) -> list[PredictionTableJobResource]:
         """Prediction table jobs that carry `tags`, newest first."""
-        answer = self._get("/genpredtable_jobs", _filters(tags, None, limit))
-        return parse_answer(
-            list[PredictionTableJobResource], answer, source="The list of prediction table jobs"
-        )
+        kind, source = list[PredictionTableJobResource], "The list of prediction table jobs"
+        return self._list("/genpredtable_jobs", kind, source, tags, None, limit)
 
     def get_prediction_table_anchor_time(self, job_id: str) -> datetime | None:
         """The anchor time of a generated prediction table."""
-        path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/get_anchor_time"
-        return parse_answer(
-            UTCDatetime | None, self._get(path), source=f"The anchor time of {job_id}"
-        )
+        path, source = f"{_table_job(job_id)}/get_anchor_time", f"The anchor time of {job_id}"
+        return self._call("GET", path, UTCDatetime | None, source)
 
     def get_prediction_table_urls(self, job_id: str) -> list[str]:
         """The urls of a prediction table's files; presigned on SaaS."""
-        path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/table_data"
-        answer = self._get(path, self.generation.files_query)
-        return parse_answer(list[str], answer, source=f"The files of prediction table {job_id}")
+        path, source = f"{_table_job(job_id)}/table_data", f"The files of prediction table {job_id}"
+        return self._call("GET", path, list[str], source, params=self.generation.files_query)
 
     def update_prediction_table_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
         """Set tags of a prediction table job, or remove those whose value is None."""
-        return self._update_tags(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}", tags)
+        return self._update_tags(_table_job(job_id), tags)
 
     def cancel_prediction_table_job(self, job_id: str) -> None:
         """Cancel a prediction table job."""
-        self._post(f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/cancel")
+        self._call("POST", f"{_table_job(job_id)}/cancel", Any, f"Cancelling {job_id}")
 
     def get_prediction_table_errors(self, job_id: str) -> list[str]:
         """Why a prediction table job failed, in the server's words."""
-        path = f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}/get_errors"
-        answer = parse_answer(ErrorItems, self._get(path), source=f"The errors of {job_id}")
-        return [str(item) for item in answer.items]
+        path, source = f"{_table_job(job_id)}/get_errors", f"The errors of {job_id}"
+        return [str(item) for item in self._call("GET", path, ErrorItems, source).items]
 
     # Models
 
@@ -293,29 +274,22 @@ class KumoClient(Connection):
             request: The body, with a plan as this server gives or echoes it, if there is one.
             find: Looks for the job.
         """
-        answer = self._post(
-            "/training_jobs",
-            self.generation.training(request),
-            repeat=False,
-            recover=self._recover(find, lambda job_id: {"id": job_id}),
-        )
-        return self._launched(parse_answer(CreatedJob, answer, source="The training job").id)
+        body = self.generation.training(request)
+        return self._launch("/training_jobs", "The training job", body, find)
 
     def get_training_progress(self, job_id: str, *, repeat: bool = True) -> TrainingProgress:
         """The progress of a training job. With `repeat=False` the request is not retried."""
-        path = f"/training_jobs/{_id(job_id, 'training job')}/progress"
-        answer = self._call("GET", path, repeat=repeat)
-        return parse_answer(TrainingProgress, answer, source=f"The progress of {job_id}")
+        path, source = f"{_training_job(job_id)}/progress", f"The progress of {job_id}"
+        return self._call("GET", path, TrainingProgress, source, repeat=repeat)
 
     def cancel_training_job(self, job_id: str) -> bool:
         """Cancel a training job, and return whether it is cancelled."""
-        answer = self._post(f"/training_jobs/{_id(job_id, 'training job')}/cancel")
-        return parse_answer(Cancelled, answer, source=f"Cancelling {job_id}").is_cancelled
+        return self._cancel(job_id, _training_job(job_id))
 
     def get_training_job(self, job_id: str) -> TrainingJobResource:
         """A training job with its tags and the metrics of its model."""
-        answer = self._get(f"/training_jobs/{_id(job_id, 'training job')}")
-        return parse_answer(TrainingJobResource, answer, source=f"Training job {job_id}")
+        source = f"Training job {job_id}"
+        return self._call("GET", _training_job(job_id), TrainingJobResource, source)
 
     def list_training_jobs(
         self,
@@ -325,24 +299,24 @@ class KumoClient(Connection):
         limit: int = LIST_LIMIT,
     ) -> list[TrainingJobResource]:
         """Training jobs that carry `tags`, newest first."""
-        answer = self._get("/training_jobs", _filters(tags, status, limit))
-        return parse_answer(list[TrainingJobResource], answer, source="The list of training jobs")
+        kind, source = list[TrainingJobResource], "The list of training jobs"
+        return self._list("/training_jobs", kind, source, tags, status, limit)
 
     def update_training_job_tags(self, job_id: str, tags: Mapping[str, str | None]) -> bool:
         """Set tags of a training job, or remove those whose value is None."""
-        return self._update_tags(f"/training_jobs/{_id(job_id, 'training job')}", tags)
+        return self._update_tags(_training_job(job_id), tags)
 
     def get_holdout_url(self, job_id: str) -> str:
         """Where the holdout data of a training job is: a presigned url on SaaS."""
-        url = f"{self.url}/v1/training_jobs/{_id(job_id, 'training job')}/holdout"
+        url = f"{self.url}/v1{_training_job(job_id)}/holdout"
         params = {**self.generation.files_query, **self.generation.scope()}
         # Not JSON; but quotes around it do no harm.
         return str(self._api.call("GET", url, params=params, as_text=True)).strip().strip('"')
 
     def get_predictive_query(self, pquery_id: str) -> PredictiveQuery:
         """A predictive query by its id or name: its text and its graph."""
-        answer = self._get(f"/predictive_queries/{_id(pquery_id, 'predictive query')}")
-        return parse_answer(PredictiveQuery, answer, source=f"Predictive query {pquery_id}")
+        path = f"/predictive_queries/{_id(pquery_id, 'predictive query')}"
+        return self._call("GET", path, PredictiveQuery, f"Predictive query {pquery_id}")
 
     def suggest_model_plan(self, query: str, graph_id: str, run_mode: str) -> Any:
         """The plan that the server suggests for training a query's model, as it gives it.
@@ -352,33 +326,63 @@ class KumoClient(Connection):
             graph_id: The graph that it reads.
             run_mode: `fast`, `normal`, `best` or `debug`.
         """
+        path = "/predictive_queries/model_plan"
         body = {"query_string": query, "graph_id": graph_id, "run_mode": run_mode}
-        answer = self._post("/predictive_queries/model_plan", body)
-        return parse_answer(SuggestedPlan, answer, source="The model plan").model_plan
+        return self._call("POST", path, SuggestedPlan, "The model plan", body=body).model_plan
 
     def create_graph(self, definition: Mapping[str, Any]) -> str:
         """The id of a graph. It comes from the definition, so a graph that is there is not made again."""
-        answer = self._post("/graphs", definition)
-        return parse_answer(CreatedJob, answer, source="The graph").id
+        return self._call("POST", "/graphs", CreatedJob, "The graph", body=definition).id
 
     def refresh_graph_snapshot(self, graph_id: str) -> str:
         """Begin to read a graph's tables again, and return the id of the snapshot that this makes."""
         params = {"graph_id": graph_id, "refresh_source": "True"}
-        answer = self._call("POST", "/graphsnapshots", params=params)
-        return parse_answer(CreatedJob, answer, source=f"The snapshot of {graph_id}").id
+        source = f"The snapshot of {graph_id}"
+        return self._call("POST", "/graphsnapshots", CreatedJob, source, params=params).id
+
+    # What several kinds of jobs have
+
+    def _launch(
+        self, path: str, source: str, body: object, find: Callable[[], str | None] | None
+    ) -> str:
+        recover = self._recover(find, lambda job_id: {"id": job_id})
+        created = self._call(
+            "POST", path, CreatedJob, source, body=body, repeat=False, recover=recover
+        )
+        return self._launched(created.id)
+
+    def _list(
+        self,
+        path: str,
+        kind: Any,
+        source: str,
+        tags: Mapping[str, str] | None,
+        status: str | None,
+        limit: int,
+    ) -> Any:
+        params = {**(tags or {}), **({"job_status": status} if status else {}), "limit": str(limit)}
+        return self._call("GET", path, kind, source, params=params)
+
+    def _cancel(self, job_id: str, path: str) -> bool:
+        source = f"Cancelling {job_id}"
+        return self._call("POST", f"{path}/cancel", Cancelled, source).is_cancelled
 
     def _update_tags(self, path: str, tags: Mapping[str, str | None]) -> bool:
         params = {key: "none" if value is None else value for key, value in tags.items()}
-        answer = self._call("PATCH", f"{path}/tags", params=params)
-        return parse_answer(Updated, answer, source=f"Tagging {path}").resource_updated
+        source = f"Tagging {path}"
+        return self._call("PATCH", f"{path}/tags", Updated, source, params=params).resource_updated
 
 
-def _filters(tags: Mapping[str, str] | None, status: str | None, limit: int) -> dict[str, str]:
-    return {
-        **(tags or {}),
-        **({"job_status": status} if status else {}),
-        "limit": str(limit),
-    }
+def _prediction_job(job_id: str) -> str:
+    return f"/prediction_jobs/{_id(job_id, 'prediction job')}"
+
+
+def _table_job(job_id: str) -> str:
+    return f"/genpredtable_jobs/{_id(job_id, 'prediction table job')}"
+
+
+def _training_job(job_id: str) -> str:
+    return f"/training_jobs/{_id(job_id, 'training job')}"
 
 
 def _id(value: str, kind: str) -> str:

@@ -14,10 +14,10 @@ from urllib.parse import quote
 from typing_extensions import Self
 
 from dagster_kumo.api.address import checked_key, checked_url, url_of_customer, with_host_of
-from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.errors import KumoNotFoundError
 from dagster_kumo.api.generations import Generation, Generation2, find_generation
 from dagster_kumo.api.rate_limit import RateLimit, rate_limit
-from dagster_kumo.api.records import Group, Project
+from dagster_kumo.api.records import Group, Project, parse_answer
 from dagster_kumo.api.retry import Failure, looks_until
 from dagster_kumo.api.snowflake import SessionTokenAuth, SnowflakeAccount
 from dagster_kumo.api.transport import ApiKeyAuth, NoAuth, NoKey, Transport
@@ -141,31 +141,21 @@ class Connection:
         """Ask outside any scope."""
         return self._api.call("GET", f"{self.url}{path}", params=params)
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
-        return self._call("GET", path, params=params)
-
-    def _post(
-        self,
-        path: str,
-        body: object = None,
-        *,
-        repeat: bool = True,
-        recover: Callable[[Failure], Any] | None = None,
-    ) -> Any:
-        return self._call("POST", path, body=body, repeat=repeat, recover=recover)
-
     def _call(
         self,
         method: str,
         path: str,
+        kind: Any,
+        source: str,
         *,
         params: Mapping[str, str] | None = None,
         body: object = None,
         repeat: bool = True,
         recover: Callable[[Failure], Any] | None = None,
     ) -> Any:
+        """Call the API in the scope of the project, and read the answer as `kind`; messages call it `source`."""
         settled_at = max(self._settled_at.get(part, 0.0) for part in path.split("/"))
-        missing: KumoAPIError | None = None
+        missing: KumoNotFoundError | None = None
         for _ in looks_until(settled_at):
             try:
                 answer = self._api.call(
@@ -177,10 +167,8 @@ class Connection:
                     recover=recover,
                 )
                 self._api.has_been_accepted = True
-                return answer
-            except KumoAPIError as error:
-                if error.status_code != 404:
-                    raise
+                return parse_answer(kind, answer, source=source)
+            except KumoNotFoundError as error:
                 missing = error
         assert missing is not None
         raise missing

@@ -198,9 +198,12 @@ def prediction_output(
         **connector.target(table_name, output_type),
     }
     if connector.takes_write_mode:
-        output["write_mode"] = _checked_write_mode(write_mode or "OVERWRITE")
-        if isinstance(connector, DatabricksConnector) and write_mode is None:
-            del output["write_mode"]  # SDK 2.x has no such field there
+        if write_mode and write_mode not in get_args(WriteMode):
+            raise ValueError(f"write_mode is OVERWRITE or APPEND, not {write_mode!r}.")
+        if write_mode or not isinstance(
+            connector, DatabricksConnector
+        ):  # SDK 2.x has no such field there
+            output["write_mode"] = write_mode or "OVERWRITE"
     elif write_mode is not None:
         raise ValueError(
             f"{type(connector).__name__} has no write mode: what it writes replaces what was there. "
@@ -214,12 +217,6 @@ def prediction_output(
 def kept_by_kumo(output_type: OutputType) -> dict[str, Any]:
     """An output without a connector: it stays with Kumo and is read by its urls."""
     return {"artifact_type": output_type.upper(), "storage_type": "LOCAL", "extra_fields": []}
-
-
-def _checked_write_mode(write_mode: str) -> str:
-    if write_mode not in get_args(WriteMode):
-        raise ValueError(f"write_mode is OVERWRITE or APPEND, not {write_mode!r}.")
-    return write_mode
 
 
 def _suffixed(

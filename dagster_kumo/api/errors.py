@@ -5,6 +5,7 @@ KumoError
 ├── KumoConnectionError        no answer; names host, attempts and the last cause
 ├── KumoAPIError               the server answered with an error, or with something unreadable
 │   ├── KumoAuthenticationError    401, 403: the key or its rights
+│   ├── KumoNotFoundError          404: nothing has this id, or the server is too old for the call
 │   └── KumoValidationError        the server refused the request, in its own words
 ├── KumoModelError             there is no trained model as asked for
 ├── KumoJobFailedError         a job ended, but not DONE
@@ -82,6 +83,10 @@ class KumoAPIError(KumoError):
 
 class KumoAuthenticationError(KumoAPIError):
     """The key is wrong, or has no permission to do this (401, 403)."""
+
+
+class KumoNotFoundError(KumoAPIError):
+    """The server has nothing of this id, or does not know the call (404)."""
 
 
 @dataclass(frozen=True)

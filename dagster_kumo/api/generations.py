@@ -13,11 +13,12 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote
 
 from dagster_kumo.api.connectors import kept_by_kumo
-from dagster_kumo.api.errors import KumoAPIError, KumoError
+from dagster_kumo.api.errors import KumoAPIError, KumoError, KumoNotFoundError
 from dagster_kumo.api.project_connectors import (
     ProjectConnector,
     find_connector,
@@ -177,10 +178,8 @@ class Generation2(Generation):
             return setting.lower() == "true"
         try:
             flags = self._get("/config", None)
-        except KumoAPIError as error:
-            if error.status_code == 404:  # an older server has no feature flags
-                return False
-            raise
+        except KumoNotFoundError:  # an older server has no feature flags
+            return False
         return isinstance(flags, dict) and bool(cast("dict[str, object]", flags).get("rbac"))
 
     def _scope_in(self, groups: Sequence[Group]) -> dict[str, str]:
@@ -301,12 +300,9 @@ def _find_project(get: Get, group: str | None, project: str | None) -> NamedProj
     it did on 2.x, means the group's only project, or the default one.
     """
     if group is None and project is None:
-        try:
+        with suppress(KumoNotFoundError):
             answer = get(f"/v1/projects/{DEFAULT_PROJECT}", None)
             return parse_answer(NamedProject, answer, source="The default project")
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
     params = None if group is None else {"group_id": _pick("group", group, _groups(get))}
     source = "The list of projects"
     there: list[NamedProject] = parse_answer(

@@ -100,7 +100,6 @@ class ValidationResponse(Record):
 
     warnings: Sequence[ValidationIssue] = ()
     errors: Sequence[ValidationIssue] = ()
-    info_items: Sequence[ValidationIssue] = ()
 
 
 class JobEvent(Record):
@@ -280,13 +279,18 @@ class BatchPredictionJobSummary(Record):
     num_entities_predicted: Count
 
 
-class BatchPredictionJobResource(Record):
-    """A prediction job as the server keeps it."""
+class JobResource(Record):
+    """A job as the server keeps it."""
 
     job_id: str
     job_status_report: JobStatusReport
     created_at: UTCDatetime | None = None
     tags: dict[str, str] = Field(default_factory=dict)
+
+
+class BatchPredictionJobResource(JobResource):
+    """A prediction job as the server keeps it."""
+
     project_id: str | None = None
     config: BatchPredictionRequest = BatchPredictionRequest()
     result: BatchPredictionJobSummary | None = None
@@ -395,13 +399,9 @@ class TrainingJobConfig(Record):
     """The plan as the server echoes it, with whatever fields it has."""
 
 
-class TrainingJobResource(Record):
+class TrainingJobResource(JobResource):
     """A training job. Its id also names the model that it trained."""
 
-    job_id: str
-    job_status_report: JobStatusReport
-    created_at: UTCDatetime | None = None
-    tags: dict[str, str] = Field(default_factory=dict)
     config: TrainingJobConfig = TrainingJobConfig()
     result: TrainingJobSummary | None = None
 
@@ -413,13 +413,9 @@ class PredictionTableConfig(Record):
     plan: dict[str, Any] = Field(default_factory=dict)
 
 
-class PredictionTableJobResource(Record):
+class PredictionTableJobResource(JobResource):
     """A prediction table job as the server keeps it."""
 
-    job_id: str
-    job_status_report: JobStatusReport
-    created_at: UTCDatetime | None = None
-    tags: dict[str, str] = Field(default_factory=dict)
     config: PredictionTableConfig = PredictionTableConfig()
 
 
@@ -428,7 +424,6 @@ class PredictiveQuery(Record):
 
     query_string: str
     name: str | None = None
-    desc: str | None = None
     graph: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -18,6 +18,7 @@ from dagster_kumo.api.errors import (
     KumoAPIError,
     KumoAuthenticationError,
     KumoConnectionError,
+    KumoNotFoundError,
     KumoValidationError,
     without_query,
 )
@@ -289,6 +290,8 @@ class Transport:
             later = self._auth.advice_later if status == 401 and self.has_been_accepted else ""
             message = f"{said}\n{later or self._auth.advice}".rstrip()
             return KumoAuthenticationError(message, status_code=status, detail=detail)
+        if status == 404:
+            return KumoNotFoundError(said, status_code=status, detail=detail)
         if status == 422:
             return KumoValidationError(said, status_code=status, detail=detail)
         return KumoAPIError(said, status_code=status, detail=detail)

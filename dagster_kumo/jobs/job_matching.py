@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError
+from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoNotFoundError
 from dagster_kumo.api.records import BatchPredictionJobResource, OutputType
+from dagster_kumo.jobs.outputs import embeddings_urls
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
 from dagster_kumo.jobs.tags import (
     CHAMPION_TAG,
@@ -74,12 +76,9 @@ def predicted_for(client: KumoClient, job: BatchPredictionJobResource) -> dateti
     config = job.config
     if config.prediction_time is not None or config.pred_table_job_id is None:
         return config.prediction_time
-    try:
+    with suppress(KumoNotFoundError):
         return client.get_prediction_table_anchor_time(config.pred_table_job_id)
-    except KumoAPIError as error:
-        if error.status_code != 404:
-            raise
-        return None
+    return None
 
 
 def outputs_of(
@@ -93,18 +92,9 @@ def outputs_of(
     has: list[OutputType] = [
         output_type for output_type in wanted if output_type in (named or {"predictions"})
     ]
-    if "embeddings" in has and not _has_embeddings(client, job.job_id):
+    if "embeddings" in has and not embeddings_urls(client, job.job_id):
         has.remove("embeddings")
     return has
-
-
-def _has_embeddings(client: KumoClient, job_id: str) -> bool:
-    try:
-        return bool(client.get_output_urls(job_id, "embeddings"))
-    except KumoAPIError as error:
-        if error.status_code != 404:  # an older server does not have this call
-            raise
-        return False
 
 
 def seconds_of(job: BatchPredictionJobResource) -> float | None:

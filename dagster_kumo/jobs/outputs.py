@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import KumoClient
+from dagster_kumo.api.errors import KumoNotFoundError
 from dagster_kumo.predictions.remote.output_urls import OutputUrls
 
 if TYPE_CHECKING:
@@ -29,3 +31,10 @@ def read_files(
 
     output_urls = OutputUrls(urls, what=what)
     return Predictions(files_at(output_urls, client.files, client.snowflake), provenance=provenance)
+
+
+def embeddings_urls(client: KumoClient, job_id: str) -> list[str]:
+    """The urls of a job's embeddings; none if Kumo keeps none, or is older than the call."""
+    with suppress(KumoNotFoundError):
+        return client.get_output_urls(job_id, "embeddings")
+    return []

@@ -8,11 +8,12 @@ moment, also if a process is killed between the two calls. The next move removes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.errors import KumoModelError, KumoNotFoundError
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE, check_champion_name
 from dagster_kumo.jobs.tags import (
@@ -139,7 +140,9 @@ def _move(
         **record,
         FORMER_CHAMPION_TAG: None,
     }
-    _update_tags(client, job, tags)
+    # Only tags that the job carries are removed.
+    sent = {key: value for key, value in tags.items() if value is not None or key in job.tags}
+    client.update_training_job_tags(job.job_id, sent)
     # Read again: another process may have promoted at the same moment. The list may also be late, and lack this job.
     others = {m.job_id: m for m in (*marked, *marked_champions(client, name))}
     others.pop(job.job_id, None)
@@ -151,29 +154,13 @@ def _move(
             "is the champion now. Nothing else was changed. Promote again if you want the other one."
         )
     _remove_marks(client, name, list(others.values()))
-    champion = job.model_copy(update={"tags": {**job.tags, **_set(tags)}})
+    now = {key: value for key, value in {**job.tags, **tags}.items() if value is not None}
+    champion = job.model_copy(update={"tags": now})
     return Move(champion, marked[0].job_id if marked else None, is_new=True)
 
 
 def _remove_marks(client: KumoClient, name: str, jobs: Sequence[TrainingJobResource]) -> None:
     for job in jobs:
-        try:
-            client.update_training_job_tags(
-                job.job_id, {CHAMPION_TAG: None, FORMER_CHAMPION_TAG: name}
-            )
-        except KumoAPIError as error:
-            if error.status_code != 404:  # deleted, and its mark with it
-                raise
-
-
-def _update_tags(
-    client: KumoClient, job: TrainingJobResource, tags: Mapping[str, str | None]
-) -> None:
-    """Set tags. Only those are removed that the job carries."""
-    client.update_training_job_tags(
-        job.job_id, {k: v for k, v in tags.items() if v is not None or k in job.tags}
-    )
-
-
-def _set(tags: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if value is not None}
+        with suppress(KumoNotFoundError):  # deleted, and its mark with it
+            tags = {CHAMPION_TAG: None, FORMER_CHAMPION_TAG: name}
+            client.update_training_job_tags(job.job_id, tags)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.errors import KumoModelError, KumoNotFoundError
 from dagster_kumo.api.records import DONE, TrainingJobResource, in_utc
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
@@ -42,9 +42,7 @@ def done_training_job(client: KumoClient, job_id: str) -> TrainingJobResource:
     """
     try:
         job = client.get_training_job(job_id)
-    except KumoAPIError as error:
-        if error.status_code != 404:
-            raise
+    except KumoNotFoundError as error:
         raise KumoModelError(
             f"There is no training job {job_id} in this deployment: {error.detail}\n"
             "Check the id in Kumo, or name the model by training_job_tags."

@@ -67,6 +67,17 @@ def test_who_and_why_stand_at_the_training_job(client: KumoClient) -> None:
     assert tags["use_case"] == "purchase"
 
 
+def test_a_champion_that_is_rolled_back_to_says_nothing_of_its_earlier_promotion(
+    client: KumoClient,
+) -> None:
+    to(client, OLD, by="ada", why="better on paper")
+    to(client, PURCHASE)
+
+    tags = roll_back(client, NAME, Author()).champion.tags
+    assert "dagster.promoted_why" not in tags
+    assert tags == champion(client).tags
+
+
 def test_promoting_the_champion_again_changes_nothing(client: KumoClient) -> None:
     to(client, OLD)
     first = to(client, PURCHASE, why="first")

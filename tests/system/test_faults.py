@@ -170,7 +170,7 @@ def test_an_unknown_job(kumo: LocalKumo, instance: dg.DagsterInstance) -> None:
     run = dg.materialize([summary], instance=instance, resources=where, raise_on_error=False)
 
     found_class, message = error_of(run)
-    assert found_class == "KumoAPIError"
+    assert found_class == "KumoNotFoundError"
     assert "answered 404" in message
     assert "bp-job-nobody" in message
 
