@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.connectors import Connector, MetadataField, TableName, WriteMode
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoJobFailedError
+from dagster_kumo.api.errors import KumoDataError, KumoError, KumoJobFailedError
 from dagster_kumo.api.records import (
     DONE,
     BatchPredictionJobResource,
@@ -16,9 +15,9 @@ from dagster_kumo.api.records import (
     OutputType,
 )
 from dagster_kumo.jobs.export_target import ExportTarget
-from dagster_kumo.jobs.outputs import read_files
+from dagster_kumo.jobs.outputs import embeddings_urls, read_files
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
-from dagster_kumo.jobs.progressing_job import ProgressingJob
+from dagster_kumo.jobs.progressing_job import Handle, ProgressingJob
 from dagster_kumo.jobs.waiting import raise_unless_done
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class BatchPredictionJob(ProgressingJob[JobProgress, "BatchPredictionJobResult"]
         return BatchPredictionJobResult(self.id, self._client)
 
 
-class BatchPredictionJobResult:
+class BatchPredictionJobResult(Handle):
     """The result of a prediction job: everything that the official SDK's class of this name offers.
 
     Args:
@@ -81,13 +80,7 @@ class BatchPredictionJobResult:
         ...     print(table.num_rows)
     """
 
-    def __init__(self, job_id: str, client: KumoClient) -> None:
-        self.id = job_id
-        self._client = client
-        self._ended: BatchPredictionJobResource | None = None
-
-    def __repr__(self) -> str:
-        return f"BatchPredictionJobResult({self.id!r})"
+    _ended: BatchPredictionJobResource | None = None
 
     def get(self) -> BatchPredictionJobResource:
         """The job as the server describes it. After the job has ended, the answer is cached."""
@@ -219,12 +212,7 @@ class BatchPredictionJobResult:
         return self._output("embeddings", self._embeddings_urls)
 
     def _embeddings_urls(self) -> list[str]:
-        try:
-            urls = self.embeddings_urls()
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
-            urls = []  # a server older than the call
+        urls = embeddings_urls(self._client, self.id)
         if not urls:
             raise KumoDataError(
                 f"Kumo has no files of the embeddings of prediction job {self.id}: they were not asked "

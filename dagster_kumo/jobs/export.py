@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoJobFailedError
 from dagster_kumo.api.records import CANCELLED, MISSING, TERMINAL_STATUSES, JobStatusReport
+from dagster_kumo.jobs.progressing_job import Handle
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
 
 
-class ArtifactExportJob:
+class ArtifactExportJob(Handle):
     """A job that writes an output to a connector.
 
     Examples:
         >>> ArtifactExportJob("export-1", client).result()  # doctest: +SKIP
         'export-1'
     """
-
-    def __init__(self, job_id: str, client: KumoClient) -> None:
-        self.id = job_id
-        self._client = client
-
-    def __repr__(self) -> str:
-        return f"ArtifactExportJob({self.id!r})"
 
     def status(self) -> str:
         """The status of the job, which is all that Kumo says about an export."""

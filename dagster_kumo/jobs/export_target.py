@@ -26,14 +26,7 @@ name of a part.)"""
 class ExportTarget:
     """An output of a prediction job, and the table or folder that Kumo writes it to.
 
-    Args:
-        connector: Where to, for example `SnowflakeConnector("warehouse")`.
-        table_name: The table or folder, to which `_<output_type>` is added; a pair `(schema, table)`
-            for Databricks. `{partition_key}` in it stands for the asset's partition.
-        output_type: `predictions` or `embeddings`.
-        write_mode: `OVERWRITE` (the default of the service) or `APPEND`, if the warehouse supports
-            it.
-        metadata_fields: Further columns, `ANCHOR_TIMESTAMP` and `JOB_TIMESTAMP`.
+    `KumoExport` explains the fields.
 
     Raises:
         ValueError: The connector does not support an option, or a name is missing.

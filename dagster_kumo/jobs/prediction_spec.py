@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -41,6 +41,16 @@ def check_job_tags(tags: Mapping[str, str]) -> None:
             )
         if len(value) > MAX_TAG_VALUE:
             raise ValueError(f"The tag {key!r} is longer than {MAX_TAG_VALUE} characters.")
+
+
+def changed_fields(spec: object, kind: type[Any]) -> dict[str, Any]:
+    """The fields of the dataclass `kind` that differ from their defaults in `spec`, as JSON."""
+    changed: dict[str, Any] = {}
+    for one in fields(kind):
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        if (value := getattr(spec, one.name)) != default:
+            changed[one.name] = dict(value) if isinstance(value, Mapping) else value
+    return changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +115,7 @@ class BatchPrediction:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults, as JSON. `BatchPrediction(**json)` is equal to this."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
-        mappings = {k: dict(v) for k, v in changed.items() if isinstance(v, Mapping)}
-        return {**changed, **mappings, "outputs": list(self.outputs)}
+        return {**changed_fields(self, BatchPrediction), "outputs": list(self.outputs)}
 
     def with_model(self, training_job_id: str) -> BatchPrediction:
         """The same prediction by another model."""
@@ -249,10 +256,3 @@ def check_champion_name(name: str) -> None:
             f"{name!r} cannot name a champion: write at most 64 letters, digits, dots, underscores and "
             "dashes, such as champion_of='churn'."
         )
-
-
-_DEFAULTS: Mapping[str, Any] = {
-    **{f.name: f.default for f in fields(BatchPrediction)},
-    "job_tags": {},
-    "prediction_table_options": {},
-}

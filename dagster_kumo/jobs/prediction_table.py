@@ -16,6 +16,7 @@ from dagster_kumo.api.records import (
     table_path,
 )
 from dagster_kumo.jobs.outputs import read_files
+from dagster_kumo.jobs.progressing_job import Handle
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
 
 if TYPE_CHECKING:
@@ -81,20 +82,13 @@ class PredictionTable:
         return read_files(self._client, self.data_urls, what=what).to_pandas()
 
 
-class PredictionTableJob:
+class PredictionTableJob(Handle):
     """A job that generates a prediction table.
 
     Examples:
         >>> PredictionTableJob("gen-predtable-job-1", client).result().anchor_time  # doctest: +SKIP
         datetime.datetime(2026, 11, 24, 0, 0, tzinfo=datetime.timezone.utc)
     """
-
-    def __init__(self, job_id: str, client: KumoClient) -> None:
-        self.id = job_id
-        self._client = client
-
-    def __repr__(self) -> str:
-        return f"PredictionTableJob({self.id!r})"
 
     def get(self) -> PredictionTableJobResource:
         """The job as the server keeps it: status, tags and plan."""

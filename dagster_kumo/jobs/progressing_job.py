@@ -1,4 +1,4 @@
-"""What prediction jobs and training jobs have in common: they report progress and end with a result."""
+"""What jobs and results have in common: their id, and of jobs that report progress, how they are waited for."""
 
 from __future__ import annotations
 
@@ -7,28 +7,15 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.records import (
-    BatchPredictionJobResource,
-    JobStatusReport,
-    Progress,
-    TrainingJobResource,
-)
+from dagster_kumo.api.records import JobResource, JobStatusReport, Progress
 from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
 
 P = TypeVar("P", bound=Progress)
 R = TypeVar("R")
 
 
-class ProgressingJob(ABC, Generic[P, R]):
-    """A job, running or ended.
-
-    Args:
-        job_id: The id that Kumo gave it.
-        client: The connection.
-    """
-
-    kind: str
-    """The name of this kind of job in messages."""
+class Handle:
+    """A job, or its result, by the job's id."""
 
     def __init__(self, job_id: str, client: KumoClient) -> None:
         self.id = job_id
@@ -37,8 +24,15 @@ class ProgressingJob(ABC, Generic[P, R]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
 
+
+class ProgressingJob(Handle, ABC, Generic[P, R]):
+    """A job, running or ended."""
+
+    kind: str
+    """The name of this kind of job in messages."""
+
     @abstractmethod
-    def get(self) -> BatchPredictionJobResource | TrainingJobResource:
+    def get(self) -> JobResource:
         """The job as the server keeps it."""
 
     @abstractmethod

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagster_kumo.api.records import (
-    EvaluationMetrics,
-    TrainingJobResource,
-    TrainingProgress,
-)
-from dagster_kumo.jobs.progressing_job import ProgressingJob
+from dagster_kumo.api.records import EvaluationMetrics, TrainingJobResource, TrainingProgress
+from dagster_kumo.jobs.progressing_job import Handle, ProgressingJob
 from dagster_kumo.jobs.trained_model import done_training_job, holdout_data
 
 if TYPE_CHECKING:
-    from dagster_kumo.api.client import KumoClient
     from dagster_kumo.predictions.predictions import Predictions
 
 
@@ -48,7 +43,7 @@ class TrainingJob(ProgressingJob[TrainingProgress, "TrainingJobResult"]):
         return TrainingJobResult(self.id, self._client)
 
 
-class TrainingJobResult:
+class TrainingJobResult(Handle):
     """The result of a training job: its model's metrics, plan and holdout data.
 
     Args:
@@ -60,13 +55,7 @@ class TrainingJobResult:
         >>> result.holdout().to_pandas()                             # doctest: +SKIP
     """
 
-    def __init__(self, job_id: str, client: KumoClient) -> None:
-        self.id = job_id
-        self._client = client
-        self._done: TrainingJobResource | None = None
-
-    def __repr__(self) -> str:
-        return f"TrainingJobResult({self.id!r})"
+    _done: TrainingJobResource | None = None
 
     def get(self) -> TrainingJobResource:
         """The job as the server keeps it.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.errors import KumoModelError, KumoNotFoundError
 from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
-from dagster_kumo.jobs.prediction_spec import BatchPrediction, check_job_tags
-from dagster_kumo.jobs.trained_model import trained_model
+from dagster_kumo.jobs.prediction_spec import BatchPrediction, changed_fields, check_job_tags
+from dagster_kumo.jobs.trained_model import done_training_job, trained_model
 
 RunMode = Literal["fast", "normal", "best", "debug"]
 
@@ -19,20 +19,7 @@ RunMode = Literal["fast", "normal", "best", "debug"]
 class TrainingSpec:
     """What to train: a predictive query, or an earlier training job once more.
 
-    Args:
-        query: The predictive query to train for, by its id or name. Without `model_plan` and
-            `run_mode`, the server makes the plan.
-        like: Instead of a query, a training job to train again, by its id or tags: with its query and
-            its plan. By tags it is the newest training job that is DONE and carries them all.
-        warm_start: Whether training begins with the weights of the job that `like` names.
-        model_plan: The plan to train by, as JSON, in the form of Kumo's API.
-        run_mode: Instead of a plan, how thorough the plan is that the server suggests: `fast`,
-            `normal`, `best` or `debug`.
-        job_tags: Tags of the training job.
-        refresh_snapshot: Whether Kumo reads the tables again before it trains. Otherwise the server
-            chooses the data.
-        max_per_week: How many training jobs of the candidate may be launched in seven days, also those
-            that failed: each costs money. Beyond that, a run fails before it launches anything.
+    `KumoTraining` explains the fields.
 
     Raises:
         ValueError: An argument is invalid; the message says what to write instead.
@@ -74,12 +61,7 @@ class TrainingSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults, as JSON. `TrainingSpec(**json)` asks for the same."""
-        values = {f.name: getattr(self, f.name) for f in fields(TrainingSpec)}
-        return {
-            name: dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
-            for name, value in values.items()
-            if value not in (None, {}) and value is not _DEFAULTS.get(name)
-        }
+        return changed_fields(self, TrainingSpec)
 
     def asked(self) -> dict[str, Any]:
         """What is trained, as JSON: all but how often."""
@@ -142,16 +124,11 @@ class TrainingSpec:
 
     def _earlier(self, client: KumoClient) -> TrainingJobResource | None:
         """The training job that `like` names."""
-        return None if self.like is None else trained_model(client, _model_of(self.like))
-
-
-_DEFAULTS = {"warm_start": False, "refresh_snapshot": True}
-
-
-def _model_of(like: str | Mapping[str, str]) -> BatchPrediction:
-    if isinstance(like, str):
-        return BatchPrediction(training_job_id=like)
-    return BatchPrediction(training_job_tags=like)
+        if self.like is None:
+            return None
+        if isinstance(self.like, str):
+            return done_training_job(client, self.like)
+        return trained_model(client, BatchPrediction(training_job_tags=self.like))
 
 
 def _query_of(job: TrainingJobResource | None) -> str:
@@ -167,9 +144,7 @@ def _query_of(job: TrainingJobResource | None) -> str:
 def _query(client: KumoClient, pquery_id: str) -> PredictiveQuery:
     try:
         return client.get_predictive_query(pquery_id)
-    except KumoAPIError as error:
-        if error.status_code != 404:
-            raise
+    except KumoNotFoundError as error:
         raise KumoModelError(
             f"There is no predictive query {pquery_id} in this deployment: {error.detail}\n"
             "Name one by its id or name, or train again like a training job, with like=."
