@@ -336,6 +336,17 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(dagster_kumo.__all__) - {"__version__"} - errors <= named
 
 
+def test_the_reference_shows_what_a_job_inherits() -> None:
+    page = (DOCS / "reference" / "jobs.md").read_text()
+    for name, options in re.findall(
+        r"^::: dagster_kumo\.(\w+)\n((?: .+\n)*)", page, flags=re.MULTILINE
+    ):
+        kind = getattr(dagster_kumo, name)
+        own = [base for base in kind.__mro__ if base.__module__.startswith("dagster_kumo.")]
+        members = {m for base in own[1:] for m, value in vars(base).items() if callable(value)}
+        assert "inherited_members: true" in options or members <= {*vars(kind)}, name
+
+
 @pytest.mark.parametrize("name", ["KumoResource", "SnowflakeCredentials", "KumoIOManager"])
 def test_every_setting_is_in_the_reference_as_it_is_defined(name: str) -> None:
     page = (DOCS / "reference" / "resources.md").read_text()
