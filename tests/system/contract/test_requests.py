@@ -22,6 +22,7 @@ from dagster_kumo import (
     PredictionTableJob,
     S3Connector,
     SnowflakeConnector,
+    TrainingJob,
 )
 from dagster_kumo.api.connectors import prediction_output
 from dagster_kumo.local import LocalKumo
@@ -461,6 +462,7 @@ def test_a_training_is_launched(
     for job_id in (asked.our_value, asked.their_value):  # each sees the other's
         assert ours.get_training_job(job_id).tags.items() >= request["job_tags"].items()
         assert sdk("get_training_job", job_id) == job_id
+        TrainingJob(job_id, ours).result(**SOON)
         assert sdk("training_job", job_id, "metrics")["test_metrics"][0]["name"] == "auroc"
 
 
