@@ -259,6 +259,13 @@ def test_a_bucket_without_rights_is_found_before_a_job_is_launched(
     assert "s3://bucket/purchase/predictions" in message
 
 
+def test_nothing_is_left_of_looking_whether_a_disk_can_be_written(tmp_path: Path) -> None:
+    """Not even folders: one for a partition would look as if it had been stored."""
+    store = tmp_path / "data"
+    KumoIOManager(base_path=str(store)).check_writable(dg.AssetKey(["shop", "a"]), day(5))
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_left_of_looking_whether_a_bucket_can_be_written(
     s3_options: dict[str, Any],
 ) -> None:

@@ -71,11 +71,10 @@ class Storage(ABC):
         """Replace a file of the directory in one go; `version` is the one that is being written."""
 
     @abstractmethod
-    def check_writable(self, version: str, needed: int) -> None:
+    def check_writable(self, needed: int) -> None:
         """Write a little and remove it.
 
         Args:
-            version: The name of a version that does not exist.
             needed: How many bytes of free space are needed, if the storage tells.
 
         Raises:
@@ -122,19 +121,19 @@ class DiskStorage(Storage):
                     folder.rmdir()  # unless it holds the files of other processes
                 raise
 
-    def check_writable(self, version: str, needed: int) -> None:
-        scratch = self.make_scratch(version)
-        try:
-            with self.write_errors():
-                free = shutil.disk_usage(scratch).free
-                if free < needed:
-                    raise OSError(
-                        errno.ENOSPC,
-                        f"{free / 1e6:,.0f} MB are free, and the output before needs {needed / 1e6:,.0f} MB",
-                    )
-                _write_probe(scratch)
-        finally:
-            shutil.rmtree(self._folder(version), ignore_errors=True)
+    def check_writable(self, needed: int) -> None:
+        folder = Path(self.directory.path)
+        while not folder.exists():  # what is not there yet is made once there is an output
+            folder = folder.parent
+        with self.write_errors():
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise OSError(
+                    errno.ENOSPC,
+                    f"{free / 1e6:,.0f} MB are free, and the output before needs {needed / 1e6:,.0f} MB",
+                )
+            with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
+                _write_probe(Path(scratch))
 
     def put(self, local: Path, version: str, name: str) -> None:
         with self.write_errors():
@@ -181,8 +180,8 @@ class BucketStorage(Storage):
         with self.scratch_errors():
             return Path(tempfile.mkdtemp(prefix="dagster-kumo-"))
 
-    def check_writable(self, version: str, needed: int) -> None:  # noqa: ARG002 - a bucket does not fill up
-        scratch = self.make_scratch(version)
+    def check_writable(self, needed: int) -> None:  # noqa: ARG002 - a bucket does not fill up
+        scratch = self.make_scratch("")
         try:
             with self.scratch_errors():
                 probe = _write_probe(scratch)

@@ -110,7 +110,7 @@ class PartitionStore:
             OSError: the store cannot be written to; says why, and what to do.
         """
         self._check_owner()
-        self.storage.check_writable(self.new_name(), needed)
+        self.storage.check_writable(needed)
 
     def read(self) -> Predictions:
         """The version in force.
