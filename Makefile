@@ -53,7 +53,7 @@ test-fast: $(VENV)/.dev ## run the tests that need neither a server nor a model,
 	@$(BIN)/python -m pytest -m 'fast and not slow' -q -p no:xdist $$(grep -rl --include='test_*.py' 'mark\.fast$$' tests)
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest -m 'not e2e and not scale and not production' -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -m 'not e2e and not scale and not production' -n $(WORKERS) --dist worksteal
 
 $(VENV)/.dev-scale: pyproject.toml example_project/pyproject.toml | $(BIN)/python
 	@echo "Installing Spark, Dask and dbt into $(VENV) ..."
@@ -64,7 +64,7 @@ test-scale: $(VENV)/.dev-scale ## run the tests with killed processes, Spark, a 
 	@command -v java >/dev/null || { \
 		echo "Installing Java, which Spark runs on ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null; }
-	@$(BIN)/python -m pytest -m scale -n $(WORKERS) --dist loadfile tests/system tests/components/test_dg.py tests/local/test_local_sdk.py
+	@$(BIN)/python -m pytest -m scale -n $(WORKERS) --dist loadfile tests/system tests/components/test_dg.py tests/local
 
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \

@@ -95,6 +95,7 @@ def test_a_taken_port_is_named():
             LocalKumo(port=port).start()
 
 
+@pytest.mark.scale
 def test_many_processes_share_one(tmp_path):
     asking = [
         subprocess.Popen(

@@ -125,6 +125,7 @@ def test_the_start_page_leads_to_a_materialization_whose_metadata_are_explained(
     assert event.metadata["dagster/row_count"].value == 23_570
 
 
+@pytest.mark.scale
 def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
     (tmp_path / "test_page.py").write_text("\n\n".join(blocks(TESTING, "python")))
     # Apart from the session that this runs in: its settings, its timer and its workers.

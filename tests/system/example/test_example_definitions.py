@@ -32,6 +32,7 @@ def _upstream(definitions: dg.Definitions, key: str) -> set[str]:
     return {parent.to_user_string() for parent in parents}
 
 
+@pytest.mark.scale
 def test_dg_accepts_the_project_and_loading_it_starts_nothing(tmp_path: Path) -> None:
     check = subprocess.run(
         [Path(sys.executable).with_name("dg"), "check", "defs"],
