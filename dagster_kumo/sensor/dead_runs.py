@@ -41,14 +41,8 @@ class DeadRuns:
     """Looks at the run behind a job, and requests the run that continues it.
 
     A run is dead if its worker is gone: Dagster shows it as STARTED, or as FAILURE though no step failed, and it
-    has logged nothing for some time after its jobs ended. A run that failed with an error is not dead,
-    and one that Dagster retries is left to Dagster.
-
-    Args:
-        context: The sensor's context.
-        client: The connection, with the limits of a tick.
-        assets: The outputs that the sensor watches.
-        silence: How long a dead run has logged nothing.
+    has logged nothing for the time of `silence` after its jobs ended. A run that failed with an error is not dead,
+    and one that Dagster retries is left to Dagster. The connection has the limits of a tick.
     """
 
     def __init__(

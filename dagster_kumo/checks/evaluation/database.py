@@ -61,13 +61,7 @@ def check_installed() -> None:
 
 
 def read_table(connection: duckdb.DuckDBPyConnection, table: str, value: Any, name: str) -> None:
-    """Read rows into a table.
-
-    Args:
-        connection: The database.
-        table: The name of the table.
-        value: The value of an asset: `Predictions`, a frame or a table.
-        name: The asset, in messages.
+    """Read the value of an asset, `Predictions`, a frame or a table, into a table. Messages call it `name`.
 
     Raises:
         KumoDataError: The rows cannot be read.

@@ -124,13 +124,9 @@ class JoinedRows:
 def join(
     predictions: Any, outcomes: Outcomes, *, anchor: datetime | None, name: str
 ) -> Generator[JoinedRows, None, None]:
-    """Join predictions and outcomes by their entities.
+    """Join predictions, the value of an asset, and outcomes by their entities.
 
-    Args:
-        predictions: The value of the asset: `Predictions`, a frame or a table.
-        outcomes: What happened.
-        anchor: The anchor time of predictions that do not state it themselves.
-        name: The asset of the predictions, in messages.
+    The `anchor` is that of predictions that do not state it themselves. Messages call the predictions `name`.
 
     Raises:
         KumoDataError: One of them is not what can be evaluated. Says which, and what to do.

@@ -30,6 +30,9 @@ TOPS = (1, 5, 10)
 """Lift and recall are computed for the top so many percent."""
 AT_K = (1, 10, 100)
 """Kumo's own cut-offs of rankings."""
+_AUROC = """sum((size - total) * (2 * total_above - total)::HUGEINT)::DOUBLE
+    / nullif(2.0 * sum(total) * sum(size - total), 0)"""
+"""Of rows with the columns of the table `ranked`."""
 _EPSILON = math.ulp(1.0)
 """scikit-learn takes a probability to be at least this far from 0 and 1: the logarithm of 0 is infinite."""
 
@@ -71,11 +74,10 @@ def compute(rows: JoinedRows) -> Numbers:
 def _binary(connection: duckdb.DuckDBPyConnection) -> Numbers:
     _rank(connection, TRUE_PROB, f"count(*) FILTER ({TARGET})")
     count, yes = _totals(connection)
-    no = count - yes
     metrics = _row(
         connection,
         f"""SELECT
-            sum((size - total) * (2 * total_above - total)::HUGEINT)::DOUBLE / nullif(2.0 * {yes} * {no}, 0) AS auroc,
+            {_AUROC} AS auroc,
             fsum(total * (total_above / size_above)) / nullif({yes}, 0) AS auprc,
             -fsum(total * ln({_clipped("score")}) + (size - total) * ln({_clipped("1 - score")})) / {count}
                 AS log_loss,
@@ -166,9 +168,7 @@ def _classes(connection: duckdb.DuckDBPyConnection) -> Numbers:
             FROM filled
         ),
         by_class AS (
-            SELECT sum((size - total) * (2 * total_above - total)::HUGEINT)::DOUBLE
-                / nullif(2.0 * sum(total) * sum(size - total), 0) AS auroc
-            FROM ranked JOIN happened USING (class) GROUP BY class
+            SELECT {_AUROC} AS auroc FROM ranked JOIN happened USING (class) GROUP BY class
         )
         SELECT avg(auroc) AS macro_auroc FROM by_class""",
     )

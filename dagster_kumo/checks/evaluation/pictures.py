@@ -35,18 +35,10 @@ def _by_group(groups: Sequence[Group], what: str, *, is_share: bool) -> str:
         (-0.21, BARS, [group.predicted for group in groups]),
         (0.21, MARK, [group.actual for group in groups]),
     ):
-        axes.bar([place + offset for place in places], values, width=0.4, color=color, linewidth=0)
-        for place, value in zip(places, values, strict=True):
-            said = _percent(value) if is_share else f"{value:,.3g}"
-            axes.text(
-                place + offset,
-                max(value, 0) + top * 0.02,
-                said,
-                ha="center",
-                fontsize=7,
-                color=WORDS,
-                rotation=90,
-            )
+        at = [place + offset for place in places]
+        bars = axes.bar(at, values, width=0.4, color=color, linewidth=0)
+        said = [_percent(value) if is_share else f"{value:,.3g}" for value in values]
+        axes.bar_label(bars, said, padding=2, fontsize=7, color=WORDS, rotation=90)
     axes.set_xticks(list(places), [f"{group.rows:,}" for group in groups])
     axes.set_xlabel("entities", fontsize=9, color=WORDS)
     axes.set_yticks([])

@@ -79,11 +79,7 @@ class OutcomeWindow:
         return max((start + end for end in self.ends), default=start)
 
     def check_closed(self, anchor: datetime, *, of: str) -> None:
-        """Refuse an evaluation before the outcome is known.
-
-        Args:
-            anchor: The anchor time of the predictions.
-            of: What is evaluated, in messages.
+        """Refuse an evaluation of predictions with this anchor time, which messages call `of`, before the outcome is known.
 
         Raises:
             KumoWindowError: The window is still open.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from dagster_kumo.local.folder import read_json, write_json
 from dagster_kumo.local.model.tasks import QUERIES, find_query, graph_of
@@ -114,33 +114,22 @@ class Catalog:
         """Accept any definition."""
         return validation()
 
-    def create_table(self, call: Call) -> dict[str, str]:
-        """Store a table's definition."""
-        return {"id": self._define("tables", "table", call)}
-
-    def table(self, call: Call) -> dict[str, Any]:
-        """A table's definition."""
-        return {"id": call.id, "table": self._find("tables", call.id), "name_alias": None}
-
-    def create_graph(self, call: Call) -> dict[str, str]:
-        """Store a graph's definition."""
-        return {"id": self._define("graphs", "graph", call)}
-
-    def graph(self, call: Call) -> dict[str, Any]:
-        """A graph's definition."""
-        return {"id": call.id, "graph": self._find("graphs", call.id), "name_alias": None}
-
-    def _define(self, kind: str, prefix: str, call: Call) -> str:
+    def define(self, kind: Literal["table", "graph"], call: Call) -> dict[str, str]:
+        """Store a definition."""
         definition = call.body()
-        id = f"{prefix}-{_fingerprint(definition)}"
-        self._keep(kind, id, definition)
+        id = f"{kind}-{_fingerprint(definition)}"
+        self._keep(f"{kind}s", id, definition)
         if name := call.query.get("name_alias"):
-            self._keep(kind, name, definition)
-        return id
+            self._keep(f"{kind}s", name, definition)
+        return {"id": id}
+
+    def definition(self, kind: Literal["table", "graph"], call: Call) -> dict[str, Any]:
+        """A definition."""
+        return {"id": call.id, kind: self._find(f"{kind}s", call.id), "name_alias": None}
 
     def create_table_snapshot(self, call: Call) -> dict[str, str]:
         """A snapshot of a table, as of the last day of the data."""
-        return {"id": f"{self._define('tables', 'table', call)}@{self._version}"}
+        return {"id": f"{self.define('table', call)['id']}@{self._version}"}
 
     def table_snapshot(self, call: Call) -> dict[str, Any]:
         """A table's snapshot, which is ready at once."""

@@ -78,7 +78,7 @@ class Generation3:
 
         def in_project(call: Call) -> Any:
             project_id = call.query.get("project_id", DEFAULT)
-            self._projects.check(project_id)
+            self._projects.find("id", project_id)
             call = replace(call, query={**call.query, "project_id": project_id})
             if kind is not None and "id" in call.ids:
                 job = self.service.store.get(kind, call.id)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from dagster_kumo.local.folder import read_json, write_json
+from dagster_kumo.local.folder import write_json
 
 Kind = Literal["prediction_jobs", "genpredtable_jobs", "training_jobs", "artifact"]
 
@@ -95,6 +95,13 @@ class Job:
         """Seconds since its launch."""
         return (now() - self.created_at).total_seconds()
 
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        if self.start_time is None:
+            return 0.0
+        return ((self.end_time or now()) - self.start_time).total_seconds()
+
     def log(self, stage: str, detail: str | None = None) -> None:
         """Add a stage to the event log."""
         self.event_log.append(
@@ -151,9 +158,8 @@ class JobStore:
         self._jobs: dict[str, Job] = {}
         self._closed = False
         for path in sorted(folder.glob("*/*.json")):
-            value = read_json(path)
-            if value is not None:
-                self._jobs[value["id"]] = _RECORD.validate_python(value)
+            job = _RECORD.validate_json(path.read_bytes())
+            self._jobs[job.id] = job
 
     def new(
         self,

@@ -281,9 +281,6 @@ class PredictionJobs:
         runner = self.service.runner
         done = runner.fraction_done(job)
         total = -(-job.private.get("entities", 0) // _BATCH)
-        elapsed = 0.0
-        if job.start_time is not None:
-            elapsed = ((job.end_time or now()) - job.start_time).total_seconds()
         estimate = runner.run_seconds if job.status == "RUNNING" else None
         # The table is made first. Only then are batches predicted.
         part = min(max((done - _TABLE) / _PREDICT, 0.0), 1.0)
@@ -291,7 +288,7 @@ class PredictionJobs:
             "start_time": job.start_time.isoformat() if job.start_time else None,
             "total_iterations": total,
             "completed_iterations": int(total * part),
-            "elapsed_prediction_time": duration(elapsed),
+            "elapsed_prediction_time": duration(job.seconds),
             "estimated_prediction_time": duration(estimate) if estimate else None,
         }
 

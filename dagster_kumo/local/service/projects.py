@@ -80,17 +80,14 @@ class Projects:
 
     def get(self, call: Call) -> dict[str, str]:
         """A project by its id."""
-        return self._find("id", call.ids["project"])
+        return self.find("id", call.ids["project"])
 
     def by_slug(self, call: Call) -> dict[str, str]:
         """A project by its slug."""
-        return self._find("slug", call.ids["project"])
+        return self.find("slug", call.ids["project"])
 
-    def check(self, project_id: str) -> None:
-        """Refuse a project that there is not."""
-        self._find("id", project_id)
-
-    def _find(self, field: str, value: str) -> dict[str, str]:
+    def find(self, field: str, value: str) -> dict[str, str]:
+        """The project whose field has this value, or a refusal."""
         for project in PROJECTS:
             if project[field] == value:
                 return project
@@ -100,21 +97,19 @@ class Projects:
 
     def connectors(self, call: Call) -> list[dict[str, Any]]:
         """The connectors of a project."""
-        return self.connectors_of(self.get(call)["id"])
+        return self._connectors_of(self.get(call)["id"])
 
-    def connectors_of(self, project_id: str) -> list[dict[str, Any]]:
-        """The connectors of a project, by its id."""
+    def _connectors_of(self, project_id: str) -> list[dict[str, Any]]:
         made = [one for one in self._made.values() if one["project_id"] == project_id]
         time = self._service.folder.created_at.isoformat()
-        return [_connector(project_id, name, c, time) for name, c in CONNECTORS.items()] + made
+        return [_shown(project_id, name, c, time) for name, c in CONNECTORS.items()] + made
 
     def connector(self, call: Call) -> dict[str, Any]:
         """One connector."""
-        return self.find_connector(self.get(call)["id"], call.id)
+        return self._connector(self.get(call)["id"], call.id)
 
-    def find_connector(self, project_id: str, id: str) -> dict[str, Any]:
-        """A connector of a project by its id."""
-        for connector in self.connectors_of(project_id):
+    def _connector(self, project_id: str, id: str) -> dict[str, Any]:
+        for connector in self._connectors_of(project_id):
             if connector["id"] == id:
                 return connector
         raise ApiError(404, f"There is no connector {id} in the project {project_id}.")
@@ -123,13 +118,13 @@ class Projects:
         """Make a connector, or return the one that is the same."""
         asked = call.parse(Connector)
         project_id = self.get(call)["id"]
-        for there in self.connectors_of(project_id):
+        for there in self._connectors_of(project_id):
             if _plain(there["name"]) == _plain(asked["name"]):
                 if there["config"] != _without_nulls(asked["config"]):
                     raise ApiError(409, f"The connector {there['name']} leads somewhere else.")
                 return there
         config = _without_nulls(asked["config"])
-        made = _connector(project_id, asked["name"], config, now().isoformat())
+        made = _shown(project_id, asked["name"], config, now().isoformat())
         with self._service.store.lock:
             self._made[made["id"]] = made
             write_json(self._path, self._made)
@@ -167,13 +162,13 @@ class Projects:
         return self._of_storage(project_id, connector_id, storage)["name"]
 
     def _of_storage(self, project_id: str, connector_id: str, storage: str) -> dict[str, Any]:
-        connector = self.find_connector(project_id, connector_id)
+        connector = self._connector(project_id, connector_id)
         if connector["config"]["type"] != storage.lower():
             raise ApiError(422, f"The connector {connector['name']} does not lead to {storage}.")
         return connector
 
 
-def _connector(project_id: str, name: str, config: dict[str, Any], time: str) -> dict[str, Any]:
+def _shown(project_id: str, name: str, config: dict[str, Any], time: str) -> dict[str, Any]:
     return {
         "id": _id("connector", f"{project_id}/{_plain(name)}"),
         "project_id": project_id,

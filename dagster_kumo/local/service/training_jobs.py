@@ -251,7 +251,7 @@ class TrainingJobs:
                     stage: [{"name": name, "value": value} for name, value in values.items()]
                     for stage, values in measured.items()
                 },
-                "total_elapsed_time": duration(_seconds(job)),
+                "total_elapsed_time": duration(job.seconds),
                 "automl_experiments_completed": len(job.private.get("trials", [None])),
             }
         return resource
@@ -260,15 +260,14 @@ class TrainingJobs:
         """The progress of a training job."""
         job = self._service.find("training_jobs", call)
         trials = job.private.get("trials", [])
-        elapsed = _seconds(job)
-        estimate = max(elapsed, self._service.runner.run_seconds)
+        estimate = max(job.seconds, self._service.runner.run_seconds)
         if "recipes" not in job.private:
-            estimate = elapsed + 60.0  # the example of a running job, which never ends
+            estimate = job.seconds + 60.0  # the example of a running job, which never ends
         return {
             "start_time": (job.start_time or job.created_at).isoformat(),
             "total_trials": len(job.private.get("recipes", [None])),
             "completed_trials": len(trials) or int(job.status == "DONE"),
-            "elapsed_training_time": elapsed,
+            "elapsed_training_time": job.seconds,
             "estimated_training_time": None if job.has_ended else estimate,
             "trial_progress": {str(i): _progress(trial) for i, trial in enumerate(trials)},
         }
@@ -295,12 +294,6 @@ class TrainingJobs:
             target = [BANDS[band] for band in target]
             predicted = [BANDS[band] for band in guess.argmax(axis=1)]
         return rows_of(entities, anchor, TARGET=target, TARGET_PRED=predicted)
-
-
-def _seconds(job: Job) -> float:
-    """How long a job has run."""
-    start = job.start_time or job.created_at
-    return ((job.end_time or now()) - start).total_seconds()
 
 
 def _plan(query: Query, run_mode: str) -> dict[str, Any]:

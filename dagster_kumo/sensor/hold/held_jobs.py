@@ -24,12 +24,7 @@ LISTED = 20 * LIST_LIMIT
 
 
 class HeldJobs:
-    """The jobs of one code location.
-
-    Args:
-        client: The connection.
-        code_location: The name of the location, which is on its jobs as a tag.
-    """
+    """The jobs of one code location, whose name they carry as a tag."""
 
     def __init__(self, client: KumoClient, code_location: str | None) -> None:
         self._client = client

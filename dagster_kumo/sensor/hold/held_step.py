@@ -29,21 +29,17 @@ ModelOf = Callable[[BatchPrediction], TrainingJobResource]
 
 @dataclass(kw_only=True)
 class HeldStep(ABC):
-    """A step of a held run that waits for a job.
-
-    Attributes:
-        assets_def: The definition of its assets.
-        kind: Of what kind the newest job of the step is.
-        is_anew: Whether the run launches a new job on purpose.
-        job_id: That job, if it is noted on the run.
-        report: Where it stands.
-    """
+    """A step of a held run that waits for a job."""
 
     assets_def: dg.AssetsDefinition
     kind: Kind
+    """Of what kind the newest job of the step is."""
     is_anew: bool = False
+    """Whether the run launches a new job on purpose."""
     job_id: str | None = None
+    """The newest job, if it is noted on the run."""
     report: JobStatusReport | None = None
+    """Where that job stands."""
 
     def deadline(self, begun: datetime) -> datetime | None:
         """When its outputs should be there; None if there is no deadline, or it was past when the run began."""
@@ -118,11 +114,7 @@ class HeldStep(ABC):
 
 @dataclass(kw_only=True)
 class HeldTraining(HeldStep):
-    """A step that trains a candidate.
-
-    Attributes:
-        training: What it trains.
-    """
+    """A step that trains a candidate."""
 
     training: TrainingSpec
     kind: Kind = TrainingLaunch
@@ -137,14 +129,10 @@ class HeldTraining(HeldStep):
 
 @dataclass(kw_only=True)
 class HeldPrediction(HeldStep):
-    """A step that predicts. Its job makes predictions, or the table for them.
-
-    Attributes:
-        definition: What of its assets the run makes.
-        partition_key: The partition.
-    """
+    """A step that predicts. Its job makes predictions, or the table for them."""
 
     definition: RunDefinition
+    """What of its assets the run makes."""
     partition_key: str | None
     kind: Kind = PredictionLaunch
 

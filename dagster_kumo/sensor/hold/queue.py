@@ -24,12 +24,7 @@ _PRIORITY_TAG = "dagster/priority"
 
 
 class HoldQueue:
-    """The held runs of one code location.
-
-    Args:
-        instance: Dagster's instance.
-        code_location: The name of the location. Runs of others are left alone.
-    """
+    """The held runs of one code location. Runs of others are left alone."""
 
     def __init__(self, instance: dg.DagsterInstance, code_location: str | None) -> None:
         self._instance = instance

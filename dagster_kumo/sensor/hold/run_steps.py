@@ -14,11 +14,7 @@ from dagster_kumo.sensor.hold.held_step import HeldPrediction, HeldStep, HeldTra
 
 
 class RunSteps:
-    """Finds the steps of held runs in a code location.
-
-    Args:
-        resource_key: The key of the `KumoResource`; only steps that use it count.
-    """
+    """Finds the steps of held runs that use the `KumoResource` of this key."""
 
     def __init__(self, resource_key: str) -> None:
         self._resource_key = resource_key
@@ -54,20 +50,22 @@ class RunSteps:
             if (training := training_in(assets_def)) is not None:
                 config = KumoTrainingRunConfig.of_run(run, name)
                 if config.deliver_job is None:
-                    training = config.applied_to(training)
-                    anew = config.launch_anew
                     steps.append(
-                        HeldTraining(assets_def=assets_def, training=training, is_anew=anew)
+                        HeldTraining(
+                            assets_def=assets_def,
+                            training=config.applied_to(training),
+                            is_anew=config.launch_anew,
+                        )
                     )
             else:
                 key = partition_key if assets_def.partitions_def is not None else None
                 config = KumoRunConfig.of_run(run, name)
                 if config.deliver_job is None:
-                    selected = RunDefinition(assets_def, assets_def.keys & planned, [key], config)
+                    selected = assets_def.keys & planned
                     steps.append(
                         HeldPrediction(
                             assets_def=assets_def,
-                            definition=selected,
+                            definition=RunDefinition(assets_def, selected, [key], config),
                             partition_key=key,
                             is_anew=config.launch_anew,
                         )
