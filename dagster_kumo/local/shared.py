@@ -54,15 +54,8 @@ def serving_lock(folder: Path) -> BaseFileLock:
     return FileLock(folder / "serving.lock", thread_local=False)
 
 
-def find_or_start(
-    data: str | os.PathLike[str],
-    *,
-    queue_seconds: float,
-    run_seconds: float,
-    idle_timeout: float,
-    api: str,
-) -> SharedKumo:
-    """The stand-in that serves a data folder. Starts one if there is none."""
+def find_or_start(data: str | os.PathLike[str], **options: float | str) -> SharedKumo:
+    """The stand-in that serves a data folder. Starts one with these options if there is none."""
     folder = Path(data).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if (found := find(folder)) is not None:
@@ -71,12 +64,6 @@ def find_or_start(
     with FileLock(folder / "start.lock"):
         if (found := find(folder)) is not None:
             return found
-        options = {
-            "--queue-seconds": queue_seconds,
-            "--run-seconds": run_seconds,
-            "--idle-timeout": idle_timeout,
-            "--api": api,
-        }
         return _start(folder, options)
 
 
@@ -103,7 +90,7 @@ def _start(folder: Path, options: Mapping[str, float | str]) -> SharedKumo:
     command = [sys.executable, "-m", "dagster_kumo.cli", "local", "--data", str(folder)]
     command += ["--port", "0"]
     for name, value in options.items():
-        command += [name, str(value)]
+        command += [f"--{name.replace('_', '-')}", str(value)]
     detached: dict[str, Any]
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS

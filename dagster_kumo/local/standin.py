@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from dagster_kumo.local.folder import API_KEY, DataFolder, write_json
 from dagster_kumo.local.shared import SharedKumo, find, find_or_start, serving_lock
 
 if TYPE_CHECKING:
+    from dagster_kumo.local.http.routes import Application
     from dagster_kumo.local.http.wire import RecordedRequest
 
 _HOST = "127.0.0.1"
@@ -93,19 +95,21 @@ class LocalKumo:
         self._given_data = None if data is None else Path(data)
         self.faults = Faults()
         """The faults to inject; see `Faults`."""
-        self._serve = partial(
-            _Running,
-            port=port,
-            queue_seconds=queue_seconds,
-            run_seconds=run_seconds,
-            url_lifetime=url_lifetime,
-            api=api,
-            rbac=rbac,
-            needs_key=needs_key,
-            files_per_output=files_per_output,
-            keep_requests=keep_requests,
-            faults=self.faults,
-        )
+
+        def application(folder: DataFolder) -> Application:
+            # Imported when it starts, so that importing this package stays cheap.
+            from dagster_kumo.local.http.routes import Application
+            from dagster_kumo.local.service.files import FileServer
+            from dagster_kumo.local.service.jobs import JobRunner, JobStore
+            from dagster_kumo.local.service.service import Service
+
+            store = JobStore(folder.jobs)
+            runner = JobRunner(store, queue_seconds, run_seconds)
+            files = FileServer(folder.files, folder.secret, url_lifetime, self.faults)
+            service = Service(folder, store, runner, files, self.faults, files_per_output)
+            return Application(service, api=api, rbac=rbac, needs_key=needs_key)
+
+        self._serve = partial(_Running, port, keep_requests, application)
         self._running: _Running | None = None
 
     @classmethod
@@ -198,13 +202,13 @@ class LocalKumo:
     @property
     def jobs(self) -> list[dict[str, Any]]:
         """The prediction jobs as the API shows them, in the order of their launch."""
-        return [job.resource() for job in self._started.store.all("prediction_jobs")]
+        return [job.resource() for job in self._started.service.store.all("prediction_jobs")]
 
     @property
     def exports(self) -> list[dict[str, Any]]:
         """The exports in the order of their launch: id, status, job, output, where written."""
         exports = self._started.application.exports
-        return [exports.describe(job) for job in self._started.store.all("artifact")]
+        return [exports.describe(job) for job in self._started.service.store.all("artifact")]
 
     @property
     def idle_seconds(self) -> float:
@@ -225,27 +229,14 @@ class _Running:
 
     def __init__(
         self,
-        data: Path,
-        *,
         port: int,
-        queue_seconds: float,
-        run_seconds: float,
-        url_lifetime: float,
-        api: str,
-        rbac: bool,
-        needs_key: bool,
-        files_per_output: int | None,
         keep_requests: int,
-        faults: Faults,
+        application: Callable[[DataFolder], Application],
+        data: Path,
     ) -> None:
-        # The web server is imported here, so that importing this package stays cheap.
         import uvicorn
 
-        from dagster_kumo.local.http.routes import Application
         from dagster_kumo.local.http.wire import Connection, Wire
-        from dagster_kumo.local.service.files import FileServer
-        from dagster_kumo.local.service.jobs import JobRunner, JobStore
-        from dagster_kumo.local.service.service import Service
 
         self.folder = DataFolder(data)
         self._lock = serving_lock(self.folder.path)
@@ -262,19 +253,14 @@ class _Running:
             self._socket = _listen_again(port, self.folder.port)
             self.port: int = self._socket.getsockname()[1]
             self.folder.port = self.port
-            self.store = JobStore(self.folder.jobs)
-            self._runner = JobRunner(self.store, queue_seconds, run_seconds)
-            files = FileServer(self.folder.files, self.folder.secret, url_lifetime, faults)
-            service = Service(
-                self.folder, self.store, self._runner, files, faults, files_per_output
-            )
-            self.application = Application(service, api=api, rbac=rbac, needs_key=needs_key)
+            self.application = application(self.folder)
             self.application.resume()
         except BaseException:
             self._lock.release()
             raise
 
-        self.wire = Wire(self.application.app, faults, keep_requests)
+        self.service = self.application.service
+        self.wire = Wire(self.application.app, self.service.faults, keep_requests)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self.wire,
@@ -314,7 +300,7 @@ class _Running:
 
     def stop(self) -> None:
         """Stop the server and close all connections."""
-        self._runner.stop()
+        self.service.runner.stop()
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop may have ended already
             self._loop.call_soon_threadsafe(self._end)
@@ -334,7 +320,7 @@ class _Running:
     @property
     def idle_seconds(self) -> float:
         """Seconds since the last call; 0 while a job runs."""
-        return 0.0 if self._runner.busy else time.monotonic() - self.wire.last_at
+        return 0.0 if self.service.runner.busy else time.monotonic() - self.wire.last_at
 
 
 def _listen_again(port: int, before: int) -> socket.socket:

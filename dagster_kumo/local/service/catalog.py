@@ -58,16 +58,13 @@ class Catalog:
     # Groups ################################################################################
 
     def groups(self, _: Call) -> list[dict[str, str]]:
-        """The caller's groups."""
         return [{"group_id": id, "display_name": name} for id, name in GROUPS.items()]
 
     def projects(self, call: Call) -> list[dict[str, str]]:
-        """The projects of a group."""
         projects = PROJECTS.get(call.query.get("group_id", ""), {})
         return [{"id": id, "display_name": name} for id, name in projects.items()]
 
     def group_connectors(self, _: Call) -> list[dict[str, Any]]:
-        """The connectors of a group."""
         return [
             {"id": id, "display_name": id, "connector_type": kind, "scope": None}
             for id, kind in (("group-warehouse", "databricks"), ("group-bucket", "file"))
@@ -97,11 +94,9 @@ class Catalog:
         return {"id": name}
 
     def connector(self, call: Call) -> Any:
-        """One connector."""
         return self._find("connectors", call.id)
 
     def delete_connector(self, call: Call) -> dict[str, str]:
-        """Delete a connector."""
         self._find("connectors", call.id)
         with self._service.store.lock:
             del self._stored["connectors"][call.id]
@@ -115,7 +110,6 @@ class Catalog:
         return validation()
 
     def define(self, kind: Literal["table", "graph"], call: Call) -> dict[str, str]:
-        """Store a definition."""
         definition = call.body()
         id = f"{kind}-{_fingerprint(definition)}"
         self._keep(f"{kind}s", id, definition)
@@ -124,7 +118,6 @@ class Catalog:
         return {"id": id}
 
     def definition(self, kind: Literal["table", "graph"], call: Call) -> dict[str, Any]:
-        """A definition."""
         return {"id": call.id, kind: self._find(f"{kind}s", call.id), "name_alias": None}
 
     def create_table_snapshot(self, call: Call) -> dict[str, str]:
@@ -189,7 +182,6 @@ class Catalog:
         }
 
     def queries(self, call: Call) -> list[dict[str, Any]]:
-        """All predictive queries."""
         ids = [*QUERIES, *self._stored["queries"]]
         return [self.query(Call(call.method, call.path, {"id": i}, {}, None, "")) for i in ids]
 

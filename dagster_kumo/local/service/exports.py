@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from dagster_kumo.local.service.jobs import Job, JobFailed, Stage
 from dagster_kumo.local.service.outputs import part_files, time_column, write_parts
 from dagster_kumo.local.service.service import ApiError, Call, Service, problem
@@ -47,6 +49,15 @@ def bucket_folder(exports: Path, uri: str, storage: str | None = None) -> Path:
     return exports.joinpath(storages[0].lower(), *steps)
 
 
+class _Request(BaseModel, protected_namespaces=()):
+    """The request for an export, which echoes it with all its fields."""
+
+    job_id: str
+    prediction_output: dict[str, Any] | None = None
+    training_table_output: dict[str, Any] | None = None
+    model_output: dict[str, Any] | None = None
+
+
 class Exports:
     """Export jobs (`/v1/artifact`). Also writes the outputs of prediction jobs that name a target."""
 
@@ -57,14 +68,11 @@ class Exports:
     # Calls #################################################################################
 
     def create(self, call: Call) -> dict[str, str]:
-        """Launch an export."""
-        body = call.body()
-        id, output = body.get("job_id"), body.get("prediction_output")
-        if not isinstance(id, str):
-            raise ApiError(422, [problem(["job_id"], "Field required")])
-        if body.get("training_table_output") or body.get("model_output"):
+        config = call.parse(_Request)
+        id, output = config["job_id"], config["prediction_output"]
+        if config["training_table_output"] or config["model_output"]:
             raise ApiError(501, "The stand-in exports predictions and embeddings only.")
-        if not isinstance(output, dict):
+        if output is None:
             detail = 'Exactly one of "prediction_output", "training_table_output", '
             raise ApiError(422, [problem([], detail + 'or "model_output" must be set.')])
         errors = self.output_errors([output])
@@ -80,12 +88,6 @@ class Exports:
         artifact = output["artifact_type"]
         if not part_files(self._service.output(job, artifact)):
             raise ApiError(400, f"Prediction job {id} has made no {artifact.lower()}.")
-        config = {
-            "job_id": id,
-            "prediction_output": output,
-            "training_table_output": None,
-            "model_output": None,
-        }
         export = self._service.store.new("artifact", config, project_id=call.project_id)
         self.resume(export)
         self._service.runner.wait_briefly(export)
@@ -102,7 +104,6 @@ class Exports:
         return job.status
 
     def resume(self, export: Job) -> None:
-        """Run an export."""
         self._service.runner.start(export, Stage("Exporting", 1.0, self._export))
 
     def describe(self, export: Job) -> dict[str, Any]:

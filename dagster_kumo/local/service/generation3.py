@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import BaseModel
+
 from dagster_kumo.local.service.catalog import Catalog
 from dagster_kumo.local.service.exports import Exports
 from dagster_kumo.local.service.jobs import Job, Kind
@@ -58,10 +60,14 @@ class Generation3:
             ("GET", one + "/connectors/uploads/connector", projects.upload_connector),
             ("GET", one + "/connectors/{id}", projects.connector),
         ]
+
+        def checked(model: type[BaseModel], answer: Answer) -> Answer:
+            return lambda call: answer(replace(call, json=call.parse(model)))
+
         changed: dict[tuple[str, str], Answer] = {
             ("POST", "/prediction_jobs"): self._launch,
-            ("POST", "/genpredtable_jobs"): self._make_table,
-            ("POST", "/training_jobs"): self._train,
+            ("POST", "/genpredtable_jobs"): checked(TableJob, self.tables.create),
+            ("POST", "/training_jobs"): checked(TrainingJob, self.training.create),
             ("POST", "/artifact"): self._export,
             ("GET", "/predictive_queries/{id}"): self._query,
         }
@@ -102,12 +108,6 @@ class Generation3:
         if answer[0] is not None:
             self._keep("prediction_jobs", answer[0], {**sent, "pred_table_source": source})
         return answer
-
-    def _make_table(self, call: Call) -> Any:
-        return self.tables.create(replace(call, json=call.parse(TableJob)))
-
-    def _train(self, call: Call) -> Any:
-        return self.training.create(replace(call, json=call.parse(TrainingJob)))
 
     def _export(self, call: Call) -> Any:
         sent = call.parse(Export)

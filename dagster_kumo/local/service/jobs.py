@@ -185,7 +185,6 @@ class JobStore:
         return job
 
     def add(self, job: Job) -> None:
-        """Store a job."""
         with self.lock:
             self._jobs[job.id] = job
             self.save(job)

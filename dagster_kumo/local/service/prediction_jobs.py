@@ -173,7 +173,6 @@ class PredictionJobs:
     # Work ##################################################################################
 
     def resume(self, job: Job) -> None:
-        """Run a job."""
         table_id = job.private["table_job_id"]
         upstream = self.service.store.get("genpredtable_jobs", table_id) if table_id else None
         self.service.runner.start(
@@ -269,14 +268,12 @@ class PredictionJobs:
     # Calls #################################################################################
 
     def get(self, call: Call) -> dict[str, Any]:
-        """A job."""
         resource = self.service.find("prediction_jobs", call).resource()
         if fault := self.service.faults.take("unknown_status", call.method, call.path):
             resource["job_status_report"]["status"] = fault.options["status"]
         return resource
 
     def progress(self, call: Call) -> dict[str, Any]:
-        """The progress of a job."""
         job = self.service.find("prediction_jobs", call)
         runner = self.service.runner
         done = runner.fraction_done(job)

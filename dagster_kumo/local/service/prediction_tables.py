@@ -42,7 +42,6 @@ class PredictionTables:
         self._service = service
 
     def create(self, call: Call) -> dict[str, str]:
-        """Launch a job that makes a prediction table."""
         config = call.parse(_Request, takes_nulls=False)
         anchor = self._anchor(config["plan"].get("anchor_time"))
         tags = self._service.kept_tags(call, config["job_tags"])
@@ -67,11 +66,9 @@ class PredictionTables:
         return self._new(request.model_dump(), tags, anchor, cutoff, parent.project_id)
 
     def resume(self, job: Job) -> None:
-        """Run a table's job."""
         self._service.runner.start(job, Stage("Generating prediction table", 1.0, self.generate))
 
     def generate(self, job: Job) -> None:
-        """Write the table."""
         anchor = datetime.fromisoformat(job.private["anchor"])
         day = self._service.check_anchor(anchor, job.private["cutoff"])
         write_parts(self._service.output(job, "table"), [rows_of(entities_at(day), anchor)])
@@ -82,7 +79,6 @@ class PredictionTables:
         return job.private["anchor"] if job.status == "DONE" else None
 
     def data_urls(self, call: Call) -> list[str]:
-        """Presigned urls of the table's files."""
         job = self._service.find("genpredtable_jobs", call)
         if job.status != "DONE":
             raise ApiError(409, f"Prediction table {job.id} is not there: its job is {job.status}.")

@@ -70,7 +70,6 @@ class Projects:
         self._made: dict[str, dict[str, Any]] = read_json(self._path) or {}
 
     def groups(self, _: Call) -> list[dict[str, str]]:
-        """The caller's groups."""
         return GROUPS
 
     def list(self, call: Call) -> list[dict[str, str]]:
@@ -79,11 +78,9 @@ class Projects:
         return [one for one in PROJECTS if group in (None, one["group_id"])]
 
     def get(self, call: Call) -> dict[str, str]:
-        """A project by its id."""
         return self.find("id", call.ids["project"])
 
     def by_slug(self, call: Call) -> dict[str, str]:
-        """A project by its slug."""
         return self.find("slug", call.ids["project"])
 
     def find(self, field: str, value: str) -> dict[str, str]:
@@ -96,7 +93,6 @@ class Projects:
     # Connectors ############################################################################
 
     def connectors(self, call: Call) -> list[dict[str, Any]]:
-        """The connectors of a project."""
         return self._connectors_of(self.get(call)["id"])
 
     def _connectors_of(self, project_id: str) -> list[dict[str, Any]]:
@@ -105,7 +101,6 @@ class Projects:
         return [_shown(project_id, name, c, time) for name, c in CONNECTORS.items()] + made
 
     def connector(self, call: Call) -> dict[str, Any]:
-        """One connector."""
         return self._connector(self.get(call)["id"], call.id)
 
     def _connector(self, project_id: str, id: str) -> dict[str, Any]:

@@ -49,7 +49,6 @@ class Call:
 
     @property
     def id(self) -> str:
-        """The id in the path."""
         return self.ids["id"]
 
     @property
@@ -100,11 +99,9 @@ class Service:
 
     @property
     def calendar(self) -> Calendar:
-        """The calendar of the data."""
         return Calendar(self.folder.last_day)
 
     def model(self, query: Query, recipe: Recipe) -> Model:
-        """The fitted model for a query."""
         return load_model(query.task, recipe, self.folder.models)
 
     def kept_tags(self, call: Call, tags: Mapping[str, str]) -> dict[str, str]:
@@ -131,7 +128,6 @@ class Service:
         return [self.files.url(call.base, file) for file in files]
 
     def cancel(self, kind: Kind, call: Call) -> dict[str, bool]:
-        """Cancel the job that the call names."""
         return {"is_cancelled": self.runner.cancel(self.find(kind, call))}
 
     def list(self, kind: Kind, call: Call) -> list[Job]:

@@ -26,7 +26,6 @@ class SourceTables:
         return {"is_valid": known, "msg": "" if known else self._unknown(name)}
 
     def names(self, _: Call) -> dict[str, list[str]]:
-        """The names of all tables."""
         return {"table_names": list(self._tables)}
 
     def config(self, call: Call) -> dict[str, Any]:

@@ -80,7 +80,6 @@ class Trained:
 
     @classmethod
     def of(cls, job: Job) -> Trained:
-        """What a job was trained for."""
         recipe = Recipe(_SPLITS[job.private["cutoff"]])
         if "recipe" in job.private:
             recipe = _RECIPE.validate_python(job.private["recipe"])
@@ -233,11 +232,9 @@ class TrainingJobs:
             self._service.store.save(job)
 
     def read(self, call: Call) -> dict[str, Any]:
-        """A training job."""
         return self._resource(self._service.find("training_jobs", call))
 
     def list(self, call: Call) -> list[dict[str, Any]]:
-        """Training jobs, newest first."""
         jobs = self._service.list("training_jobs", call)
         return [self._resource(job) for job in jobs]
 
@@ -257,7 +254,6 @@ class TrainingJobs:
         return resource
 
     def progress(self, call: Call) -> dict[str, Any]:
-        """The progress of a training job."""
         job = self._service.find("training_jobs", call)
         trials = job.private.get("trials", [])
         estimate = max(job.seconds, self._service.runner.run_seconds)
