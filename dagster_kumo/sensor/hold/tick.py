@@ -22,7 +22,6 @@ from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
 from dagster_kumo.api.records import RUNNING, Progress, TrainingJobResource
 from dagster_kumo.api.retry import should_retry
 from dagster_kumo.execution.expected_end import rounded_end
-from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.held_run import PROGRESS_TAG
 from dagster_kumo.execution.launch.identity import is_first_attempt
 from dagster_kumo.execution.launch.prediction import TableLaunch
@@ -138,7 +137,7 @@ class HoldTick:
     # Runs
 
     def _look(self, held: HeldRun) -> bool:
-        """Look at the jobs of a run, and release it if there is nothing to wait for: whether it waits."""
+        """Look at the jobs of a run, and release it if there is nothing to wait for. Returns whether it waits."""
         try:
             self.budget()
             steps = self.run_steps.of(held.run, self.instance, self.repository)
@@ -146,12 +145,12 @@ class HoldTick:
                 return False
             held.steps = steps
             for step in held.steps:
-                step.read_notes(held.run, self._attempt(held, step))
+                step.read_notes(held.run, step.attempt(self.instance, held.run, self.log))
             for step in held.steps:
                 if step.job_id is not None:
                     step.report = self.jobs.report(step.kind, step.job_id)
         except Exception as error:  # noqa: BLE001 - one run must not keep the others waiting
-            return self._meet(held, error)
+            return self._handle(held, error)
         if all(step.is_over for step in held.steps):
             ended = ", ".join(step.report.status for step in held.steps if step.report)
             self._release(held, ended)
@@ -169,9 +168,9 @@ class HoldTick:
         self.queue.release(held.run, {PROGRESS_TAG: progress} if progress else {})
         self._summary.released += 1
 
-    def _meet(self, held: HeldRun, error: Exception) -> bool:
-        """Leave to the next tick what may pass, and any other error to the run itself: whether it waits."""
-        if _may_pass(error):
+    def _handle(self, held: HeldRun, error: Exception) -> bool:
+        """After a temporary error the next tick tries again; any other one is left to the run. Returns whether it waits."""
+        if _is_temporary(error):
             self._summary.troubles.append(str(error))
             return True
         self.log.warning(f"Run {held.run.run_id} is released, since it cannot be held: {error}")
@@ -217,10 +216,10 @@ class HoldTick:
             errors = list(pool.map(self._launch_run, due))
         for held, error in zip(due, errors, strict=True):
             if error is not None:
-                self._meet(held, error)
+                self._handle(held, error)
 
     def _launch_run(self, held: HeldRun) -> Exception | None:
-        """Launch the next jobs of a run, or attach to them: the error, which the tick's own thread meets."""
+        """Launch the next jobs of a run, or attach to them. Returns the error, for the tick's own thread."""
         try:
             if self._may_show_later(held):
                 return None
@@ -235,7 +234,7 @@ class HoldTick:
         return None
 
     def _launch_step(self, held: HeldRun, step: HeldStep) -> None:
-        attempt = self._attempt(held, step)
+        attempt = step.attempt(self.instance, held.run, self.log)
         launch = step.next_launch(self.instance, self.client, attempt, self._model)
         # Should this process end now, the next tick knows that there may be a job.
         now = datetime.now(timezone.utc)
@@ -244,9 +243,6 @@ class HoldTick:
         done = "Attached to" if launch.attached else "Launched"
         self.log.info(f"{done} {launch.kind} {job_id} for the held run {held.run.run_id}")
         self._summary.launched += 1
-
-    def _attempt(self, held: HeldRun, step: HeldStep) -> Attempt:
-        return step.attempt(self.instance, held.run, self.log)
 
     def _may_show_later(self, held: HeldRun) -> bool:
         """Whether Kumo may not show yet what was launched for the run before."""
@@ -334,7 +330,7 @@ def _said(progress: Progress, now: datetime, deadline: datetime | None) -> str:
     return words
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     if isinstance(error, KumoAPIError):
         return should_retry(error.status_code)
     return isinstance(error, KumoConnectionError | BudgetExhausted)
