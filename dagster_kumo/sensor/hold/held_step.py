@@ -102,9 +102,7 @@ class HeldStep(ABC):
         return True
 
     @abstractmethod
-    def next_launch(
-        self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
-    ) -> TaggedLaunch:
+    def next_launch(self, client: KumoClient, attempt: Attempt, model_of: ModelOf) -> TaggedLaunch:
         """The launch of the next job, with the key that the run itself would give it.
 
         Raises:
@@ -119,11 +117,9 @@ class HeldTraining(HeldStep):
     training: TrainingSpec
     kind: Kind = TrainingLaunch
 
-    def next_launch(
-        self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
-    ) -> TaggedLaunch:
+    def next_launch(self, client: KumoClient, attempt: Attempt, model_of: ModelOf) -> TaggedLaunch:
         """The launch of the training job."""
-        del instance, model_of
+        del model_of
         return TrainingLaunch(client, self.training, attempt, self.assets_def.key)
 
 
@@ -144,9 +140,7 @@ class HeldPrediction(HeldStep):
     def _is_last(self) -> bool:
         return self.kind is PredictionLaunch or not self.definition.outputs
 
-    def next_launch(
-        self, instance: dg.DagsterInstance, client: KumoClient, attempt: Attempt, model_of: ModelOf
-    ) -> TaggedLaunch:
+    def next_launch(self, client: KumoClient, attempt: Attempt, model_of: ModelOf) -> TaggedLaunch:
         """The launch of the next job; see `HeldStep`."""
         definition, partition_key = self.definition, self.partition_key
         model = model_of(definition.prediction)
@@ -156,7 +150,7 @@ class HeldPrediction(HeldStep):
             if not definition.makes_table:
                 table = materialized_table(
                     client,
-                    instance,
+                    attempt.instance,
                     definition.table,
                     partition_key,
                     model=model,

@@ -235,7 +235,7 @@ class HoldTick:
 
     def _launch_step(self, held: HeldRun, step: HeldStep) -> None:
         attempt = step.attempt(self.instance, held.run, self.log)
-        launch = step.next_launch(self.instance, self.client, attempt, self._model)
+        launch = step.next_launch(self.client, attempt, self._model)
         # Should this process end now, the next tick knows that there may be a job.
         now = datetime.now(timezone.utc)
         self.queue.tag(held.run, {PROGRESS_TAG: f"{_LAUNCHING}{now:{_TIME}}"})
