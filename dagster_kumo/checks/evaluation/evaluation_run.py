@@ -234,14 +234,11 @@ class EvaluationRun:
                 job_id=job_id,
                 training_job_id=predicted.model_id,
             )
-            reader = rows.to_reader(
-                evaluated_at=datetime.now(timezone.utc),
-                prediction_id=job_id,
-                model_id=predicted.model_id,
-            )
             # The rows are read while the output is stored, before this goes on.
             yield dg.MaterializeResult(
-                asset_key=self._context.asset_key, metadata=metadata, value=reader
+                asset_key=self._context.asset_key,
+                metadata=metadata,
+                value=rows.to_reader(job_id, predicted.model_id),
             )
 
     def _drawn(self, task: Task, numbers: Numbers) -> Mapping[str, str]:

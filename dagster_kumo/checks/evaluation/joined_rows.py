@@ -107,11 +107,9 @@ class JoinedRows:
         )
         return None if latest is None else latest.replace(tzinfo=timezone.utc)
 
-    def to_reader(
-        self, *, evaluated_at: datetime, prediction_id: str | None, model_id: str | None
-    ) -> pa.RecordBatchReader:
+    def to_reader(self, prediction_id: str | None, model_id: str | None) -> pa.RecordBatchReader:
         """The rows with the job, the model and the time of the evaluation beside them."""
-        time = evaluated_at.astimezone(timezone.utc).replace(tzinfo=None)
+        time = datetime.now(timezone.utc).replace(tzinfo=None)
         rows = self.database.sql(
             "SELECT *, ?::TIMESTAMP AS EVALUATED_AT, ?::VARCHAR AS PREDICTION_ID, ?::VARCHAR AS MODEL_ID "
             "FROM joined",
