@@ -191,7 +191,7 @@ class Faults:
 
     # For the stand-in itself ###############################################################
 
-    def take(self, kind: str, method: str = "", path: str = "") -> Fault | None:
+    def take(self, kind: str, method: str, path: str) -> Fault | None:
         """The fault of this kind that applies to this call, if there is one. It counts as a hit."""
         with self._lock:
             for fault in self._faults:
