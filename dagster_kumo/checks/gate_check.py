@@ -36,9 +36,9 @@ class Promotion:
     """The asset of the evaluations that the gate may read."""
 
     def of(self, candidate: dg.AssetKey) -> Promotion:
-        """The promotion with the keys that assets have since they were loaded, by that of the candidate.
+        """The promotion with the keys that its assets have once they are loaded.
 
-        Loading a module under a prefix changes the keys.
+        Loading a module under a prefix changes the keys. The candidate's present key tells the prefix.
         """
         prefix = candidate.path[: len(candidate.path) - len(self.candidate.path)]
         evaluation = self.evaluation and self.evaluation.with_prefix(prefix)
@@ -117,8 +117,10 @@ def judge(reader: GateReader, candidate: TrainingJobResource) -> Finding:
             realized, count = reader.realized(champion.job_id, gate.reference)
             measured = " on its holdout"
             if count:
-                names = {name: name_here(name) for name in gate.compared}
-                known = realized | {n: realized[h] for n, h in names.items() if h in realized}
+                for name in gate.compared:
+                    if (here := name_here(name)) in realized:
+                        realized[name] = realized[here]
+                known = realized
                 evaluations = "evaluation" if count == 1 else f"{count} evaluations"
                 measured = f" in its newest {evaluations}"
         judgements = gate.judge(metrics, known, measured=measured)
