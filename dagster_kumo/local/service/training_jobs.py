@@ -97,7 +97,8 @@ class TrainingJobs:
     def __init__(self, service: Service) -> None:
         self._service = service
         for spec in TRAINING_JOBS:
-            if service.store.get("training_jobs", spec.id) is None:
+            job = service.store.get("training_jobs", spec.id)
+            if job is None or job.start_time is None:  # an earlier version did not keep the times
                 service.store.add(self._made_of(spec))
 
     def _made_of(self, spec: TrainingJob) -> Job:
