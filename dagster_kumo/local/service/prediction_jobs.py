@@ -128,7 +128,8 @@ class PredictionJobs:
         id = config["model_training_job_id"]
         training = self.training.get(id)
         if training is None:
-            known = ", ".join(self.training.done_ids())
+            jobs = self.service.store.all("training_jobs")
+            known = ", ".join(job.id for job in jobs if job.status == "DONE")
             error(
                 "Training job not found",
                 f"There is no training job {id}. The stand-in has these: {known}.",

@@ -134,11 +134,6 @@ class TrainingJobs:
         job = self._service.store.get("training_jobs", id)
         return None if job is None else Trained.of(job)
 
-    def done_ids(self) -> list[str]:
-        """The ids of the training jobs that can predict."""
-        jobs = self._service.store.all("training_jobs")
-        return [job.id for job in jobs if job.status == "DONE"]
-
     # Calls #################################################################################
 
     def suggest_plan(self, call: Call) -> dict[str, Any]:
