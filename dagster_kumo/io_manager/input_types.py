@@ -13,20 +13,18 @@
     dict[str, <one of these>]          one for each Dagster partition
     <one of these> | None              None if nothing is stored
 
-`Annotation.parse` parses an annotation. `input_type` finds the class below that loads it. To add a kind of input, write
-one class and add it to `INPUT_TYPES`.
+To add a kind of input, add it to `INPUT_TYPES`.
 """
 
 from __future__ import annotations
 
 import glob
 import types
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
@@ -87,172 +85,111 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-class InputType(ABC):
-    """A kind of input, and how it is loaded."""
+def _as_polars(stored: Predictions) -> Any:
+    import polars as pl
 
-    name: ClassVar[str]
-    """The class that an input is annotated with, by the name that users import."""
+    return pl.from_arrow(stored.to_arrow())
 
-    def match(self, kind: Any) -> bool:
-        """Whether `kind` is this class.
 
-        It is recognized by its name, so that only code that uses the library imports it.
-        `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and
-        `pyarrow._dataset.Dataset` is `pyarrow.dataset.Dataset`.
-        """
-        package, _, class_name = self.name.rpartition(".")
-        home = str(getattr(kind, "__module__", "")).replace("_", "")
-        return getattr(kind, "__qualname__", "") == class_name and f"{home}.".startswith(
-            f"{package}."
+def _as_lazy_polars(stored: Predictions) -> Any:
+    import polars as pl
+
+    scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)
+    paths = _paths_on_disk(stored)
+    # Polars' own reader takes date64 for a time, but it is a date in Parquet.
+    dates = [field.name for field in stored.schema if "date32" in str(field.type)]
+    schemas = [scan(path).collect_schema() for path in paths or () if dates]
+    if paths is None or any("Datetime" in str(read[n]) for read in schemas for n in dates):
+        return pl.scan_pyarrow_dataset(stored.to_dataset())
+    lazy = scan(paths)
+    if stored.columns is None:
+        return lazy
+    # By position, because polars takes names such as "*" and "^x.*$" for patterns.
+    return lazy.select(pl.nth(*map(_names_in_files(stored).index, stored.columns)))
+
+
+def _as_relation(stored: Predictions) -> Any:
+    import duckdb
+
+    if not stored.schema.names:
+        raise KumoDataError(
+            "What is stored has no columns, and a relation of DuckDB has at least one."
         )
-
-    @abstractmethod
-    def load(self, stored: Predictions) -> Any:
-        """Load what is stored."""
-
-
-class StoredPredictions(InputType):
-    name = "Predictions"
-
-    def match(self, kind: Any) -> bool:
-        return kind in (Predictions, Any, None, type(None))
-
-    def load(self, stored: Predictions) -> Predictions:
-        return stored
-
-
-class PandasFrame(InputType):
-    name = "pandas.DataFrame"
-
-    def load(self, stored: Predictions) -> Any:
-        return stored.to_pandas()
+    twice = _alike(stored.schema.names)
+    if twice:
+        raise KumoDataError(
+            f"DuckDB takes the columns {' and '.join(twice)} for the same, since their names differ in "
+            'upper and lower case alone.\nLeave one out: AssetIn(metadata={"columns": [...]}).'
+        )
+    # DuckDB's default connection: relations of several inputs can be joined, and duckdb.sql()
+    # finds them by the names of Python's variables.
+    paths = _paths_on_disk(stored)
+    if paths is None or _alike(_names_in_files(stored)):
+        return duckdb.from_arrow(stored.to_dataset())
+    relation = duckdb.read_parquet(list(map(glob.escape, paths)), hive_partitioning=False)
+    if stored.columns is None:
+        return relation
+    quoted = [name.replace('"', '""') for name in stored.columns]
+    return relation.select(*(duckdb.SQLExpression(f'"{name}"') for name in quoted))
 
 
-class ArrowTable(InputType):
-    name = "pyarrow.Table"
+def _as_dask(stored: Predictions) -> Any:
+    from dagster_kumo.predictions.engines import to_dask
 
-    def load(self, stored: Predictions) -> Any:
-        return stored.to_arrow()
-
-
-class ArrowReader(InputType):
-    name = "pyarrow.RecordBatchReader"
-
-    def load(self, stored: Predictions) -> Any:
-        return stored.to_reader()
+    return to_dask(stored)
 
 
-class ArrowDataset(InputType):
-    name = "pyarrow.dataset.Dataset"
+def _as_spark(stored: Predictions) -> Any:
+    from dagster_kumo.predictions.engines import to_spark
 
-    def load(self, stored: Predictions) -> Any:
-        return stored.to_dataset()
-
-
-class PolarsFrame(InputType):
-    name = "polars.DataFrame"
-
-    def load(self, stored: Predictions) -> Any:
-        import polars as pl
-
-        return pl.from_arrow(stored.to_arrow())
+    return to_spark(stored)
 
 
-class PolarsLazyFrame(InputType):
-    name = "polars.LazyFrame"
-
-    def load(self, stored: Predictions) -> Any:
-        import polars as pl
-
-        scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)
-        paths = _paths_on_disk(stored)
-        # Polars' own reader takes date64 for a time, but it is a date in Parquet.
-        dates = [field.name for field in stored.schema if "date32" in str(field.type)]
-        schemas = [scan(path).collect_schema() for path in paths or () if dates]
-        if paths is None or any("Datetime" in str(read[n]) for read in schemas for n in dates):
-            return pl.scan_pyarrow_dataset(stored.to_dataset())
-        lazy = scan(paths)
-        if stored.columns is None:
-            return lazy
-        # By position, because polars takes names such as "*" and "^x.*$" for patterns.
-        return lazy.select(pl.nth(*map(_names_in_files(stored).index, stored.columns)))
+INPUT_TYPES: Mapping[str, Callable[[Predictions], Any]] = {
+    "Predictions": lambda stored: stored,
+    "pandas.DataFrame": Predictions.to_pandas,
+    "pyarrow.Table": Predictions.to_arrow,
+    "pyarrow.RecordBatchReader": Predictions.to_reader,
+    "pyarrow.dataset.Dataset": Predictions.to_dataset,
+    "polars.DataFrame": _as_polars,
+    "polars.LazyFrame": _as_lazy_polars,
+    "duckdb.DuckDBPyRelation": _as_relation,
+    "dask.dataframe.DataFrame": _as_dask,
+    "pyspark.sql.DataFrame": _as_spark,
+}
+"""How an input is loaded, by the class that it is annotated with."""
 
 
-class DuckDBRelation(InputType):
-    name = "duckdb.DuckDBPyRelation"
-
-    def load(self, stored: Predictions) -> Any:
-        import duckdb
-
-        if not stored.schema.names:
-            raise KumoDataError(
-                "What is stored has no columns, and a relation of DuckDB has at least one."
-            )
-        twice = _alike(stored.schema.names)
-        if twice:
-            raise KumoDataError(
-                f"DuckDB takes the columns {' and '.join(twice)} for the same, since their names differ in "
-                'upper and lower case alone.\nLeave one out: AssetIn(metadata={"columns": [...]}).'
-            )
-        # DuckDB's default connection: relations of several inputs can be joined, and duckdb.sql()
-        # finds them by the names of Python's variables.
-        paths = _paths_on_disk(stored)
-        if paths is None or _alike(_names_in_files(stored)):
-            return duckdb.from_arrow(stored.to_dataset())
-        relation = duckdb.read_parquet(list(map(glob.escape, paths)), hive_partitioning=False)
-        if stored.columns is None:
-            return relation
-        quoted = [name.replace('"', '""') for name in stored.columns]
-        return relation.select(*(duckdb.SQLExpression(f'"{name}"') for name in quoted))
-
-
-class DaskFrame(InputType):
-    name = "dask.dataframe.DataFrame"
-
-    def load(self, stored: Predictions) -> Any:
-        from dagster_kumo.predictions.engines import to_dask
-
-        return to_dask(stored)
-
-
-class SparkFrame(InputType):
-    name = "pyspark.sql.DataFrame"
-
-    def load(self, stored: Predictions) -> Any:
-        from dagster_kumo.predictions.engines import to_spark
-
-        return to_spark(stored)
-
-
-INPUT_TYPES: Sequence[InputType] = [
-    StoredPredictions(),
-    PandasFrame(),
-    ArrowTable(),
-    ArrowReader(),
-    ArrowDataset(),
-    PolarsFrame(),
-    PolarsLazyFrame(),
-    DuckDBRelation(),
-    DaskFrame(),
-    SparkFrame(),
-]
-
-
-def input_type(kind: Any) -> InputType:
-    """The kind of input that `kind` asks for.
+def loader_of(kind: Any) -> Callable[[Predictions], Any]:
+    """What loads an input that is annotated with `kind`.
 
     Raises:
         TypeError: It cannot be loaded.
     """
-    for one in INPUT_TYPES:
-        if one.match(kind):
-            return one
+    if kind in (Predictions, Any, None, type(None)):
+        return INPUT_TYPES["Predictions"]
+    for name, load in INPUT_TYPES.items():
+        if _is_called(kind, name):
+            return load
     asked = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
     raise TypeError(
         f"KumoIOManager cannot load an input annotated with {asked.removeprefix('builtins.')}. "
-        f"Annotate it with one of {', '.join(one.name for one in INPUT_TYPES)}, "
-        "BatchPredictionJobResult, or dict[str, ...] of one of them."
+        f"Annotate it with one of {', '.join(INPUT_TYPES)}, BatchPredictionJobResult, or dict[str, ...] of "
+        "one of them."
     )
+
+
+def _is_called(kind: Any, name: str) -> bool:
+    """Whether users import a class by this name.
+
+    Classes are recognized by their names, so that only code that uses a library imports it.
+    `pandas.core.frame.DataFrame` is `pandas.DataFrame`, and `pyarrow._dataset.Dataset` is
+    `pyarrow.dataset.Dataset`.
+    """
+    package, _, class_name = name.rpartition(".")
+    home = str(getattr(kind, "__module__", "")).replace("_", "")
+    is_of_package = f"{home}.".startswith(f"{package}.")
+    return getattr(kind, "__qualname__", "") == class_name and is_of_package
 
 
 def _paths_on_disk(stored: Predictions) -> list[str] | None:

@@ -27,7 +27,7 @@ from dagster_kumo.io_manager.contexts import (
     nothing_returned,
     partition_keys,
 )
-from dagster_kumo.io_manager.input_types import Annotation, input_type
+from dagster_kumo.io_manager.input_types import Annotation, loader_of
 from dagster_kumo.io_manager.output_metadata import output_metadata
 from dagster_kumo.io_manager.step_values import (
     FinishedOutput,
@@ -349,9 +349,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
     ) -> Any:
         if annotation.is_job_result:
             return self._job_result(stored)
-        wanted = input_type(annotation.kind)
+        load = loader_of(annotation.kind)
         output = _joined(stored)
-        return wanted.load(output if columns is None else output.select(columns))
+        return load(output if columns is None else output.select(columns))
 
     def _job_result(self, stored: list[Predictions]) -> BatchPredictionJobResult:
         if len(stored) != 1:

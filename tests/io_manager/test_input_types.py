@@ -16,7 +16,7 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoDataError, Predictions
-from dagster_kumo.io_manager.input_types import input_type
+from dagster_kumo.io_manager.input_types import loader_of
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
 
@@ -29,7 +29,7 @@ WHOLE = pa.concat_tables(TABLES)
 
 def load(annotation, stored, columns=None):
     """What an input with this annotation, and these columns in its metadata, gets."""
-    return input_type(annotation).load(stored if columns is None else stored.select(columns))
+    return loader_of(annotation)(stored if columns is None else stored.select(columns))
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -212,7 +212,7 @@ def test_a_class_of_ones_own_is_refused_with_what_to_write(annotation):
     with pytest.raises(
         TypeError, match=r"annotated with \S+\. Annotate it with one of Predictions"
     ):
-        input_type(annotation)
+        loader_of(annotation)
 
 
 @pytest.mark.parametrize("annotation", ["DataFrame", "LazyFrame"])
@@ -224,11 +224,11 @@ def test_polars_users_do_not_pay_for_pandas(tmp_path, annotation):
         import polars as pl
         from upath import UPath
         from dagster_kumo import Predictions
-        from dagster_kumo.io_manager.input_types import input_type
+        from dagster_kumo.io_manager.input_types import loader_of
         from dagster_kumo.predictions.files import StoredFile
 
         files = [StoredFile(UPath(path)) for path in sorted(Path(sys.argv[1]).iterdir())]
-        frame = input_type(pl.{annotation}).load(Predictions(files).select(["x"]))
+        frame = loader_of(pl.{annotation})(Predictions(files).select(["x"]))
         print(frame.lazy().collect()["x"].sum(), *({{"pandas", "pyarrow.dataset"}} & set(sys.modules)))
     """
     run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]

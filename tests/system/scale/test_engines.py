@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from dagster_kumo import KumoDataError, Predictions
-from dagster_kumo.io_manager.input_types import input_type
+from dagster_kumo.io_manager.input_types import loader_of
 from dagster_kumo.predictions.files import StoredFile
 from tests.predictions.outputs import parquet_bytes, write_files
 from tests.support import DAYS, PREDICTIONS, day, purchase_assets, resources
@@ -77,11 +77,11 @@ def on_disk(request, tmp_path) -> Predictions:
 
 @pytest.mark.usefixtures("dask")
 def test_dask_reads_the_files_on_its_workers(on_disk):
-    frame = input_type(dask_frame()).load(on_disk.select(["plain", "ENTITY"]))
+    frame = loader_of(dask_frame())(on_disk.select(["plain", "ENTITY"]))
     assert list(frame.columns) == ["plain", "ENTITY"]
     assert frame.npartitions == 2
     assert frame["ENTITY"].sum().compute() == 15
-    whole = input_type(dask_frame()).load(on_disk)
+    whole = loader_of(dask_frame())(on_disk)
     assert list(whole.columns) == TABLES[0].column_names
     assert whole["ANCHOR_TIMESTAMP"].max().compute() == TIME
 
@@ -92,14 +92,14 @@ def test_dask_reads_from_a_bucket_with_the_options_of_the_store(s3_options):
     for path, table in zip(paths, TABLES, strict=True):
         path.write_bytes(parquet_bytes(table))
     stored = Predictions([StoredFile(path) for path in paths])
-    frame = input_type(dask_frame()).load(stored.select(["ENTITY"]))
+    frame = loader_of(dask_frame())(stored.select(["ENTITY"]))
     assert list(frame.columns) == ["ENTITY"]
     assert sorted(frame.compute()["ENTITY"]) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.usefixtures("spark")
 def test_spark_reads_the_files_and_their_times(on_disk):
-    frame = input_type(spark_frame()).load(on_disk)
+    frame = loader_of(spark_frame())(on_disk)
     assert frame.columns == TABLES[0].column_names
     types = dict(frame.dtypes)
     assert [types[name] for name in ("ANCHOR_TIMESTAMP", "zoned", "plain")] == [
@@ -116,13 +116,13 @@ def test_spark_reads_the_files_and_their_times(on_disk):
 
 @pytest.mark.usefixtures("spark")
 def test_spark_reads_only_the_columns_that_are_wanted(on_disk):
-    frame = input_type(spark_frame()).load(on_disk.select(["True `PROB`", "ENTITY"]))
+    frame = loader_of(spark_frame())(on_disk.select(["True `PROB`", "ENTITY"]))
     assert frame.columns == ["True `PROB`", "ENTITY"]
     assert frame.groupBy().sum("ENTITY").collect()[0][0] == 15
     plan = frame._jdf.queryExecution().executedPlan().toString()
     assert "ANCHOR_TIMESTAMP" not in plan
     with pytest.raises(Exception, match="nothing_such"):
-        input_type(spark_frame()).load(on_disk.select(["nothing_such"]))
+        loader_of(spark_frame())(on_disk.select(["nothing_such"]))
 
 
 @pytest.mark.parametrize("engine", ["dask", "spark"])
@@ -175,7 +175,7 @@ def test_files_that_do_not_agree_are_read_by_one_schema(request, tmp_path, engin
     frame = {"dask": dask_frame, "spark": spark_frame}[engine]()
 
     def rows(stored: Predictions, columns: list[str] | None) -> list[dict[str, Any]]:
-        loaded = input_type(frame).load(stored.select(columns) if columns else stored)
+        loaded = loader_of(frame)(stored.select(columns) if columns else stored)
         if engine == "spark":
             return [row.asDict() for row in loaded.collect()]
         loaded = loaded.compute()
