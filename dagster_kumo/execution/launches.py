@@ -1,14 +1,14 @@
-"""The launches of a definition: the model, and the request to Kumo for one partition of its
-assets."""
+"""The launches of a definition: the model, and the request to Kumo for one partition of its assets."""
 
 from __future__ import annotations
 
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.records import TrainingJobResource
+from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.records import CANCELLED, FAILED, TrainingJobResource
 from dagster_kumo.execution.launch.attempt import Attempt
-from dagster_kumo.execution.launch.held_run import model_of_launched_job
+from dagster_kumo.execution.launch.held_run import CONTINUES_TAG, HOLD_TAG
 from dagster_kumo.execution.launch.notes import job_tag
 from dagster_kumo.execution.launch.prediction import PredictionLaunch, TableLaunch
 from dagster_kumo.execution.prediction_tables import GeneratedTable, table_request
@@ -25,12 +25,31 @@ def model_for_run(
     Raises:
         KumoModelError: There is none as asked for.
     """
-    if prediction.training_job_id is None:
-        op = context.assets_def.node_def.name
-        launched = context.run.tags.get(job_tag(PredictionLaunch.run_tag, op))
-        if (model := model_of_launched_job(context.run, launched, client)) is not None:
-            return model
-    return trained_model(client, prediction)
+    launched = None if prediction.training_job_id else _model_of_launched_job(context, client)
+    return launched or trained_model(client, prediction)
+
+
+def _model_of_launched_job(
+    context: dg.AssetExecutionContext, client: KumoClient
+) -> TrainingJobResource | None:
+    """The model of the job that was launched while the run was held, or by the run that it continues.
+
+    None if there is no such job. The newest model with some tags may be another one by now.
+    """
+    run = context.run
+    job_id = run.tags.get(job_tag(PredictionLaunch.run_tag, context.assets_def.node_def.name))
+    if job_id is None or run.tags.keys().isdisjoint((HOLD_TAG, CONTINUES_TAG)):
+        return None
+    try:
+        job = client.get_prediction_job(job_id)
+        is_over = job.job_status_report.status in (FAILED, CANCELLED)
+        if is_over and run.parent_run_id is not None:  # a retry launches again
+            return None
+        return client.get_training_job(job.config.model_training_job_id)
+    except KumoAPIError as error:
+        if error.status_code != 404:
+            raise
+        return None
 
 
 def table_launch(

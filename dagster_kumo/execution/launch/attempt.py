@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.execution.launch.held_run import was_held
+from dagster_kumo.execution.launch.held_run import HOLD_TAG, PROGRESS_TAG
 from dagster_kumo.execution.launch.identity import (
     is_first_attempt,
     launch_key,
@@ -77,7 +77,8 @@ class Attempt:
     @property
     def was_held(self) -> bool:
         """Whether jobs may have been launched for it while the run waited in the queue."""
-        return was_held(self.run, self.retry_number)
+        tags = self.run.tags
+        return HOLD_TAG in tags and PROGRESS_TAG in tags and self.retry_number == 0
 
     def launch_key(self, request: Mapping[str, Any], partition_key: str | None) -> str:
         """The key of a launch: the same for all its attempts, different for any other launch."""

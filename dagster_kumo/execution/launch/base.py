@@ -1,9 +1,21 @@
 """One launch, one job: attach to the job of an earlier attempt instead of paying for it again.
 
 What identifies a launch (see `identity`) is a tag on the Kumo job. Before anything is launched, and again
-whenever the answer to a launch was lost, the job is looked for (see `evidence`). After launching, the jobs
-are listed again: if two processes launched at the same time, the older job stays, and the other process
-cancels its own.
+whenever the answer to a launch was lost, the job is looked for. After launching, the jobs are listed again: if
+two processes launched at the same time, the older job stays, and the other process cancels its own.
+
+This is the evidence for a job that is there already:
+
+1. The tags of the jobs in Kumo: a job that carries the launch key was launched by an attempt of the launch.
+2. The notes in Dagster: a job that an attempt noted under the launch key is one too, also when its tags
+   were lost or changed. Kumo is asked for it by its id.
+3. Time: Kumo may show a job only some seconds after its launch. That nothing is found proves nothing
+   before the settling time is over. A first attempt that has noted nothing need not wait: nobody can
+   have launched before it.
+
+The launch key stands for the request, so what carries it was asked for the same thing. A job is attached to
+unless it FAILED, was CANCELLED, or was delivered before. One that was launched for this very run while it was held
+in the queue is attached to however it ended: the run says so.
 """
 
 from __future__ import annotations
@@ -13,17 +25,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import dagster as dg
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
-from dagster_kumo.api.errors import KumoError, ValidationIssue
+from dagster_kumo.api.errors import KumoAPIError, KumoError, ValidationIssue
 from dagster_kumo.api.records import (
+    CANCELLED,
+    FAILED,
+    MISSING,
     BatchPredictionJobResource,
     PredictionTableJobResource,
     TrainingJobResource,
 )
+from dagster_kumo.api.retry import looks_until
 from dagster_kumo.execution.expected_end import EXPECTED_END_TAG
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import (
@@ -32,7 +48,6 @@ from dagster_kumo.execution.launch.deliveries import (
     materialized_job_ids,
     newest_metadata,
 )
-from dagster_kumo.execution.launch.evidence import Evidence, FoundJob
 from dagster_kumo.execution.metadata import DURATION_METADATA, JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.prediction_spec import MAX_TAG_VALUE
@@ -56,8 +71,8 @@ ListedJob: TypeAlias = ProgressingJob[Any, Any] | PredictionTableJob
 class Launch(ABC):
     """The one job of one launch, whichever attempt launched it.
 
-    It does not attach to a job that FAILED, was CANCELLED, or was delivered (its assets have been
-    materialized from it). So materializing again on purpose launches again.
+    Materializing again on purpose launches again: the job was delivered, since its assets have been
+    materialized from it.
 
     Args:
         attempt: The attempt of the step.
@@ -96,15 +111,9 @@ class Launch(ABC):
         self._keys = [self._key]
         if wider_request is not None and not attempt.is_first:
             self._keys.append(attempt.launch_key(wider_request, partition_key))
-        self._evidence = Evidence(
-            attempt,
-            tagged=self._tagged,
-            noted=self._known_ids,
-            held=self._noted_while_held,
-            get=self._get,
-            is_delivered=self._is_delivered,
-            is_listed=self.is_listed,
-        )
+        self._missing: list[str] = []
+        """The jobs that were noted and that Kumo did not show at the last look."""
+        self._may_show_later = False
         self._lock = threading.Lock()
         self._stopped = False
         self._answer: Future[str] | None = None
@@ -165,12 +174,12 @@ class Launch(ABC):
         if answer is not None and not answer.done():
             raise KumoError("the answer to its launch has not arrived")
         answered = answer.result() if answer is not None and not answer.exception() else None
-        job_id = self._job_id or answered or self._evidence.look()
+        job_id = self._job_id or answered or self._look()
         if job_id is None:
             return f"No {self.kind} had been launched."
         page = f": {self.page}" if self.page else ""
         if self.job(job_id).cancel() is False:
-            status = self._get(job_id).status
+            status = self._status(job_id)
             return f"{self.kind.capitalize()} {job_id} was not cancelled, it is {status}{page}"
         return f"Cancelled {self.kind} {job_id}{page}"
 
@@ -202,6 +211,55 @@ class Launch(ABC):
         """The job to keep, if another process launched at the same time."""
         return job_id
 
+    # Whether a job is there already
+
+    def _find(self) -> str | None:
+        """The job to attach to, looked for until the settling time is over if there may be one."""
+        is_waiting = False
+        for _ in looks_until(self._attempt.settled_at):
+            if is_waiting:
+                self._raise_if_stopped()
+            found = self._look()
+            if found is not None or not self._may_show_later:
+                return found
+            if not is_waiting:
+                is_waiting = True
+                self._attempt.log.info(
+                    f"An earlier attempt may have launched a {self.kind} that Kumo does not show yet: looking "
+                    "for it a little longer before another one is launched."
+                )
+        return None
+
+    def _look(self) -> str | None:
+        """The job to attach to, as far as Kumo shows it now."""
+        statuses = self._tagged()
+        noted = self._known_ids()
+        by_id = {job_id: self._shown_status(job_id) for job_id in noted if job_id not in statuses}
+        self._missing = [job_id for job_id, status in by_id.items() if status == MISSING]
+        is_again = bool(noted) or not self._attempt.is_first
+        self._may_show_later = bool(self._missing) or (self.is_listed and is_again)
+        return next(iter(self._usable({**statuses, **by_id})), None)
+
+    def _shown_status(self, job_id: str) -> str:
+        try:
+            return self._status(job_id)
+        except KumoAPIError as error:
+            if error.status_code != 404:
+                raise
+            return MISSING
+
+    def _usable(self, statuses: Mapping[str, str]) -> list[str]:
+        """Those of the jobs that can be attached to."""
+        held = self._held_ids
+        return [
+            job_id
+            for job_id, status in statuses.items()
+            if status != MISSING
+            and (status not in (FAILED, CANCELLED) or job_id in held)
+            # No earlier attempt can have delivered what this one has launched.
+            and (job_id == self._launched_id or not self._is_delivered(job_id))
+        ]
+
     def _is_delivered(self, job_id: str) -> bool:
         return all(
             job_id
@@ -220,14 +278,14 @@ class Launch(ABC):
         attempt = self._attempt
         return beginning_of_launch(attempt.instance, attempt.run.run_id, attempt.step_key)
 
-    def _find(self) -> str | None:
-        """The job that an attempt of this launch has launched, if it can be attached to."""
-        return self._evidence.find(self.kind, self._raise_if_stopped)
+    # Notes in Dagster
 
-    def _noted(self) -> list[str]:
-        """What attempts of this launch have noted in Dagster, newest first."""
+    def _noted(self, *, run_id: str | None = None) -> list[str]:
+        """What attempts of this launch, or those of one run, have noted, newest first."""
         notes = self._attempt.notes
-        return notes.of_launch(self._keys, self._assets, self._partition_key, self.entry)
+        return notes.of_launch(
+            self._keys, self._assets, self._partition_key, self.entry, run_id=run_id
+        )
 
     def _known_ids(self) -> list[str]:
         """The jobs that attempts of this launch have noted, newest first."""
@@ -235,14 +293,9 @@ class Launch(ABC):
 
     @cached_property
     def _held_ids(self) -> list[str]:
-        notes, run_id = self._attempt.notes, self._attempt.run.run_id
-        return notes.of_launch(
-            self._keys, self._assets, self._partition_key, self.entry, run_id=run_id
-        )
-
-    def _noted_while_held(self) -> list[str]:
         """The jobs that were launched for this attempt while its run was held."""
-        return self._held_ids if self._attempt.was_held else []
+        attempt = self._attempt
+        return self._noted(run_id=attempt.run.run_id) if attempt.was_held else []
 
     def _note(self, job_id: str) -> None:
         self._add_note(job_id, f"{self.kind.capitalize()} {job_id}")
@@ -262,12 +315,12 @@ class Launch(ABC):
         )
 
     @abstractmethod
-    def _tagged(self) -> list[FoundJob]:
-        """The jobs whose own tags say that an attempt of this launch has launched them, oldest first."""
+    def _tagged(self) -> dict[str, str]:
+        """The statuses of the jobs whose own tags say that an attempt of this launch has launched them, oldest first."""
 
     @abstractmethod
-    def _get(self, job_id: str) -> FoundJob:
-        """A job as Kumo shows it by its id."""
+    def _status(self, job_id: str) -> str:
+        """The status of a job, asked for by its id."""
 
     @abstractmethod
     def _create(self) -> str: ...
@@ -280,20 +333,21 @@ class Launch(ABC):
 class TaggedLaunch(Launch):
     """The launch of a job that carries its launch key as a tag."""
 
+    handle: ClassVar[type[ListedJob]]
+    """The class of the job."""
     _client: KumoClient
 
-    def _tagged(self) -> list[FoundJob]:
+    def _tagged(self) -> dict[str, str]:
         # The tags are looked at again: a server may ignore a filter that it does not know.
-        return [
-            FoundJob(job.job_id, job.job_status_report.status)
+        return {
+            job.job_id: job.job_status_report.status
             for key in self._keys
             for job in reversed(self.listed(self._client, {LAUNCH_KEY_TAG: key}))
             if job.tags.get(LAUNCH_KEY_TAG) == key
-        ]
+        }
 
-    def _get(self, job_id: str) -> FoundJob:
-        job = self.job(job_id).get()
-        return FoundJob(job.job_id, job.job_status_report.status)
+    def _status(self, job_id: str) -> str:
+        return self.job(job_id).status().status
 
     def _create(self) -> str:
         tags = {**self._own_tags(), LAUNCH_KEY_TAG: self._key}
@@ -301,13 +355,13 @@ class TaggedLaunch(Launch):
 
     def _find_unless_stopped(self) -> str | None:
         """The job to attach to. If there is none and the run has ended, the request is not repeated."""
-        found = self._evidence.look()
+        found = self._look()
         if found is None:
             self._raise_if_stopped()
         return found
 
     def _resolve_duplicate(self, job_id: str) -> str:
-        jobs = self._evidence.usable(self._tagged(), launched=job_id)
+        jobs = self._usable(self._tagged())
         if job_id not in jobs or jobs[0] == job_id:
             return job_id
         self._attempt.log.warning(
@@ -339,12 +393,7 @@ class TaggedLaunch(Launch):
 
     @staticmethod
     @abstractmethod
-    def handle(job_id: str, client: KumoClient) -> ListedJob:
-        """A job of this kind."""
-
-    @staticmethod
-    @abstractmethod
     def listed(
-        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
+        client: KumoClient, tags: Mapping[str, str], /, *, limit: int = LIST_LIMIT
     ) -> Sequence[BatchPredictionJobResource | PredictionTableJobResource | TrainingJobResource]:
         """The jobs of this kind with `tags`, newest first."""

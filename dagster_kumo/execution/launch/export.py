@@ -21,7 +21,6 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoAPIError, KumoConnectionError, KumoError
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.base import Launch
-from dagster_kumo.execution.launch.evidence import FoundJob
 from dagster_kumo.execution.metadata import EXPORT_JOB_ID_METADATA
 from dagster_kumo.jobs.export import ArtifactExportJob
 from dagster_kumo.jobs.export_target import ExportTarget
@@ -83,23 +82,23 @@ class ExportLaunch(Launch):
                 raise self._unknown(
                     "An earlier attempt began the export and ended before its id arrived."
                 )
-            if missing := self._evidence.missing:
+            if self._missing:
                 raise self._unknown(
-                    f"An earlier attempt began export job {missing[0]}, which is gone."
+                    f"An earlier attempt began export job {self._missing[0]}, which is gone."
                 )
         if found is None:
             self._earlier = len(self._known_ids())
         return found
 
-    def _tagged(self) -> list[FoundJob]:
-        return []
+    def _tagged(self) -> dict[str, str]:
+        return {}
 
     def _known_ids(self) -> list[str]:
         noted = [self._tag_of_job(), *self._noted()]
         return [id for id in dict.fromkeys(noted) if id not in (None, ANNOUNCED, REFUSED)]
 
-    def _get(self, job_id: str) -> FoundJob:
-        return FoundJob(job_id, self._client.get_export_status(job_id))
+    def _status(self, job_id: str) -> str:
+        return self._client.get_export_status(job_id)
 
     def _tag_of_job(self) -> str | None:
         return self._client.get_prediction_job(self._job_id_exported).tags.get(self._tag)

@@ -7,14 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_kumo.api.client import LIST_LIMIT, KumoClient
+from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.connectors import kept_by_kumo
 from dagster_kumo.api.errors import KumoValidationError
 from dagster_kumo.api.records import (
     OUTPUT_TYPES,
-    BatchPredictionJobResource,
     BatchPredictionRequest,
-    PredictionTableJobResource,
 )
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.base import Find, TaggedLaunch
@@ -27,6 +25,8 @@ class PredictionLaunch(TaggedLaunch):
     """The launch of a prediction job, from which `outputs` are made."""
 
     kind = "prediction job"
+    handle = BatchPredictionJob
+    listed = staticmethod(KumoClient.list_prediction_jobs)
     run_tag = "dagster/kumo_job"
 
     def __init__(
@@ -66,18 +66,6 @@ class PredictionLaunch(TaggedLaunch):
             ) from None
         return job_id
 
-    @staticmethod
-    def handle(job_id: str, client: KumoClient) -> BatchPredictionJob:
-        """The prediction job."""
-        return BatchPredictionJob(job_id, client)
-
-    @staticmethod
-    def listed(
-        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
-    ) -> Sequence[BatchPredictionJobResource]:
-        """The prediction jobs with `tags`, newest first."""
-        return client.list_prediction_jobs(tags, limit=limit)
-
 
 class TableLaunch(TaggedLaunch):
     """The launch of a job that makes a prediction table.
@@ -87,6 +75,8 @@ class TableLaunch(TaggedLaunch):
     """
 
     kind = "prediction table job"
+    handle = PredictionTableJob
+    listed = staticmethod(KumoClient.list_prediction_table_jobs)
     run_tag = "dagster/kumo_prediction_table_job"
 
     def __init__(
@@ -115,15 +105,3 @@ class TableLaunch(TaggedLaunch):
         return self._client.create_prediction_table_job(
             **self._request, job_tags={**self._job_tags, **tags}, find=find
         )
-
-    @staticmethod
-    def handle(job_id: str, client: KumoClient) -> PredictionTableJob:
-        """The prediction table job."""
-        return PredictionTableJob(job_id, client)
-
-    @staticmethod
-    def listed(
-        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
-    ) -> Sequence[PredictionTableJobResource]:
-        """The prediction table jobs with `tags`, newest first."""
-        return client.list_prediction_table_jobs(tags, limit=limit)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
-from dagster_kumo.api.client import LIST_LIMIT, KumoClient
+from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoError
-from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.base import Find, TaggedLaunch
 from dagster_kumo.execution.metadata import SNAPSHOT_METADATA, TRAINING_JOB_ID_METADATA
@@ -27,6 +26,8 @@ class TrainingLaunch(TaggedLaunch):
     """
 
     kind = "training job"
+    handle = TrainingJob
+    listed = staticmethod(training_jobs_with_tags)
     run_tag = "dagster/kumo_training_job"
     entry = TRAINING_JOB_ID_METADATA
 
@@ -87,7 +88,7 @@ class TrainingLaunch(TaggedLaunch):
         """A fresh snapshot of the graph. One that an earlier attempt took, and no job has used, is taken over."""
         notes, assets = self._attempt.notes, self._assets
         noted = notes.of_launch(self._keys, assets, None, SNAPSHOT_METADATA)
-        if noted and len(noted) > len({*self._noted(), *(job.job_id for job in self._tagged())}):
+        if noted and len(noted) > len({*self._noted(), *self._tagged()}):
             return noted[0]
         self._raise_if_stopped()
         snapshot_id = self._client.refresh_graph_snapshot(graph_id)
@@ -100,15 +101,3 @@ class TrainingLaunch(TaggedLaunch):
             description=f"Kumo reads the tables again: snapshot {snapshot_id}",
         )
         return snapshot_id
-
-    @staticmethod
-    def handle(job_id: str, client: KumoClient) -> TrainingJob:
-        """The training job."""
-        return TrainingJob(job_id, client)
-
-    @staticmethod
-    def listed(
-        client: KumoClient, tags: Mapping[str, str], *, limit: int = LIST_LIMIT
-    ) -> Sequence[TrainingJobResource]:
-        """The training jobs with `tags`, newest first."""
-        return training_jobs_with_tags(client, tags, limit=limit)
