@@ -26,10 +26,11 @@ from dagster_kumo.assets.specs import (
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
 from dagster_kumo.checks.gate_check import Promotion, gate_check
-from dagster_kumo.execution.model_observation import observed_model
+from dagster_kumo.execution.model_observation import described_model
 from dagster_kumo.execution.selection import check_has_run
 from dagster_kumo.io_manager.io_manager import DEFAULT_IO_MANAGER_KEY
 from dagster_kumo.jobs.prediction_spec import BatchPrediction
+from dagster_kumo.jobs.trained_model import trained_model
 from dagster_kumo.resource import DEFAULT_RESOURCE_KEY, KumoResource
 
 Execute: TypeAlias = Callable[
@@ -300,7 +301,9 @@ def _model(
 ) -> dg.AssetsDefinition:
     def model(context: dg.AssetExecutionContext) -> Any:
         kumo: KumoResource = getattr(context.resources, resource_key)
-        yield observed_model(context, kumo.get_client(), prediction)
+        client = kumo.get_client()
+        would_predict = trained_model(client, prediction)
+        yield dg.ObserveResult(metadata=described_model(context, client, would_predict))
 
     with warnings.catch_warnings():
         # Else each process that loads the definitions would warn that it is in beta.

@@ -30,19 +30,19 @@ DELIVER_JOB_TAG = "dagster-kumo/deliver_job"
 
 
 @dataclass(frozen=True)
-class AdoptedJob:
-    """A job that is done, and that belongs to the assets and the partition of a run."""
+class FinishedJob:
+    """A prediction job that is done, for the assets and one partition of a run."""
 
     result: BatchPredictionJobResult
     model: TrainingJobResource
     table: GeneratedTable | None
-    """Its prediction table, if the job itself does not state the time that it predicted for."""
+    """Its prediction table, if the table states the time that the job predicted for."""
     seconds: float
 
 
 def adopted_job(
     context: dg.AssetExecutionContext, client: KumoClient, definition: RunDefinition
-) -> AdoptedJob | None:
+) -> FinishedJob | None:
     """The job that the run must deliver; None for a run that launches its own.
 
     Raises:
@@ -77,11 +77,7 @@ def adopted_job(
     time = predicted_for(client, job)
     asked = definition.anchor_time(definition.partition_keys[0])
     check_adopted_job(job_id, stated=time, asked=asked)
-    table_id = job.config.pred_table_job_id
-    stated_by_table = job.config.prediction_time is None and table_id is not None
-    return AdoptedJob(
-        result,
-        model,
-        GeneratedTable(table_id, time) if stated_by_table and table_id is not None else None,
-        seconds_of(job) or 0.0,
-    )
+    table = None
+    if job.config.prediction_time is None and job.config.pred_table_job_id is not None:
+        table = GeneratedTable(job.config.pred_table_job_id, time)
+    return FinishedJob(result, model, table, seconds_of(job) or 0.0)

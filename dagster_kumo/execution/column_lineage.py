@@ -18,11 +18,6 @@ def column_lineage(
 
     ENTITY comes from the entity's key, TARGET_PRED from the columns of the target, and scores from both. A table
     belongs to the upstream asset whose key ends with the table's name.
-
-    Args:
-        query: The columns of the model's query.
-        output_type: Which output it is.
-        upstream: The assets that the output depends on.
     """
     by_table: dict[str, list[dg.AssetKey]] = {}
     for key in upstream:
@@ -39,8 +34,3 @@ def column_lineage(
         by_column[TARGET_PRED] = deps(*query.target)
     by_column = {name: found for name, found in by_column.items() if found}
     return dg.TableColumnLineage(by_column) if by_column else None
-
-
-def lineage_of_copy(columns: Iterable[str], of: dg.AssetKey) -> dg.TableColumnLineage:
-    """The lineage of a table that has the same columns as an asset."""
-    return dg.TableColumnLineage({name: [dg.TableColumnDep(of, name)] for name in columns})

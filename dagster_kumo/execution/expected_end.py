@@ -21,11 +21,7 @@ def rounded_end(now: datetime, remaining: float) -> datetime:
 class ExpectedEnd:
     """Shows when a job is expected to end, and warns once if that is after the deadline.
 
-    Args:
-        job: The job, as a line begins with it.
-        deadline: When it should have ended; None if there is no deadline.
-        show: Called with the expected end, as text.
-        log: What the warning goes to.
+    A line begins with `job`. `show` is called with the expected end, as text.
     """
 
     def __init__(

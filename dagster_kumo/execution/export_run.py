@@ -10,7 +10,6 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.execution.column_lineage import lineage_of_copy
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import newest_metadata
 from dagster_kumo.execution.launch.export import ExportLaunch
@@ -33,11 +32,7 @@ from dagster_kumo.jobs.export_target import ExportTarget, of_partition
 class ExportRun:
     """What a run does for an export asset.
 
-    Args:
-        context: The context of the export asset.
-        settings: The settings of the resource.
-        predictions: The asset whose latest materialization names the prediction job.
-        target: What is exported, and where to.
+    The latest materialization of `predictions` names the prediction job whose output is exported.
 
     Raises:
         ValueError: A partition cannot be part of the target's name.
@@ -118,8 +113,11 @@ class ExportRun:
         schema = _schema(exported, output_type)
         if schema is None:
             return {}
-        names = [column.name for column in schema.columns]
-        return {COLUMN_LINEAGE: lineage_of_copy(names, self._predictions)}
+        copied = {
+            column.name: [dg.TableColumnDep(self._predictions, column.name)]
+            for column in schema.columns
+        }
+        return {COLUMN_LINEAGE: dg.TableColumnLineage(copied)}
 
     def _page(self, job_id: str) -> str:
         """The page of the prediction job in Kumo, which exports do not have; empty if it is not known."""

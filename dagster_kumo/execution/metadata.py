@@ -60,34 +60,28 @@ _BEFORE_CLAUSE = re.compile(r"\s+(?=(?:FOR EACH|WHERE|ASSUMING)\b)")
 
 def job_metadata(
     job: BatchPredictionJobResource,
-    provenance: Provenance | None,
+    provenance: Provenance,
     *,
     tracking_url: str,
     seconds: float | None,
     rate: CostRate,
 ) -> dict[str, Any]:
     """The metadata of the prediction job behind a materialization, most important first."""
-    entries: dict[str, Any] = {}
-    if provenance and provenance.prediction_time:
-        entries["prediction_time"] = dg.MetadataValue.timestamp(provenance.prediction_time)
-    entries["tracking_url"] = dg.MetadataValue.url(tracking_url)
-    if provenance and provenance.training_job_id:
-        entries["training_job_id"] = provenance.training_job_id
-    if job.result is not None:
-        entries["num_entities_predicted"] = job.result.num_entities_predicted
-    if seconds is not None:
-        entries["duration_seconds"] = round(seconds, 3)
-    job_seconds = seconds_of(job)
-    if job_seconds is not None:
-        entries["job_seconds"] = round(job_seconds, 3)
     entities = job.result.num_entities_predicted if job.result is not None else None
-    cost = finite(rate.cost(job_seconds, entities))
-    if cost is not None:
-        entries["cost"] = cost
-    named = {**_in_namespace(entries), JOB_ID_METADATA: job.job_id}
-    if provenance and provenance.prediction_table_job_id:
-        named[TABLE_JOB_ID_METADATA] = provenance.prediction_table_job_id
-    return named
+    job_seconds = seconds_of(job)
+    return _named(
+        {
+            "prediction_time": _timestamp(provenance.prediction_time),
+            "tracking_url": dg.MetadataValue.url(tracking_url),
+            "training_job_id": provenance.training_job_id or None,
+            "num_entities_predicted": entities,
+            "duration_seconds": _rounded(seconds),
+            "job_seconds": _rounded(job_seconds),
+            "cost": finite(rate.cost(job_seconds, entities)),
+            "job_id": job.job_id,
+            "prediction_table_job_id": provenance.prediction_table_job_id or None,
+        }
+    )
 
 
 def model_metadata(
@@ -111,12 +105,11 @@ def model_metadata(
     trained_at = job.job_status_report.end_time or job.created_at
     if trained_at is not None:
         entries["age_days"] = round((now - trained_at).total_seconds() / 86_400)
-        entries["trained_at"] = dg.MetadataValue.timestamp(trained_at)
-    if query is not None:
-        entries["tables"] = ", ".join(query.tables)
+    entries["trained_at"] = _timestamp(trained_at)
+    entries["tables"] = ", ".join(query.tables) if query is not None else None
     entries |= links({"tracking_url": tracking_url, "deployment_url": deployment_url})
     entries["training_job_id"] = job.job_id
-    return _in_namespace(entries)
+    return _named(entries)
 
 
 def candidate_metadata(
@@ -134,23 +127,22 @@ def candidate_metadata(
         # The job's own time, because an attempt that attached to it has waited for a part of it only.
         if job.result.total_elapsed_time is not None:
             seconds = job.result.total_elapsed_time.total_seconds()
-    if seconds is not None:
-        entries["duration_seconds"] = round(seconds, 3)
-    if job.config.model_plan is not None:
-        entries["plan"] = _json(job.config.model_plan)
-    return _in_namespace(entries)
+    entries["duration_seconds"] = _rounded(seconds)
+    plan = job.config.model_plan
+    return _named({**entries, "plan": None if plan is None else _json(plan)})
 
 
 def promotion_metadata(champion: TrainingJobResource) -> dict[str, Any]:
     """Who promoted a training job, when and why, as its tags in Kumo say."""
-    at, tags = promoted_at(champion), champion.tags
-    entries = {
-        "promoted_at": dg.MetadataValue.timestamp(at) if at is not None else None,
-        "promoted_by": tags.get(PROMOTED_BY_TAG),
-        "promoted_why": tags.get(PROMOTED_WHY_TAG),
-        "champion_before": tags.get(CHAMPION_BEFORE_TAG),
-    }
-    return _in_namespace({name: value for name, value in entries.items() if value is not None})
+    tags = champion.tags
+    return _named(
+        {
+            "promoted_at": _timestamp(promoted_at(champion)),
+            "promoted_by": tags.get(PROMOTED_BY_TAG),
+            "promoted_why": tags.get(PROMOTED_WHY_TAG),
+            "champion_before": tags.get(CHAMPION_BEFORE_TAG),
+        }
+    )
 
 
 def champion_metadata(champion: TrainingJobResource | None) -> dict[str, Any]:
@@ -158,7 +150,7 @@ def champion_metadata(champion: TrainingJobResource | None) -> dict[str, Any]:
     if champion is None or champion.result is None:
         return {}
     metrics = _metrics("champion", champion.result.eval_metrics.test_metrics)
-    return _in_namespace({**metrics, "champion": champion.job_id})
+    return _named({**metrics, "champion": champion.job_id})
 
 
 def values_of(metrics: Sequence[Metric]) -> dict[str, float]:
@@ -185,13 +177,12 @@ def table_metadata(
     *, job_id: str, anchor_time: datetime | None, rows: int | None, seconds: float
 ) -> dict[str, Any]:
     """The metadata of a prediction table."""
-    entries: dict[str, Any] = {"duration_seconds": round(seconds, 3)}
-    if anchor_time is not None:
-        entries["anchor_time"] = dg.MetadataValue.timestamp(anchor_time)
-    named = {JOB_ID_METADATA: job_id, **_in_namespace(entries)}
-    if rows is not None:
-        named[ROW_COUNT] = rows
-    return named
+    entries = {
+        "job_id": job_id,
+        "duration_seconds": _rounded(seconds),
+        "anchor_time": _timestamp(anchor_time),
+    }
+    return _named(entries) | _row_count(rows)
 
 
 def export_metadata(
@@ -209,16 +200,12 @@ def export_metadata(
         "storage": target.storage,
         "write_mode": target.write_mode or "OVERWRITE",
         **links({"tracking_url": tracking_url}),
-        "duration_seconds": round(seconds, 3),
+        "duration_seconds": _rounded(seconds),
+        "export_job_id": export_job_id,
+        "job_id": job_id,
     }
-    return {
-        target_entry(target): full_name,
-        **storage_kind(target),
-        **({} if rows is None else {ROW_COUNT: rows}),
-        **_in_namespace(entries),
-        EXPORT_JOB_ID_METADATA: export_job_id,
-        JOB_ID_METADATA: job_id,
-    }
+    named = {target_entry(target): full_name, **storage_kind(target), **_row_count(rows)}
+    return named | _named(entries)
 
 
 def links(urls: Mapping[str, str]) -> dict[str, dg.MetadataValue[str | None]]:
@@ -236,8 +223,22 @@ def target_entry(target: ExportTarget) -> str:
     return "dagster/uri" if is_bucket(target.connector) else "dagster/table_name"
 
 
-def _in_namespace(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{NAMESPACE}{name}": value for name, value in entries.items()}
+def _named(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that are known, under their full names."""
+    known = {name: value for name, value in entries.items() if value is not None}
+    return {f"{NAMESPACE}{name}": value for name, value in known.items()}
+
+
+def _row_count(rows: int | None) -> dict[str, Any]:
+    return {} if rows is None else {ROW_COUNT: rows}
+
+
+def _timestamp(time: datetime | None) -> dg.TimestampMetadataValue | None:
+    return None if time is None else dg.MetadataValue.timestamp(time)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def finite(value: float | None, *, digits: int = 6) -> float | None:

@@ -11,21 +11,6 @@ from dagster_kumo.api.client import KumoClient
 from dagster_kumo.api.errors import KumoError
 from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
 from dagster_kumo.execution.metadata import model_metadata
-from dagster_kumo.jobs.prediction_spec import BatchPrediction
-from dagster_kumo.jobs.trained_model import trained_model
-
-
-def observed_model(
-    context: dg.AssetExecutionContext, client: KumoClient, prediction: BatchPrediction
-) -> dg.ObserveResult:
-    """The metadata of the model that would predict now.
-
-    Raises:
-        KumoModelError: There is no trained model as asked for.
-    """
-    return dg.ObserveResult(
-        metadata=described_model(context, client, trained_model(client, prediction))
-    )
 
 
 def observe_model(

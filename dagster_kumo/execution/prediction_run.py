@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from dagster_kumo.api.records import OutputType, TrainingJobResource
-from dagster_kumo.execution.adopted_job import AdoptedJob
+from dagster_kumo.execution.adopted_job import FinishedJob
 from dagster_kumo.execution.anchor_check import check_launched_job
 from dagster_kumo.execution.column_lineage import column_lineage
 from dagster_kumo.execution.launch.attempt import Attempt
@@ -44,27 +44,15 @@ from dagster_kumo.execution.termination import RunJobs
 from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.jobs.job_matching import predicted_for
 from dagster_kumo.jobs.query_columns import QueryColumns, query_columns
-from dagster_kumo.predictions.predictions import Expectation, Predictions
+from dagster_kumo.predictions.predictions import Expectation, Predictions, Provenance
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Done:
-    result: BatchPredictionJobResult
-    table: GeneratedTable | None
-    seconds: float
 
 
 class PredictionRun:
     """The run of the assets of one `BatchPrediction`: launches jobs, waits for them and yields results.
 
-    Args:
-        context: The context of the assets.
-        settings: The connection, and how long to wait.
-        definition: What to make.
-        model: The trained model that predicts.
-        adopted: A job that is done already, to be delivered instead of launching one.
+    If a job is `adopted`, that one is delivered, and none is launched.
     """
 
     def __init__(
@@ -73,7 +61,7 @@ class PredictionRun:
         settings: RunSettings,
         definition: RunDefinition,
         model: TrainingJobResource,
-        adopted: AdoptedJob | None = None,
+        adopted: FinishedJob | None,
     ) -> None:
         self._context = context
         self._settings = settings
@@ -127,12 +115,12 @@ class PredictionRun:
 
     def _make_outputs(self) -> Iterator[dg.MaterializeResult[Any]]:
         def describe(
-            output_type: OutputType, key: str | None, done: _Done
+            output_type: OutputType, key: str | None, done: FinishedJob
         ) -> tuple[Predictions, dict[str, Any]]:
-            output = self._output(done, output_type, key)
+            output, provenance = self._output(done, output_type, key)
             metadata = job_metadata(
                 done.result.get(),
-                output.provenance,
+                provenance,
                 tracking_url=done.result.tracking_url,
                 seconds=done.seconds,
                 rate=self._settings.rate,
@@ -174,18 +162,18 @@ class PredictionRun:
         job_id = self._jobs.finish(launch, _for(anchor_time))
         return checked_table(self._client, job_id, anchor_time)
 
-    def _finished_job(self, partition_key: str | None) -> _Done:
+    def _finished_job(self, partition_key: str | None) -> FinishedJob:
         """The finished job of a partition: a launched one, or the one that the run must deliver."""
         if (adopted := self._adopted) is not None:
             self._context.log.info(
                 f"Delivering prediction job {adopted.result.id}, which is done: the run's tag names it"
             )
-            return _Done(adopted.result, adopted.table, adopted.seconds)
+            return adopted
         started = time.monotonic()
         table = self._table(partition_key)
         result = self._predict(partition_key, table)
         table = table or self._table_made_inline(result, partition_key)
-        return _Done(result, table, time.monotonic() - started)
+        return FinishedJob(result, self._model, table, time.monotonic() - started)
 
     def _table(self, partition_key: str | None) -> GeneratedTable | None:
         """The prediction table of a partition: made by this run, or materialized before."""
@@ -241,9 +229,9 @@ class PredictionRun:
     # Results
 
     def _output(
-        self, done: _Done, output_type: OutputType, partition_key: str | None
-    ) -> Predictions:
-        """An output, and the time that the I/O manager expects its data to be for."""
+        self, done: FinishedJob, output_type: OutputType, partition_key: str | None
+    ) -> tuple[Predictions, Provenance]:
+        """An output, which says what time the I/O manager expects its data to be for; and its job."""
         result, table = done.result, done.table
         output = result.predictions() if output_type == "predictions" else result.embeddings()
         assert output.provenance is not None
@@ -260,7 +248,8 @@ class PredictionRun:
             prediction_table_job_id=table.job_id if table else None,
             prediction_time=asked or stated,
         )
-        return Predictions(output.files, provenance=provenance, expectation=expectation)
+        output = Predictions(output.files, provenance=provenance, expectation=expectation)
+        return output, provenance
 
     def _lineage(self, output_type: OutputType) -> dict[str, Any]:
         """The lineage of an output's columns, if the query tells it."""

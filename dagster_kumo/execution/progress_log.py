@@ -18,15 +18,12 @@ STEP_PER_CENT = 10
 class ProgressLog:
     """Called with each poll of a job. Logs when its status, stage or progress has changed.
 
-    Args:
-        context: The context of the assets.
-        job: The job, as a line begins with it.
-        begun: The first line, to which the job's page is added.
-        brief: Only that line and the end are logged, for runs that wait for many jobs.
+    A line begins with `job`, and the first one is `begun`, to which the job's page is added. If it is `brief`, only
+    that line and the end are logged, for runs that wait for many jobs.
     """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, job: str, *, begun: str, brief: bool = False
+        self, context: dg.AssetExecutionContext, job: str, *, begun: str, brief: bool
     ) -> None:
         self._context = context
         self._job = job

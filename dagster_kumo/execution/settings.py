@@ -34,4 +34,4 @@ class RunSettings:
     poll_timeout: float | None
     max_concurrent_jobs: int
     cancel_on_termination: CancelOnTermination
-    rate: CostRate = CostRate()
+    rate: CostRate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,7 +22,6 @@ from dagster_kumo.execution.progress_log import ProgressLog
 from dagster_kumo.execution.settings import RunSettings
 from dagster_kumo.jobs.progressing_job import ProgressingJob
 
-OnStatus = Callable[[JobStatusReport], None]
 _TERMINATED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
@@ -83,16 +82,13 @@ class RunJobs:
     def finish(self, launch: Launch, about: str, *, deadline: datetime | None = None) -> str:
         """Attach to a job or launch it, log its progress, wait until it is done, and return its id.
 
-        Args:
-            launch: The launch of the job.
-            about: The rest of the first line.
-            deadline: When the job should have ended.
+        `about` is the rest of the first line; after the `deadline`, the job is late.
 
         Raises:
             KumoJobFailedError: The job ended FAILED or CANCELLED.
             KumoTimeoutError: It takes longer than `poll_timeout`; it goes on.
         """
-        with self.track(launch):
+        with self._waiting_for(launch):
             job_id = launch.run()
             self._newest = launch
             done = "Attached to" if launch.attached else "Launched"
@@ -110,6 +106,7 @@ class RunJobs:
             )
 
             def on_status(report: JobStatusReport) -> None:
+                self._raise_if_ended()
                 # The first answer to a poll has the page, which the answer to a launch has not.
                 launch.page = self._settings.client.public_url(report.tracking_url)
                 log.begin(launch.page)
@@ -125,7 +122,7 @@ class RunJobs:
             how: dict[str, Any] = {
                 "poll_interval": self._settings.poll_interval,
                 "timeout": self._settings.poll_timeout,
-                "on_status": self.interruptible(on_status),
+                "on_status": on_status,
             }
             if isinstance(job, ProgressingJob):
                 how["on_progress"] = on_progress
@@ -138,8 +135,7 @@ class RunJobs:
         return job_id
 
     @contextmanager
-    def track(self, launch: Launch) -> Generator[None, None, None]:
-        """Register a job as one that the run waits for, while the block runs."""
+    def _waiting_for(self, launch: Launch) -> Generator[None, None, None]:
         self._waited_for.append(launch)
         try:
             self._raise_if_ended()  # after the append: a run that ends now finds the launch, or is found here
@@ -149,17 +145,8 @@ class RunJobs:
             raise
         self._waited_for.remove(launch)
 
-    def interruptible(self, on_status: OnStatus) -> OnStatus:
-        """Wrap `on_status`, so that a waiting thread learns that the run has ended."""
-
-        def raise_or_tell(report: JobStatusReport) -> None:
-            self._raise_if_ended()
-            on_status(report)
-
-        return raise_or_tell
-
     def _raise_if_ended(self) -> None:
-        # The termination itself reaches the main thread alone.
+        # A thread that waits learns of the termination here: the interrupt reaches the main thread alone.
         if self._ended.is_set():
             raise KumoError("The run has ended.")
 

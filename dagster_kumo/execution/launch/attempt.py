@@ -32,7 +32,7 @@ class Attempt:
         run: The run of the step.
         assets_def: The definition of the assets that the step makes.
         step_key: The step that launches.
-        log: What the attempt logs to.
+        log: The step's log.
         settling_time: Seconds until Kumo shows a job that an earlier attempt launched.
         retry_number: How often the step has been retried in the run.
         is_anew: Whether it has nothing to do with the runs that this one re-executes.

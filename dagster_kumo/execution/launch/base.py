@@ -280,11 +280,10 @@ class Launch(ABC):
 
     # Notes in Dagster
 
-    def _noted(self, *, run_id: str | None = None) -> list[str]:
+    def _noted(self, entry: str | None = None, *, run_id: str | None = None) -> list[str]:
         """What attempts of this launch, or those of one run, have noted, newest first."""
-        notes = self._attempt.notes
-        return notes.of_launch(
-            self._keys, self._assets, self._partition_key, self.entry, run_id=run_id
+        return self._attempt.notes.of_launch(
+            self._keys, self._assets, self._partition_key, entry or self.entry, run_id=run_id
         )
 
     def _known_ids(self) -> list[str]:
@@ -304,12 +303,12 @@ class Launch(ABC):
         if self.run_tag:
             self._attempt.notes.show_on_run(self.run_tag, job_id)
 
-    def _add_note(self, value: str, description: str) -> None:
+    def _add_note(self, value: str, description: str, *, entry: str | None = None) -> None:
         self._attempt.notes.add(
             self._key,
             self._assets,
             self._partition_key,
-            self.entry,
+            entry or self.entry,
             value,
             description=description,
         )

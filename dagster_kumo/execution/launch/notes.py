@@ -131,17 +131,16 @@ class Notes:
 
 
 def job_tag(prefix: str, op: str) -> str:
-    """The tag of a run that names the newest job of a kind that an op has launched."""
-    return _tag(f"{prefix}.{re.sub(r'[^A-Za-z0-9_.-]', '_', op)}")
+    """The tag of a run that names the newest job of a kind that an op has launched.
+
+    It is within Dagster's limit. A name that is cut still differs from others.
+    """
+    name = f"{prefix}.{re.sub(r'[^A-Za-z0-9_.-]', '_', op)}"
+    if len(name) <= LONGEST_TAG:
+        return name
+    return f"{name[: LONGEST_TAG - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def jobs_on_run(run: dg.DagsterRun, prefix: str) -> list[str]:
     """The newest jobs of a kind that the tags of a run name, one for each op."""
     return [job_id for tag, job_id in run.tags.items() if tag.startswith(f"{prefix}.")]
-
-
-def _tag(name: str) -> str:
-    """The name of a tag, within Dagster's limit. A name that is cut still differs from others."""
-    if len(name) <= LONGEST_TAG:
-        return name
-    return f"{name[: LONGEST_TAG - 9]}.{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -86,18 +86,11 @@ class TrainingLaunch(TaggedLaunch):
 
     def _refreshed_snapshot(self, graph_id: str) -> str:
         """A fresh snapshot of the graph. One that an earlier attempt took, and no job has used, is taken over."""
-        notes, assets = self._attempt.notes, self._assets
-        noted = notes.of_launch(self._keys, assets, None, SNAPSHOT_METADATA)
+        noted = self._noted(SNAPSHOT_METADATA)
         if noted and len(noted) > len({*self._noted(), *self._tagged()}):
             return noted[0]
         self._raise_if_stopped()
         snapshot_id = self._client.refresh_graph_snapshot(graph_id)
-        notes.add(
-            self._key,
-            assets,
-            None,
-            SNAPSHOT_METADATA,
-            snapshot_id,
-            description=f"Kumo reads the tables again: snapshot {snapshot_id}",
-        )
+        said = f"Kumo reads the tables again: snapshot {snapshot_id}"
+        self._add_note(snapshot_id, said, entry=SNAPSHOT_METADATA)
         return snapshot_id

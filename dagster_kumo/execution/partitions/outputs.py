@@ -99,13 +99,8 @@ def store_each(
     Raises:
         KumoPartitionsError: Some partitions failed; the others are materialized.
     """
-    results = _Results([context.asset_key])
-    results.make(
-        context,
-        ((key, partial(values.__getitem__, key)) for key in values),
-        lambda _, key, value: store(key, value),
-    )
-    _add_metadata(context.asset_key, results.take(context, context.asset_key))
+    given = ((key, partial(values.__getitem__, key)) for key in values)
+    _make_each(context, context.asset_key, given, store)
 
 
 def materialize_each(
@@ -116,10 +111,19 @@ def materialize_each(
     Raises:
         KumoPartitionsError: Some partitions failed; the others are materialized.
     """
-    results = _Results([asset_key])
-    results.make(context, _results_of(jobs), lambda _, __, metadata: metadata)
-    _add_metadata(asset_key, results.take(context, asset_key))
+    _make_each(context, asset_key, _results_of(jobs), lambda _, metadata: metadata)
     return dg.MaterializeResult(asset_key=asset_key)
+
+
+def _make_each(
+    context: Context,
+    asset_key: dg.AssetKey,
+    given: Iterable[tuple[str, Callable[[], T]]],
+    make: Callable[[str, T], Metadata],
+) -> None:
+    results = _Results([asset_key])
+    results.make(context, given, lambda _, key, value: make(key, value))
+    _add_metadata(asset_key, results.take(context, asset_key))
 
 
 def _results_of(jobs: PartitionJobs[T]) -> Iterator[tuple[str, Callable[[], T]]]:
