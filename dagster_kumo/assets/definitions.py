@@ -20,8 +20,8 @@ from dagster_kumo.assets.specs import (
     AssetOptions,
     asset_deps,
     completed_spec,
+    key_in_run,
     op_name,
-    op_options,
     prediction_specs,
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
@@ -157,40 +157,47 @@ def build_kumo_assets_definitions(
     options = {"group_name": name, **options}
     translator = translator or DagsterKumoTranslator()
     tables = asset_deps(deps)
-    candidate = None
+    # Without their partition mappings, which map to the partitions of the predictions.
+    trained_from = [table.asset_key for table in tables]
+    not_of_outputs: AssetOptions = {
+        **options,
+        "description": None,
+        "freshness_policy": None,
+        "code_version": None,
+    }
+    spec = completed_spec(
+        translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
+        deps=trained_from,
+        automation_condition=None,
+        options=options,
+    )
+    model = candidate = promotion = gate = rollback = None
     if training is not None:
         candidate = candidate_asset(
             training,
             name=name,
             champion_of=prediction.champion_of,
-            deps=[table.asset_key for table in tables],
+            deps=trained_from,
             translator=translator,
             resource_key=resource_key,
-            options=_not_of_outputs(options),
+            options=not_of_outputs,
         )
-    spec = completed_spec(
-        translator.get_asset_spec(KumoAssetProps(name, "model", prediction)),
-        # Without their partition mappings, which map to the partitions of the predictions.
-        deps=[table.asset_key for table in tables],
-        automation_condition=None,
-        options=options,
-    )
-    promotion, rollback = None, None
-    if training is not None and candidate is not None:
         evaluations = None
         if evaluation is not None:  # made below, downstream of the model
             props = KumoAssetProps(name, "evaluation", prediction)
             evaluations = translator.get_asset_spec(props).key
         promotion = _promotion(name, prediction, training, candidate.key, evaluations)
-    if training is not None and promotion is not None:
-        spec = spec.replace_attributes(
-            deps=[promotion.candidate], automation_condition=training.promotion_condition
-        )
-        model = promoted_model_asset(
-            spec, promotion, resource_key=resource_key, options=_not_of_outputs(options)
-        )
-        rollback = rollback_job(name, model)
-    else:
+        if promotion is not None:
+            spec = spec.replace_attributes(
+                deps=[promotion.candidate], automation_condition=training.promotion_condition
+            )
+            model = promoted_model_asset(
+                spec, promotion, resource_key=resource_key, options=not_of_outputs
+            )
+            rollback = rollback_job(name, model)
+            if promotion.gate is not None:
+                gate = gate_check(promotion, resource_key=resource_key)
+    if model is None:
         model = _model(spec.merge_attributes(tags=_IS_MODEL), prediction, resource_key)
     about: dict[str, Any] = {
         "name": name,
@@ -215,7 +222,7 @@ def build_kumo_assets_definitions(
             partitions_def=partitions_def,
             resource_key=resource_key,
             io_manager_key=io_manager_key,
-            op_options=op_options(options),
+            options=options,
         )
     else:
 
@@ -223,8 +230,7 @@ def build_kumo_assets_definitions(
         def predictions(context: dg.AssetExecutionContext) -> Any:
             kumo: KumoResource = getattr(context.resources, resource_key)
             check_has_run(context)
-            model_input = predictions.input_names_by_node_key[model.key]
-            model_key = context.asset_key_for_input(model_input)
+            model_key = key_in_run(context, predictions, model.key)
             if execute is None:
                 yield from kumo.predict(context, model=model_key)
             else:
@@ -252,11 +258,8 @@ def build_kumo_assets_definitions(
             translator=translator,
             resource_key=resource_key,
             io_manager_key=io_manager_key,
-            options=_not_of_outputs(options),
+            options=not_of_outputs,
         )
-    gate = None
-    if promotion is not None and promotion.gate is not None:
-        gate = gate_check(promotion, resource_key=resource_key)
     assets = KumoModelAssets(model, predictions, made, evaluated, candidate, gate, rollback)
     _check_keys([key for asset in assets for key in asset.keys])
     return assets
@@ -288,12 +291,6 @@ def _promotion(
             "evaluations. Give evaluation=KumoEvaluation(...), or leave reference out."
         )
     return Promotion(prediction.champion_of, candidate, gate, evaluation)
-
-
-def _not_of_outputs(options: AssetOptions) -> AssetOptions:
-    """The options of an asset that is no output of the prediction."""
-    of_outputs: AssetOptions = {"description": None, "freshness_policy": None, "code_version": None}
-    return {**options, **of_outputs}
 
 
 def _model(

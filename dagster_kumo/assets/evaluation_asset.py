@@ -3,7 +3,6 @@
 # No `from __future__ import annotations`: Dagster looks at the annotation of `context` as an object.
 
 from collections.abc import Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -16,9 +15,10 @@ from dagster_kumo.assets.specs import (
     AssetOptions,
     check_name,
     completed_spec,
+    graph_options,
     nothing_ins,
     op_name,
-    op_options,
+    step_options,
     upstream_inputs,
 )
 from dagster_kumo.assets.translator import DagsterKumoTranslator, KumoAssetProps
@@ -179,14 +179,11 @@ def evaluation_asset(
         missing_outcome=evaluation.missing_outcome,
     )
     partitions_def = partitions_def or upstream_partitions
-    step_options = op_options(options)
-    backfill_policy: dg.BackfillPolicy | None = step_options.pop("backfill_policy")
+    backfill_policy = options.get("backfill_policy")
     if backfill_policy is not None and backfill_policy.max_partitions_per_run != 1:
-        backfill_policy = (
-            None  # that of the predictions, which several partitions of a run can have
-        )
-    hooks: AbstractSet[dg.HookDefinition] | None = step_options.pop("hooks")
-    step_options["tags"] = step_options.pop("op_tags")
+        # That of the predictions, which can be for several partitions in a run.
+        options = {**options, "backfill_policy": None}
+    of_steps = step_options(options)
     spec = completed_spec(
         translator.get_asset_spec(KumoAssetProps(name, "evaluation", prediction)),
         deps=[],
@@ -204,7 +201,7 @@ def evaluation_asset(
         ins={PREDICTIONS: dg.In(dg.Nothing), **{key: dg.In(dg.Nothing) for key in further}},
         out=dg.Out(dg.Nothing),
         required_resource_keys={resource_key},
-        **step_options,
+        **of_steps,
     )
     def check_window(context: dg.AssetExecutionContext) -> None:
         check_has_run(context)
@@ -224,7 +221,7 @@ def evaluation_asset(
         },
         out={"evaluation": dg.Out(io_manager_key=io_manager_key)},
         required_resource_keys={resource_key},
-        **step_options,
+        **of_steps,
     )
     def evaluate(
         context: dg.AssetExecutionContext, predictions: Any, outcomes: Any
@@ -237,8 +234,7 @@ def evaluation_asset(
         ins={PREDICTIONS: dg.AssetIn(predicted), OUTCOMES: outcomes, **nothing_ins(further)},
         outs={"evaluation": dg.AssetOut(key=spec.key)},
         partitions_def=partitions_def,
-        backfill_policy=backfill_policy,
-        hooks=hooks,
+        **graph_options(options),
     )
     def evaluation_graph(predictions: Any, outcomes: Any, **further: Any) -> Any:
         closed: Any = check_window.alias("check_window")(predictions=predictions, **further)

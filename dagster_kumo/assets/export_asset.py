@@ -22,6 +22,7 @@ from dagster_kumo.assets.specs import (
     asset_deps,
     check_name,
     completed_spec,
+    key_in_run,
     op_name,
     op_options,
 )
@@ -204,8 +205,7 @@ def export_asset(
     def export(context: dg.AssetExecutionContext) -> Any:
         check_has_run(context)
         kumo: KumoResource = getattr(context.resources, resource_key)
-        # Not `upstream`: loading a module under a prefix changes the key afterwards.
-        upstream_key = context.asset_key_for_input(export.input_names_by_node_key[upstream])
+        upstream_key = key_in_run(context, export, upstream)
         yield from kumo.export(context, predictions=upstream_key, **target.arguments())
 
     return export

@@ -7,7 +7,6 @@ The steps are `predict`, `transfer[<file>]` for each file, and `store`; `_Steps`
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,14 @@ import dagster as dg
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.api.records import OutputType
-from dagster_kumo.assets.specs import nothing_ins, op_name, upstream_inputs
+from dagster_kumo.assets.specs import (
+    AssetOptions,
+    graph_options,
+    nothing_ins,
+    op_name,
+    step_options,
+    upstream_inputs,
+)
 from dagster_kumo.execution.metadata import OUTPUT_TYPE
 from dagster_kumo.execution.partitions.outputs import materialize_one
 from dagster_kumo.execution.run_config import KumoRunConfig
@@ -50,33 +56,19 @@ def build_fanned_out_assets(
     partitions_def: dg.PartitionsDefinition | None,
     resource_key: str,
     io_manager_key: str,
-    op_options: Mapping[str, Any],
+    options: AssetOptions,
 ) -> dg.AssetsDefinition:
-    """Make the assets of `specs` with a graph that has a step for each file.
-
-    Args:
-        name: The model's name.
-        specs: The outputs, as in `@kumo_assets`.
-        prediction: What to run.
-        model: The asset of the trained model.
-        partitions_def: The partitions of the assets. Each run is for one.
-        resource_key: The key of the `KumoResource`.
-        io_manager_key: The key of the `KumoIOManager`.
-        op_options: The options of Dagster's `multi_asset`. Backfill policy and hooks apply to the graph,
-            the others to each step.
+    """Make the assets of `specs` with a graph that has a step for each file. Each run is for one partition.
 
     Raises:
         ValueError: The prediction or the backfill policy cannot be combined with a fan-out.
     """
-    options = dict(op_options)
-    backfill_policy: dg.BackfillPolicy | None = options.pop("backfill_policy")
-    hooks: AbstractSet[dg.HookDefinition] | None = options.pop("hooks")
-    options["tags"] = options.pop("op_tags")
-    _check(prediction, backfill_policy, name=name)
+    _check(prediction, options.get("backfill_policy"), name=name)
     by_type: dict[OutputType, dg.AssetSpec] = {spec.metadata[OUTPUT_TYPE]: spec for spec in specs}
     deps = {dep.asset_key: dep for spec in specs for dep in spec.deps}
     upstream = {_MODEL: deps.pop(model)} | upstream_inputs(deps.values())
-    steps = _Steps(op_name(specs), list(by_type), resource_key, io_manager_key, options)
+    of_steps = step_options(options)
+    steps = _Steps(op_name(specs), list(by_type), resource_key, io_manager_key, of_steps)
     predict, transfer, store = steps.predict(upstream), steps.transfer(), steps.store()
 
     @dg.graph_multi_asset(
@@ -87,13 +79,9 @@ def build_fanned_out_assets(
             for output_type, spec in by_type.items()
         },
         partitions_def=partitions_def,
-        backfill_policy=backfill_policy,
-        hooks=hooks,
         can_subset=len(by_type) > 1,
-        config=dg.ConfigMapping(
-            _config_of_predict,
-            config_schema=KumoRunConfig.to_fields_dict(),
-        ),
+        config=dg.ConfigMapping(_config_of_predict, config_schema=KumoRunConfig.to_fields_dict()),
+        **graph_options(options),
     )
     def fan_out(**upstream: Any) -> dict[str, Any]:
         planned = predict.alias("predict")(**upstream)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dagster_kumo.api.errors import KumoAPIError, KumoModelError
 from dagster_kumo.api.records import TrainingJobResource
-from dagster_kumo.assets.specs import AssetOptions, op_name, op_options
+from dagster_kumo.assets.specs import AssetOptions, key_in_run, op_name, op_options
 from dagster_kumo.checks.gate_check import GateReader, Promotion, judge
 from dagster_kumo.execution.metadata import promotion_metadata
 from dagster_kumo.execution.model_observation import described_model
@@ -58,9 +58,7 @@ def promoted_model_asset(
         check_has_run(context)
         kumo: KumoResource = getattr(context.resources, resource_key)
         client = kumo.get_client()
-        # Not its key when it was defined: loading a module under a prefix changes the key afterwards.
-        candidate_input = model.input_names_by_node_key[promotion.candidate]
-        now = promotion.of(context.asset_key_for_input(candidate_input))
+        now = promotion.of(key_in_run(context, model, promotion.candidate))
         author = Author(
             config.by or _who(context.run),
             config.why,
@@ -68,19 +66,10 @@ def promoted_model_asset(
         )
         move = _move(context, GateReader(client, context.instance, now), config, author)
         champion = move.champion
-        context.log.info(
-            f"{champion.job_id} predicts for {promotion.champion_of}"
-            + (
-                f" from now on, instead of {move.before or 'none'}"
-                if move.is_new
-                else ", as before"
-            )
-        )
+        since = f"from now on, instead of {move.before or 'none'}" if move.is_new else "as before"
+        context.log.info(f"{champion.job_id} predicts for {promotion.champion_of}, {since}")
         yield dg.MaterializeResult(
-            metadata={
-                **promotion_metadata(champion),
-                **described_model(context, client, champion),
-            },
+            metadata=promotion_metadata(champion) | described_model(context, client, champion),
             data_version=dg.DataVersion(champion.job_id),
         )
 
@@ -129,7 +118,7 @@ def _newest_passing(context: dg.AssetExecutionContext, reader: GateReader) -> Tr
         if champion is not None and job_id == champion.job_id:
             break
         try:
-            job = reader.client.get_training_job(job_id)
+            job = client.get_training_job(job_id)
         except KumoAPIError as error:
             if error.status_code != 404:
                 raise

@@ -123,12 +123,7 @@ def completed_spec(
 ) -> dg.AssetSpec:
     """The spec with the definition's additions. Values that the translator has set stay.
 
-    Args:
-        spec: What the translator says.
-        deps: Further upstream assets.
-        automation_condition: When Dagster materializes the asset automatically.
-        options: The options of the factory.
-        asked: What materializing it asks from Kumo, as JSON. None if nothing materializes it.
+    `asked` is what materializing it asks from Kumo, as JSON; None if nothing materializes it.
     """
     tags = {k: v for k, v in (options.get("tags") or {}).items() if k not in spec.tags}
     owners = [owner for owner in options.get("owners", ()) if owner not in spec.owners]
@@ -199,8 +194,28 @@ def asset_deps(deps: Iterable[Any]) -> list[dg.AssetDep]:
 
 def op_options(options: AssetOptions) -> dict[str, Any]:
     """The options that Dagster's `multi_asset` takes."""
-    names = ("op_tags", "retry_policy", "pool", "backfill_policy", "hooks")
-    return {name: options.get(name) for name in names}
+    return {"op_tags": options.get("op_tags"), **_of_steps(options), **graph_options(options)}
+
+
+def step_options(options: AssetOptions) -> dict[str, Any]:
+    """The options that Dagster's `op` takes, for each step of a graph."""
+    return {"tags": options.get("op_tags"), **_of_steps(options)}
+
+
+def graph_options(options: AssetOptions) -> dict[str, Any]:
+    """The options that Dagster's `graph_multi_asset` takes."""
+    return {name: options.get(name) for name in ("backfill_policy", "hooks")}
+
+
+def _of_steps(options: AssetOptions) -> dict[str, Any]:
+    return {name: options.get(name) for name in ("retry_policy", "pool")}
+
+
+def key_in_run(
+    context: dg.AssetExecutionContext, assets_def: dg.AssetsDefinition, upstream: dg.AssetKey
+) -> dg.AssetKey:
+    """The key of an upstream asset now: loading a module under a prefix changes keys after they are defined."""
+    return context.asset_key_for_input(assets_def.input_names_by_node_key[upstream])
 
 
 def op_name(specs: Sequence[dg.AssetSpec]) -> str:
