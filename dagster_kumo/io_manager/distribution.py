@@ -82,10 +82,7 @@ def chart_of(
 ) -> Chart | None:
     """What to draw of an output; None when it has neither scores nor classes nor vectors.
 
-    Args:
-        summary: Of the output.
-        threshold: The probability from which the answer is yes, if it is known.
-        entities: How many entities its job predicted for, if that is known.
+    From the `threshold` on, the answer is yes; `entities` is how many its job predicted for. Both may not be known.
     """
     classes = _class_bars(summary, entities)
     if classes is not None:
@@ -297,17 +294,9 @@ def _draw_ranges(axes: Axes, bars: list[Bar]) -> None:
     shares = [bar.share for bar in bars]
     top = max(shares)
     colors = [MARK if bar.is_marked else BARS for bar in bars]
-    axes.bar(places, shares, width=0.92, color=colors, linewidth=0)
+    drawn = axes.bar(places, shares, width=0.92, color=colors, linewidth=0)
     size = 9 if len(bars) <= 10 else 8
-    for place, bar in enumerate(bars):
-        axes.text(
-            place,
-            bar.share + top * 0.02,
-            _percent(bar.share),
-            ha="center",
-            fontsize=size,
-            color=WORDS,
-        )
+    axes.bar_label(drawn, list(map(_percent, shares)), padding=2, fontsize=size, color=WORDS)
     if any(bar.label == _number(bar.start) for bar in bars if bar.start is not None):
         axes.set_xticks(places, [bar.label for bar in bars])  # whole numbers
     else:
@@ -333,16 +322,9 @@ def _draw_classes(axes: Axes, bars: list[Bar]) -> None:
         series.append((0.2, 0.38, MARK, [bar.best or 0.0 for bar in bars]))
     for offset, height, color, shares in series:
         drawn = [0.0 if b.stands_for_others else s for b, s in zip(bars, shares, strict=True)]
-        axes.barh(places + offset, drawn, height=height, color=color, linewidth=0)
-        for place, width, share in zip(places, drawn, shares, strict=True):
-            axes.text(
-                width + longest * 0.01,
-                place + offset,
-                _percent(share),
-                va="center",
-                fontsize=8 if has_best else 9,
-                color=WORDS,
-            )
+        rows = axes.barh(places + offset, drawn, height=height, color=color, linewidth=0)
+        labels = list(map(_percent, shares))
+        axes.bar_label(rows, labels, padding=3, fontsize=8 if has_best else 9, color=WORDS)
     axes.set_yticks(places, [bar.label for bar in bars], parse_math=False)
     axes.invert_yaxis()
     axes.set_xticks([])

@@ -23,10 +23,8 @@ def new_figure(
 ) -> tuple[Figure, Axes]:
     """A transparent figure, and axes on it without a frame, readable in both themes.
 
-    Args:
-        width: of the figure, in inches of 100 pixels.
-        height: the same.
-        area: the place of the axes: left, bottom, width and height as shares. Computing it would draw twice.
+    An inch has 100 pixels. The `area` of the axes is left, bottom, width and height as shares: computing it would draw
+    twice.
     """
     # The object-oriented interface: pyplot keeps global state and may look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

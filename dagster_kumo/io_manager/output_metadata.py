@@ -10,7 +10,6 @@ warning, and the asset does not fail.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -80,14 +79,7 @@ def output_metadata(
 ) -> dict[str, Any]:
     """The entries of a stored output, most important first.
 
-    Args:
-        context: Of the output.
-        stored: The output as it can be read now.
-        transferred: Its files, and its statistics if they were requested.
-        partition_key: Its partition; None for an asset without partitions.
-        provenance: Its job.
-        preview_rows: How many rows are shown.
-        store_of: Returns the store of a partition of the same asset.
+    `store_of` returns the store of another partition of the same asset.
     """
     entries: dict[str, Any] = {}
     if provenance is not None and provenance.prediction_time is None and transferred.anchors:
@@ -101,11 +93,14 @@ def output_metadata(
             context.log.warning(f"There are no statistics of {name}: {why}")
     # The numbers of an evaluation say it all, and those of the rows would stand between them.
     if summary is not None and EVALUATION not in (context.definition_metadata or {}):
-        about = _About.of(provenance)
-        optional["distribution"] = lambda: _distribution(summary, about)
-        optional["plotted numbers"] = lambda: _numbers(summary, about)
+        entities = provenance.num_entities if provenance else None
+        threshold = provenance.binary_classification_threshold if provenance else None
+        optional["distribution"] = lambda: _distribution(summary, threshold, entities)
+        optional["plotted numbers"] = lambda: _numbers(summary, entities)
         if partition_key is not None:
-            optional["drift"] = lambda: _drift(context, transferred, about, partition_key, store_of)
+            optional["drift"] = lambda: _drift(
+                context, transferred, entities, partition_key, store_of
+            )
         optional["statistics"] = lambda: {"statistics": _statistics_table(summary)}
     if preview_rows:
         optional["preview"] = lambda: _preview(stored, preview_rows)
@@ -126,20 +121,6 @@ def output_metadata(
         ROW_COUNT: transferred.num_rows,
         "dagster/size_bytes": transferred.size_bytes,
     }
-
-
-@dataclass(frozen=True)
-class _About:
-    """What the job says of an output."""
-
-    threshold: float | None
-    entities: int | None
-
-    @classmethod
-    def of(cls, provenance: Provenance | None) -> _About:
-        if provenance is None:
-            return cls(None, None)
-        return cls(provenance.binary_classification_threshold, provenance.num_entities)
 
 
 # Columns and statistics
@@ -183,7 +164,7 @@ def _scores_first(summary: OutputSummary) -> list[ColumnSummary]:
     return scores + [column for name, column in columns.items() if name not in SCORE_COLUMNS]
 
 
-def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
+def _numbers(summary: OutputSummary, entities: int | None) -> dict[str, Any]:
     """Numbers that the Dagster UI plots: what says most of the output, each an entry of its own."""
     entries: dict[str, Any] = {}
     target = summary.columns.get(TARGET_PRED)
@@ -195,8 +176,8 @@ def _numbers(summary: OutputSummary, about: _About) -> dict[str, Any]:
                 "share", {str(c): n / target.count for c, n in target.values.items()}
             )
     if summary.class_shares is not None:
-        entries |= _shares("share", summary.class_shares.mean_scores(about.entities))
-        best = summary.class_shares.best_of(about.entities) or {}
+        entries |= _shares("share", summary.class_shares.mean_scores(entities))
+        best = summary.class_shares.best_of(entities) or {}
         count = sum(best.values()) or 1
         entries |= _shares("best_for", {name: n / count for name, n in best.items()})
     redundant = _redundant_columns(summary)
@@ -265,7 +246,9 @@ def _statistics_row(column: ColumnSummary) -> dg.TableRecord:
 # Distribution and drift
 
 
-def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
+def _distribution(
+    summary: OutputSummary, threshold: float | None, entities: int | None
+) -> dict[str, Any]:
     """A text that the Dagster UI shows in place, and the picture, one click away."""
     from dagster_kumo.io_manager.distribution import (
         chart_of,
@@ -273,7 +256,7 @@ def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
         distribution_as_text,
     )
 
-    chart = chart_of(summary, threshold=about.threshold, entities=about.entities)
+    chart = chart_of(summary, threshold=threshold, entities=entities)
     if chart is None:
         return {}
     entries = {"distribution_in_brief": distribution_as_text(chart)}
@@ -286,7 +269,7 @@ def _distribution(summary: OutputSummary, about: _About) -> dict[str, Any]:
 def _drift(
     context: dg.OutputContext,
     transferred: Transferred,
-    about: _About,
+    entities: int | None,
     partition_key: str,
     store_of: Callable[[str], PartitionStore],
 ) -> dict[str, Any]:
@@ -299,7 +282,7 @@ def _drift(
 
     before = partition_before(context.asset_partitions_def, partition_key, _instance())
     earlier = read_statistics(store_of(before)) if before is not None else None
-    now = transferred.statistics(about.entities)
+    now = transferred.statistics(entities)
     if earlier is None or now is None:
         return {}
     moved = drift(earlier, now, compared_columns(now))

@@ -14,10 +14,7 @@ def in_order(
 ) -> list[str]:
     """`keys` in the order of their definition. Keys that it does not contain (any more) come last.
 
-    Args:
-        keys: Some of the partitions.
-        partitions_def: Their definition.
-        instance: Needed for dynamic partitions, which are kept there.
+    Dynamic partitions are kept in the instance.
 
     >>> in_order(["c", "a"], dg.StaticPartitionsDefinition(["a", "b", "c"]), None)
     ['a', 'c']

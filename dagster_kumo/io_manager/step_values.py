@@ -52,11 +52,9 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class FinishedFile:
+class FinishedFile(PlannedFile):
     """A file that has been transferred into the version."""
 
-    plan: OutputPlan
-    index: int
     file: TransferredFile
 
 
