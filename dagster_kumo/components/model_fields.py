@@ -205,13 +205,7 @@ class ModelFields(NamedFieldsResolvable):
         io_manager: KumoIOManager | None,
         component: Overridable,
     ) -> dg.Definitions:
-        """All definitions of the model.
-
-        Args:
-            name: The model's name.
-            kumo: The connection, if it is not one of the project's.
-            io_manager: The I/O manager, if it is not one of the project's.
-            component: The component, whose methods a subclass may have overridden.
+        """All definitions of the model. `kumo` and `io_manager` are None if they are the project's.
 
         Raises:
             ValueError: An attribute is invalid; the message says what to write instead.
@@ -228,21 +222,12 @@ class ModelFields(NamedFieldsResolvable):
             resources[resource_key] = kumo
         if io_manager is not None:
             resources[io_manager_key] = with_connection(io_manager, kumo)
-        options: AssetOptions = {
+        options: dict[str, Any] = {
+            **{option: getattr(self, option) for option in AssetOptions.__annotations__},
             "group_name": self.group_name or name,
-            "owners": self.owners,
-            "tags": self.tags,
             "kinds": {*self.kinds},
-            "metadata": self.metadata,
-            "description": self.description,
-            "freshness_policy": self.freshness_policy,
             # Rendering templates makes a number of "7".
             "code_version": None if self.code_version is None else str(self.code_version),
-            "hooks": self.hooks,
-            "op_tags": self.op_tags,
-            "retry_policy": self.retry_policy,
-            "pool": self.pool,
-            "backfill_policy": self.backfill_policy,
         }
         assets = build_kumo_assets_definitions(
             name=name,
@@ -261,56 +246,55 @@ class ModelFields(NamedFieldsResolvable):
             execute=component.own_execute,
             **options,
         )
-        checks = [
-            check
-            for given in self.checks
-            for check in build_kumo_prediction_checks(
+        checks: list[dg.AssetChecksDefinition] = []
+        for given in self.checks:
+            checks += build_kumo_prediction_checks(
                 asset=assets.predictions, io_manager_key=io_manager_key, **given
             )
-        ]
-        if assets.evaluation is not None:
-            checks += [
-                check
-                for given in self.evaluation_checks
-                for check in build_kumo_evaluation_checks(asset=assets.evaluation, **given)
-            ]
-        elif self.evaluation_checks:
-            raise ValueError(
-                "evaluation_checks are for an evaluation, and there is none. Write evaluation: beside them."
-            )
-        if self.training_schedule is not None and assets.candidate is None:
-            raise ValueError(
-                "training_schedule is for a training, and there is none. Write training: beside it."
-            )
-        sensors: list[dg.SensorDefinition] = []
-        if self.sensor is not None:
-            given: dict[str, Any] = {"name": f"{own_name}_kumo_jobs_sensor", **self.sensor}
-            sensors.append(build_kumo_sensor(assets, resource_key=resource_key, **given))
-        definitions = dg.Definitions(
-            assets=assets, asset_checks=checks, resources=resources, sensors=sensors
-        )
+        for given in self.evaluation_checks:
+            if assets.evaluation is None:
+                raise ValueError(
+                    "evaluation_checks are for an evaluation, and there is none. Write evaluation: beside them."
+                )
+            checks += build_kumo_evaluation_checks(asset=assets.evaluation, **given)
         selection = dg.AssetSelection.assets(assets.predictions, *assets.exports)
         run_tags = HOLD_UNTIL_DONE if self.hold else {}
-        parts = [definitions]
+        sensors: list[dg.SensorDefinition] = []
+        if self.sensor is not None:
+            of_sensor: dict[str, Any] = {"name": f"{own_name}_kumo_jobs_sensor", **self.sensor}
+            sensors.append(build_kumo_sensor(assets, resource_key=resource_key, **of_sensor))
+        if self.hold:
+            sensors.append(_hold_sensor(resource_key))
+        if self.hold and self.automation_condition is not None:
+            sensor_name = f"{own_name}_automation_sensor"
+            sensors.append(
+                dg.AutomationConditionSensorDefinition(
+                    sensor_name, target=selection, run_tags=run_tags
+                )
+            )
+        scheduled: list[dg.Definitions] = []
         if self.schedule is not None:
             about = (own_name, selection, self.partitions_def, run_tags)
-            parts.append(self.schedule.definitions(*about))
-        if assets.rollback_job is not None:
-            parts.append(dg.Definitions(jobs=[assets.rollback_job]))
-        if self.training_schedule is not None and assets.candidate is not None:
-            promoted = [] if assets.rollback_job is None else [assets.model]
-            trained = dg.AssetSelection.assets(assets.candidate, *promoted)
-            about = (f"{own_name}_training", trained, None, run_tags)
-            parts.append(self.training_schedule.definitions(*about))
-        if self.hold:
-            parts.append(dg.Definitions(sensors=[_hold_sensor(resource_key)]))
-            if self.automation_condition is not None:
-                name = f"{own_name}_automation_sensor"
-                sensor = dg.AutomationConditionSensorDefinition(
-                    name, target=selection, run_tags=run_tags
+            scheduled.append(self.schedule.definitions(*about))
+        promotion = [] if assets.rollback_job is None else [assets.rollback_job]
+        if self.training_schedule is not None:
+            if assets.candidate is None:
+                raise ValueError(
+                    "training_schedule is for a training, and there is none. Write training: beside it."
                 )
-                parts.append(dg.Definitions(sensors=[sensor]))
-        return dg.Definitions.merge(*parts)
+            trained = [assets.candidate, *([assets.model] if promotion else [])]
+            about = (f"{own_name}_training", dg.AssetSelection.assets(*trained), None, run_tags)
+            scheduled.append(self.training_schedule.definitions(*about))
+        return dg.Definitions.merge(
+            dg.Definitions(
+                assets=assets,
+                asset_checks=checks,
+                resources=resources,
+                sensors=sensors,
+                jobs=promotion,
+            ),
+            *scheduled,
+        )
 
     def _own_name(self, name: str, translator: DagsterKumoTranslator) -> str:
         """What begins the names of resources and schedule: two models may differ by their prefix alone."""

@@ -17,7 +17,8 @@ class NamedFields(dg.Model):
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, given: Any) -> Any:
-        unknown = [name for name in _names(given) if name not in cls.model_fields]
+        names = map(str, given) if isinstance(given, Mapping) else ()
+        unknown = [name for name in names if name not in cls.model_fields]
         if unknown:
             raise ValueError(" ".join(_no_field(name, cls.model_fields) for name in unknown))
         return given
@@ -42,10 +43,6 @@ class NamedFieldsResolvable(dg.Resolvable):
 @cache
 def _named(derived: type[BaseModel]) -> type[BaseModel]:
     return create_model(derived.__name__, __base__=(NamedFields, derived))
-
-
-def _names(given: Any) -> Iterable[str]:
-    return map(str, given) if isinstance(given, Mapping) else ()
 
 
 def _no_field(name: str, fields: Iterable[str]) -> str:

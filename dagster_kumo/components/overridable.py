@@ -22,13 +22,7 @@ class Overridable:
     def execute(
         self, context: dg.AssetExecutionContext, kumo: KumoResource, model: dg.AssetKey
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        """What a run of the predictions does.
-
-        Args:
-            context: The context of the assets.
-            kumo: The connection.
-            model: The asset of the trained model.
-        """
+        """What a run of the predictions does. `model` is the asset of the trained model."""
         yield from kumo.predict(context, model=model)
 
     @property

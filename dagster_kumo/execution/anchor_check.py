@@ -76,9 +76,7 @@ def check_data(output: Predictions, found: Sequence[datetime] | None) -> None:
     this one. Embeddings and queries that are not about time have no ANCHOR_TIMESTAMP: for them the job or its
     table must have stated the time.
 
-    Args:
-        output: The output and what is expected of it.
-        found: The anchor times in its data; None when it has no such column.
+    `found` are the anchor times in its data; None when it has no such column.
 
     Raises:
         KumoDataError: The data is for another time, or for an unknown one.

@@ -84,11 +84,7 @@ def find_output(
 ) -> tuple[dg.AssetKey, dg.PartitionsDefinition | None]:
     """The output that an argument names, and its partitions if they are known.
 
-    Args:
-        given: What names the output.
-        output_type: Which output of the definitions; None for the predictions or else the only output,
-            which may be that of an ordinary asset.
-        argument: The name of the argument, for messages.
+    Without an `output_type` it is the predictions or else the only output, which may be that of an ordinary asset.
 
     Raises:
         ValueError: It names no output, or several.
@@ -147,11 +143,7 @@ def _items(given: Any) -> list[Any]:
 class RunDefinition:
     """What to predict, and which of its assets and partitions a run makes.
 
-    Args:
-        assets_def: The definition of the assets.
-        selected: Those of its assets that the run makes.
-        partition_keys: The partitions that the run makes; `[None]` of assets without partitions.
-        config: What the run does differently.
+    The partitions are `[None]` for assets without partitions.
 
     Raises:
         ValueError: The assets were not made by `@kumo_assets`, or their definition or the configuration is invalid.

@@ -85,13 +85,8 @@ def materialized_job_ids(
 ) -> list[str]:
     """The jobs behind an asset's materializations, newest first.
 
-    Args:
-        instance: Where materializations are recorded.
-        asset_key: The asset.
-        partition_key: Its partition; None for an asset without partitions.
-        entry: The entry of the metadata that names the job.
-        limit: How many materializations to look at.
-        before: Leaves out what was materialized by runs of the launch that begins here.
+    The `entry` of the metadata names the job. What was materialized by runs of the launch that begins at `before`
+    is left out.
     """
     records = _materializations(instance, asset_key, partition_key, limit=limit)
     if before is not None:

@@ -31,17 +31,7 @@ REFUSED = "refused"
 
 
 class ExportLaunch(Launch):
-    """The launch of an export job.
-
-    Args:
-        client: The connection.
-        attempt: The attempt of the export asset's step.
-        asset_key: The export asset.
-        partition_key: The partition; None for an asset without partitions.
-        job_id: The prediction job whose output is exported.
-        target: What is exported, and where to.
-        full_name: The target's full name.
-    """
+    """The launch of an export job, which writes an output of the prediction job `job_id`."""
 
     kind = "export job"
     entry = EXPORT_JOB_ID_METADATA

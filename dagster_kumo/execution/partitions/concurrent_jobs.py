@@ -81,14 +81,9 @@ class KumoPartitionsError(KumoError, dg.Failure):
 class PartitionJobs(Generic[T]):
     """Calls `make` for each partition on threads of its own. What it returns are futures.
 
-    When one partition fails in a way that would fail the others too, those that have not begun are
-    cancelled.
-
-    Args:
-        keys: The partitions, begun in this order.
-        make: Called with the key of each.
-        at_once: The number of threads. They are daemons, unlike an executor's: a terminated run
-            must not wait for jobs that it leaves running.
+    They are begun in the order of `keys`. When one fails in a way that would fail the others too, those that have
+    not begun are cancelled. The threads are daemons, unlike an executor's: a terminated run must not wait for jobs
+    that it leaves running.
     """
 
     def __init__(self, keys: Sequence[str], make: Callable[[str], T], *, at_once: int) -> None:

@@ -38,8 +38,7 @@ class PartitionOutputs(Generic[T]):
 
     Args:
         jobs: The jobs of the partitions, some of which may still be running.
-        assets: Of each output, in the order in which the run yields them, what makes of a finished job
-            the output of a partition and the metadata of its job.
+        assets: For each output, what makes of a finished job the output of a partition and the job's metadata.
         run_jobs: What cancels the jobs if the run is terminated while an output is stored.
     """
 

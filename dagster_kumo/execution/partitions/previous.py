@@ -12,12 +12,7 @@ def partition_before(
 
     For time partitions it is the previous time, for others the previous one in their order. For
     multi-dimensional ones it is the previous time with the same other keys; without a time
-    dimension there is none.
-
-    Args:
-        partitions_def: The partitions.
-        key: One of them.
-        instance: Needed for dynamic partitions, which are kept there.
+    dimension there is none. Dynamic partitions are kept in the instance.
     """
     if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
         window = partitions_def.time_window_for_partition_key(key)
