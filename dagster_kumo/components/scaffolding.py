@@ -74,11 +74,9 @@ class BatchPredictionScaffolder(dg.Scaffolder[BatchPredictionParams]):
 
     @classmethod
     def get_scaffold_params(cls) -> type[BatchPredictionParams]:
-        """The options."""
         return BatchPredictionParams
 
     def scaffold(self, request: dg.ScaffoldRequest[BatchPredictionParams]) -> None:
-        """Write the YAML."""
         folder = request.target_path.parent if request.append else request.target_path
         _write(
             request,
@@ -94,11 +92,9 @@ class WorkspaceScaffolder(dg.Scaffolder[WorkspaceParams]):
 
     @classmethod
     def get_scaffold_params(cls) -> type[WorkspaceParams]:
-        """The options."""
         return WorkspaceParams
 
     def scaffold(self, request: dg.ScaffoldRequest[WorkspaceParams]) -> None:
-        """Write the YAML."""
         name = request.params.query_name
         _write(
             request,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+
+from dagster_kumo.execution.launch.notes import Notes
 
 EXPECTED_END_TAG = "dagster/kumo_expected_end"
 _STEP = timedelta(minutes=5)
@@ -21,19 +22,19 @@ def rounded_end(now: datetime, remaining: float) -> datetime:
 class ExpectedEnd:
     """Shows when a job is expected to end, and warns once if that is after the deadline.
 
-    A line begins with `job`. `show` is called with the expected end, as text.
+    A line begins with `job`. A tag of the run shows the end.
     """
 
     def __init__(
         self,
         job: str,
         deadline: datetime | None,
-        show: Callable[[str], None],
+        notes: Notes,
         log: logging.Logger,
     ) -> None:
         self._job = job
         self._deadline = deadline
-        self._show = show
+        self._notes = notes
         self._log = log
         self._shown = ""
         self._warned = False
@@ -46,7 +47,7 @@ class ExpectedEnd:
         text = f"{rounded_end(now, remaining):%Y-%m-%d %H:%M} UTC"
         if remaining >= _SHORTEST and text != self._shown:
             self._shown = text
-            self._show(text)
+            self._notes.show_on_run(EXPECTED_END_TAG, text)
         deadline = self._deadline
         if deadline and now + timedelta(seconds=remaining) > deadline and not self._warned:
             self._warned = True

@@ -77,7 +77,7 @@ class RunJobs:
             self._end()
             raise
         if self._newest is not None:
-            self._newest.keep_note(at_the_end=True)
+            self._newest.notes.keep_on_run(at_the_end=True)
 
     def finish(self, launch: Launch, about: str, *, deadline: datetime | None = None) -> str:
         """Attach to a job or launch it, log its progress, wait until it is done, and return its id.
@@ -95,7 +95,7 @@ class RunJobs:
             for warning in launch.warnings:
                 self._context.log.warning(f"Kumo warns about {job_id}: {warning}")
             name = f"{launch.kind.capitalize()} {job_id}"
-            end = ExpectedEnd(name, deadline, launch.show_expected_end, self._context.log)
+            end = ExpectedEnd(name, deadline, launch.notes, self._context.log)
             if not launch.attached and not self._brief:
                 end.estimate(launch.usual_seconds())
             log = ProgressLog(
@@ -110,7 +110,7 @@ class RunJobs:
                 # The first answer to a poll has the page, which the answer to a launch has not.
                 launch.page = self._settings.client.public_url(report.tracking_url)
                 log.begin(launch.page)
-                launch.keep_note()
+                launch.notes.keep_on_run()
                 log(report)
 
             def on_progress(progress: Progress) -> None:
@@ -168,18 +168,15 @@ class RunJobs:
         for thread in threads:
             thread.start()
         cancels.set_result(self._cancels())
-        if launches:
-            self._log_end(launches, cancels=cancels.result())
-        for thread in threads:
-            thread.join()
-
-    def _log_end(self, launches: list[Launch], *, cancels: bool) -> None:
-        if cancels:
+        if launches and cancels.result():
             line = f"The run is being terminated: cancelling {_named(launches)}."
-        else:
+            self._context.log.info(line)
+        elif launches:
             why = "has passed its time limit" if self._is_over_its_time else "ends"
             line = f"The run {why}, but {_named(launches)} goes on: a retry of this run attaches to it."
-        self._context.log.info(line)
+            self._context.log.info(line)
+        for thread in threads:
+            thread.join()
 
     def _cancel(self, launch: Launch) -> None:
         try:

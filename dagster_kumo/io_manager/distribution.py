@@ -17,13 +17,13 @@ from dagster_kumo.io_manager.figure import (
     WORDS,
     as_label,
     as_markdown,
-    as_png,
     new_figure,
 )
 from dagster_kumo.predictions.columns import CLASS_COLUMNS, SCORE_COLUMNS, TARGET_PRED, TRUE_PROB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from dagster_kumo.predictions.statistics.quantiles import Distribution
     from dagster_kumo.predictions.statistics.summary import ColumnSummary, OutputSummary
@@ -277,7 +277,7 @@ def _round_up(step: float) -> float:
 # Picture
 
 
-def _draw(chart: Chart) -> bytes:
+def _draw(chart: Chart) -> Figure:
     if chart.is_of_classes:
         height = 0.8 + 0.3 * len(chart.bars)
         figure, axes = new_figure(7.2, height, (0.26, 0.04, 0.62, 1 - 0.55 / height))
@@ -286,7 +286,7 @@ def _draw(chart: Chart) -> bytes:
     else:
         figure, axes = new_figure(7.2, 2.6, (0.05, 0.13, 0.9, 0.72))
         _draw_ranges(axes, chart.bars)
-    return as_png(figure, chart.title)
+    return figure
 
 
 def _draw_ranges(axes: Axes, bars: list[Bar]) -> None:

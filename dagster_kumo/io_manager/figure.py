@@ -41,21 +41,17 @@ def new_figure(
     return figure, axes
 
 
-def as_png(figure: Figure, title: str) -> bytes:
-    """A figure with a title, as a picture."""
-    height = figure.get_size_inches()[1]
-    figure.text(0.03, 1 - 0.24 / height, title, fontsize=10, color=WORDS, parse_math=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def as_markdown(png: bytes, title: str) -> str:
-    """A picture in Markdown.
+def as_markdown(figure: Figure, title: str) -> str:
+    """A figure with a title, as a picture in Markdown.
 
     Raises:
         KumoDataError: the picture is too large for an event log.
     """
+    height = figure.get_size_inches()[1]
+    figure.text(0.03, 1 - 0.24 / height, title, fontsize=10, color=WORDS, parse_math=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    png = buffer.getvalue()
     if len(png) > MAX_PICTURE_BYTES:
         raise KumoDataError(
             f"The picture has {len(png)} bytes, which is too much for an event log."

@@ -27,7 +27,6 @@ from functools import partial
 from typing import Any, Union, get_args, get_origin
 
 from dagster_kumo.api.errors import KumoDataError
-from dagster_kumo.jobs.batch_prediction import BatchPredictionJobResult
 from dagster_kumo.predictions.predictions import Predictions
 
 
@@ -62,19 +61,9 @@ class Annotation:
         return cls(kind, True, optional, optional_values)
 
     @property
-    def skips_missing(self) -> bool:
-        """Whether partitions that are not stored are left out."""
-        return self.optional or self.optional_values
-
-    @property
     def is_open(self) -> bool:
         """Whether the annotation names no class."""
         return self.kind in (Any, None, type(None))
-
-    @property
-    def is_job_result(self) -> bool:
-        """Whether the job behind the output is requested instead of its rows."""
-        return self.kind is BatchPredictionJobResult
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:

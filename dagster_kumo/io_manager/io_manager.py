@@ -145,10 +145,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     ) -> None:
         """Check that an output could be stored, before anything is paid for it.
 
-        Args:
-            asset_key: The asset.
-            partition_key: Its partition, if it has partitions.
-            before: The partition before it: the disk must have room for as much as is stored of that.
+        The disk must have room for as much as is stored of the partition `before`.
 
         Raises:
             KumoDataError: The output of another asset is stored there.
@@ -316,8 +313,10 @@ class KumoIOManager(dg.ConfigurableIOManager):
             )
         found = self._found(context, keys)
         missing = [key for key in keys if key not in found]
-        allowed = annotation.skips_missing or (
-            keys != [None] and bool(metadata.get("allow_missing_partitions"))
+        allowed = (
+            annotation.optional
+            or annotation.optional_values
+            or (keys != [None] and bool(metadata.get("allow_missing_partitions")))
         )
         if missing and not allowed:
             raise FileNotFoundError(not_stored(context, missing))
@@ -347,7 +346,7 @@ class KumoIOManager(dg.ConfigurableIOManager):
     def _load(
         self, annotation: Annotation, stored: list[Predictions], columns: Sequence[str] | None
     ) -> Any:
-        if annotation.is_job_result:
+        if annotation.kind is BatchPredictionJobResult:
             return self._job_result(stored)
         load = loader_of(annotation.kind)
         output = _joined(stored)

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from dagster_kumo.checks.evaluation.joined_rows import Task
 from dagster_kumo.checks.evaluation.metrics import Group
-from dagster_kumo.io_manager.figure import BARS, MARK, WORDS, as_markdown, as_png, new_figure
+from dagster_kumo.io_manager.figure import BARS, MARK, WORDS, as_markdown, new_figure
 
 WIDTH, HEIGHT = 7.2, 3.6
 
@@ -43,7 +43,7 @@ def _by_group(groups: Sequence[Group], what: str, *, is_share: bool) -> str:
     axes.set_xlabel("entities", fontsize=9, color=WORDS)
     axes.set_yticks([])
     axes.set_ylim(min(0, *(min(g.predicted, g.actual) for g in groups)), top * 1.3)
-    return as_markdown(as_png(figure, title), title)
+    return as_markdown(figure, title)
 
 
 def _gains(groups: Sequence[Group]) -> str:
@@ -71,7 +71,7 @@ def _gains(groups: Sequence[Group]) -> str:
     axes.set_xlabel("entities, the most likely first", fontsize=9, color=WORDS)
     axes.spines["left"].set_visible(True)
     axes.spines["left"].set_color(WORDS)
-    return as_markdown(as_png(figure, title), title)
+    return as_markdown(figure, title)
 
 
 def _percent(share: float) -> str:

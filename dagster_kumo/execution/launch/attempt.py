@@ -1,7 +1,9 @@
-"""One attempt of a step at its launches."""
+"""One attempt of a step at its launches, and the key that identifies each launch."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -13,8 +15,8 @@ import dagster as dg
 
 from dagster_kumo.execution.launch.held_run import HOLD_TAG, PROGRESS_TAG
 from dagster_kumo.execution.launch.identity import (
+    PARTITION_TAGS,
     is_first_attempt,
-    launch_key,
     root_of_launch,
     root_of_retries,
 )
@@ -82,9 +84,16 @@ class Attempt:
 
     def launch_key(self, request: Mapping[str, Any], partition_key: str | None) -> str:
         """The key of a launch: the same for all its attempts, different for any other launch."""
-        # All assets of the definition: a re-execution may select only those that were not materialized.
-        assets = self.assets_def.metadata_by_key
-        return launch_key(request, assets, self.run, partition_key, root=self._root)
+        # Distinguishes the runs of a backfill that make an asset without partitions.
+        partitions_of_run = [self.run.tags.get(tag) for tag in PARTITION_TAGS]
+        identity = {
+            # All of the definition: a re-execution may select only those that were not materialized.
+            "assets": sorted(key.to_user_string() for key in self.assets_def.metadata_by_key),
+            "partition": partitions_of_run if partition_key is None else partition_key,
+            "root": self._root,
+            "request": request,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     @cached_property
     def _root(self) -> str:

@@ -1,6 +1,6 @@
 """One launch, one job: attach to the job of an earlier attempt instead of paying for it again.
 
-What identifies a launch (see `identity`) is a tag on the Kumo job. Before anything is launched, and again
+What identifies a launch (see `attempt`) is a tag on the Kumo job. Before anything is launched, and again
 whenever the answer to a launch was lost, the job is looked for. After launching, the jobs are listed again: if
 two processes launched at the same time, the older job stays, and the other process cancels its own.
 
@@ -40,7 +40,6 @@ from dagster_kumo.api.records import (
     TrainingJobResource,
 )
 from dagster_kumo.api.retry import looks_until
-from dagster_kumo.execution.expected_end import EXPECTED_END_TAG
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.deliveries import (
     Beginning,
@@ -103,6 +102,7 @@ class Launch(ABC):
         delivered_in: Mapping[dg.AssetKey, str],
         wider_request: Mapping[str, Any] | None = None,
     ) -> None:
+        self.notes = attempt.notes
         self._attempt = attempt
         self._partition_key = partition_key
         self._assets = assets
@@ -141,14 +141,6 @@ class Launch(ABC):
                 self._note(job_id)
             self._show_on_run(job_id)
         return job_id
-
-    def keep_note(self, *, at_the_end: bool = False) -> None:
-        """Make sure that the tags of the run still name the job. Called now and then, and at the end."""
-        self._attempt.notes.keep_on_run(at_the_end=at_the_end)
-
-    def show_expected_end(self, text: str) -> None:
-        """Let a tag of the run say when the job is expected to end."""
-        self._attempt.notes.show_on_run(EXPECTED_END_TAG, text)
 
     def usual_seconds(self) -> float | None:
         """How many seconds it took the last time that the asset was made; None if that is not known."""
@@ -282,7 +274,7 @@ class Launch(ABC):
 
     def _noted(self, entry: str | None = None, *, run_id: str | None = None) -> list[str]:
         """What attempts of this launch, or those of one run, have noted, newest first."""
-        return self._attempt.notes.of_launch(
+        return self.notes.of_launch(
             self._keys, self._assets, self._partition_key, entry or self.entry, run_id=run_id
         )
 
@@ -301,10 +293,10 @@ class Launch(ABC):
 
     def _show_on_run(self, job_id: str) -> None:
         if self.run_tag:
-            self._attempt.notes.show_on_run(self.run_tag, job_id)
+            self.notes.show_on_run(self.run_tag, job_id)
 
     def _add_note(self, value: str, description: str, *, entry: str | None = None) -> None:
-        self._attempt.notes.add(
+        self.notes.add(
             self._key,
             self._assets,
             self._partition_key,

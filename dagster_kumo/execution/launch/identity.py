@@ -1,17 +1,12 @@
-"""What identifies a launch: its key, its runs, and the tags of a run.
+"""The runs of a launch: which run is an attempt at the same launch as another one.
 
-A launch is identified by the assets, the partition, the root and the request. The root is the first of
-the runs, or the first of the backfills, of which the others are retries or re-executions. So a retry and
-a re-execution are the same launch as the attempt before them.
+The root of a launch is the first of the runs, or the first of the backfills, of which the others are retries or
+re-executions. So a retry and a re-execution are the same launch as the attempt before them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import dagster as dg
 
@@ -32,7 +27,7 @@ ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
 _RETRY_TAG = "dagster/retry_number"
 """Of a run that Dagster itself launched to retry another."""
 
-_PARTITION_TAGS = (
+PARTITION_TAGS = (
     "dagster/partition",
     "dagster/asset_partition_range_start",
     "dagster/asset_partition_range_end",
@@ -41,28 +36,8 @@ _PARTITION_TAGS = (
 
 def partition_of(run: dg.DagsterRun) -> tuple[bool, str | None]:
     """Whether a run is for one partition at most, and for which."""
-    one, first, last = (run.tags.get(tag) for tag in _PARTITION_TAGS)
+    one, first, last = (run.tags.get(tag) for tag in PARTITION_TAGS)
     return first == last, one or first
-
-
-def launch_key(
-    request: Mapping[str, Any],
-    assets: Iterable[dg.AssetKey],
-    run: dg.DagsterRun,
-    partition_key: str | None,
-    *,
-    root: str,
-) -> str:
-    """The key of a launch: the same for all its attempts, different for any other launch."""
-    # Distinguishes the runs of a backfill that make an asset without partitions.
-    partitions_of_run = [run.tags.get(tag) for tag in _PARTITION_TAGS]
-    identity = {
-        "assets": sorted(key.to_user_string() for key in assets),
-        "partition": partitions_of_run if partition_key is None else partition_key,
-        "root": root,
-        "request": request,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def root_of_launch(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
