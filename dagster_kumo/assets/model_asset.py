@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dagster_kumo.api.errors import KumoAPIError, KumoModelError
+from dagster_kumo.api.errors import KumoModelError, KumoNotFoundError
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.assets.specs import AssetOptions, key_in_run, op_name, op_options
 from dagster_kumo.checks.gate_check import GateReader, Promotion, judge
@@ -118,10 +118,8 @@ def _newest_passing(context: dg.AssetExecutionContext, reader: GateReader) -> Tr
         if champion is not None and job_id == champion.job_id:
             break
         try:
-            job = client.get_training_job(job_id)
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
+            job = reader.client.get_training_job(job_id)
+        except KumoNotFoundError:
             context.log.warning(f"The candidate {job_id} is not in Kumo any more.")
             continue
         if _is_older(job, champion):

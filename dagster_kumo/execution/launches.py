@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.errors import KumoNotFoundError
 from dagster_kumo.api.records import CANCELLED, FAILED, TrainingJobResource
 from dagster_kumo.execution.launch.attempt import Attempt
 from dagster_kumo.execution.launch.held_run import CONTINUES_TAG, HOLD_TAG
@@ -46,9 +46,7 @@ def _model_of_launched_job(
         if is_over and run.parent_run_id is not None:  # a retry launches again
             return None
         return client.get_training_job(job.config.model_training_job_id)
-    except KumoAPIError as error:
-        if error.status_code != 404:
-            raise
+    except KumoNotFoundError:
         return None
 
 

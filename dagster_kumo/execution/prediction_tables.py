@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError, KumoError, KumoModelError
+from dagster_kumo.api.errors import KumoDataError, KumoError, KumoModelError, KumoNotFoundError
 from dagster_kumo.api.records import TrainingJobResource
 from dagster_kumo.execution.anchor_check import check_table
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids
@@ -96,9 +96,7 @@ def materialized_table(
         )
     try:
         job = client.get_prediction_table_job(job_ids[0])
-    except KumoAPIError as error:
-        if error.status_code != 404:
-            raise
+    except KumoNotFoundError as error:
         raise KumoError(
             f"{name} was made by job {job_ids[0]}, which Kumo no longer has: {error.detail}\n"
             "Materialize it again."

@@ -30,7 +30,7 @@ from typing import Any, ClassVar, TypeAlias
 import dagster as dg
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoError, ValidationIssue
+from dagster_kumo.api.errors import KumoError, KumoNotFoundError, ValidationIssue
 from dagster_kumo.api.records import (
     CANCELLED,
     FAILED,
@@ -235,9 +235,7 @@ class Launch(ABC):
     def _shown_status(self, job_id: str) -> str:
         try:
             return self._status(job_id)
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
+        except KumoNotFoundError:
             return MISSING
 
     def _usable(self, statuses: Mapping[str, str]) -> list[str]:
