@@ -140,15 +140,12 @@ def completed_spec(
     )
     if asked is None:
         return spec
+    version = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     return spec.replace_attributes(
         description=options.get("description") or spec.description,
         freshness_policy=spec.freshness_policy or options.get("freshness_policy"),
-        code_version=spec.code_version or options.get("code_version") or _hash(asked),
+        code_version=spec.code_version or options.get("code_version") or version,
     )
-
-
-def _hash(asked: Any) -> str:
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def upstream_inputs(deps: Iterable[dg.AssetDep]) -> dict[str, dg.AssetDep]:

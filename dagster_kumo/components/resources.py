@@ -46,14 +46,10 @@ def _settings(
     """
     return {
         name: _secret(context.at_path(name), value, name)
-        if _is_secret(of, name)
+        if of.model_fields[name].json_schema_extra == SECRET
         else context.at_path(name).resolve_value(value)
         for name, value in given.model_dump(exclude_unset=True).items()
     }
-
-
-def _is_secret(of: type[BaseModel], name: str) -> bool:
-    return of.model_fields[name].json_schema_extra == SECRET
 
 
 def _secret(context: dg.ResolutionContext, value: Any, name: str) -> Any:

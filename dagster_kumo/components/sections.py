@@ -44,12 +44,8 @@ class _Argument:
 class Section(Generic[T]):
     """The arguments of a class or a function, as a section of a component's YAML.
 
-    The signature says what the section may hold, and the docstring describes it.
-
-    Args:
-        of: The class or function.
-        omit: Arguments that are not in the YAML.
-        yaml: The arguments that the YAML has in another form.
+    The signature says what the section may hold, and the docstring describes it. The YAML does not have the arguments
+    in `omit`, and has those in `yaml` in another form.
     """
 
     def __init__(

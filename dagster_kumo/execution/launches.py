@@ -59,10 +59,9 @@ def table_launch(
     partition_key: str | None,
 ) -> TableLaunch:
     """The launch of the job that makes the prediction table."""
-    anchor_time = definition.anchor_time(partition_key)
     return TableLaunch(
         client,
-        table_request(definition.prediction, model, anchor_time),
+        table_request(definition.prediction, model, definition.anchor_time(partition_key)),
         definition.prediction.job_tags,
         attempt,
         partition_key,

@@ -71,11 +71,6 @@ class Chart:
     lines: list[str]
     bars: list[Bar]
 
-    @property
-    def is_of_classes(self) -> bool:
-        """Whether the bars stand for classes."""
-        return bool(self.bars) and all(bar.start is None for bar in self.bars)
-
 
 def chart_of(
     summary: OutputSummary, *, threshold: float | None = None, entities: int | None = None
@@ -278,7 +273,7 @@ def _round_up(step: float) -> float:
 
 
 def _draw(chart: Chart) -> Figure:
-    if chart.is_of_classes:
+    if all(bar.start is None for bar in chart.bars):  # they stand for classes
         height = 0.8 + 0.3 * len(chart.bars)
         figure, axes = new_figure(7.2, height, (0.26, 0.04, 0.62, 1 - 0.55 / height))
         axes.spines["bottom"].set_visible(False)

@@ -349,7 +349,9 @@ class KumoIOManager(dg.ConfigurableIOManager):
         if annotation.kind is BatchPredictionJobResult:
             return self._job_result(stored)
         load = loader_of(annotation.kind)
-        output = _joined(stored)
+        # Several partitions are one output, in the order of their keys.
+        files = [file for one in stored for file in one.files]
+        output = stored[0] if len(stored) == 1 else Predictions(files)
         return load(output if columns is None else output.select(columns))
 
     def _job_result(self, stored: list[Predictions]) -> BatchPredictionJobResult:
@@ -401,10 +403,3 @@ class KumoIOManager(dg.ConfigurableIOManager):
         return PartitionStore(
             directory, grace_period=timedelta(seconds=self.grace_period), owner=owner
         )
-
-
-def _joined(stored: list[Predictions]) -> Predictions:
-    """Several partitions as one output, in the order of their keys."""
-    if len(stored) == 1:
-        return stored[0]
-    return Predictions([file for one in stored for file in one.files])

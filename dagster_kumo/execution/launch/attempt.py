@@ -27,17 +27,9 @@ from dagster_kumo.execution.launch.notes import Notes
 class Attempt:
     """What the launches of a step have in common: what they are attempts at, and by which run.
 
-    A step that runs makes one of its context. The hold sensor makes one for a step that waits in the queue.
-
-    Args:
-        instance: Dagster's instance.
-        run: The run of the step.
-        assets_def: The definition of the assets that the step makes.
-        step_key: The step that launches.
-        log: The step's log.
-        settling_time: Seconds until Kumo shows a job that an earlier attempt launched.
-        retry_number: How often the step has been retried in the run.
-        is_anew: Whether it has nothing to do with the runs that this one re-executes.
+    A step that runs makes one of its context. The hold sensor makes one for a step that waits in the queue. After the
+    `settling_time`, in seconds, Kumo shows the jobs that an earlier attempt launched. An attempt that `is_anew` has
+    nothing to do with the runs that this one re-executes.
     """
 
     instance: dg.DagsterInstance

@@ -78,8 +78,7 @@ class Launch(ABC):
         partition_key: The partition that the job is for.
         request: The request to Kumo as JSON, without tags.
         assets: The assets that the job is noted at.
-        delivered_in: For each asset that is made from the job, the metadata entry that names the
-            job.
+        delivered_in: For each asset that is made from the job, the metadata entry that names the job.
         wider_request: A request whose job can be used as well, if there is one.
     """
 

@@ -66,13 +66,10 @@ class Notes:
             ):
                 observation = record.event_log_entry.asset_observation
                 metadata = observation.metadata if observation else {}
-                value = metadata.get(entry)
-                key = metadata.get(LAUNCH_KEY_METADATA)
-                by = metadata.get(RUN_METADATA)
-                if run_id is not None and (by is None or by.value != run_id):
-                    continue
-                if value is not None and key is not None and key.value in launch_keys:
-                    noted.setdefault(str(value.value))
+                values = {name: value.value for name, value in metadata.items()}
+                is_of_run = run_id is None or values.get(RUN_METADATA) == run_id
+                if is_of_run and entry in values and values.get(LAUNCH_KEY_METADATA) in launch_keys:
+                    noted.setdefault(str(values[entry]))
         return list(noted)
 
     def add(

@@ -28,7 +28,7 @@ FAILURES_NAMED = 10
 
 
 class PartitionFailure(NamedTuple):
-    """The failed partitions of a run over several."""
+    """A partition that failed in a run over several, or one of its outputs."""
 
     partition_key: str
     error: Exception
@@ -36,12 +36,8 @@ class PartitionFailure(NamedTuple):
     """The output that failed; None when all outputs of the partition did."""
 
     def __str__(self) -> str:
-        where = (
-            f"{self.partition_key}, {self.asset_key.to_user_string()}"
-            if self.asset_key
-            else self.partition_key
-        )
-        return f"{where}: {str(self.error) or type(self.error).__name__}"
+        of_output = f", {self.asset_key.to_user_string()}" if self.asset_key else ""
+        return f"{self.partition_key}{of_output}: {str(self.error) or type(self.error).__name__}"
 
 
 class KumoPartitionsError(KumoError, dg.Failure):
