@@ -88,15 +88,23 @@ class ExportRun:
         )
         about = f": the {target.output_type} of {job_id} to {full_name}"
         export_id = self._jobs.finish(launch, about)
-        return export_metadata(
+        # Rows and columns are those of the upstream asset, if it is the output that is exported.
+        schema = _schema(exported, target.output_type)
+        rows = exported.get(ROW_COUNT) if schema is not None else None
+        metadata = export_metadata(
             target,
             full_name=full_name,
             export_job_id=export_id,
             job_id=job_id,
             tracking_url=self._page(job_id),
-            rows=_rows(exported, target.output_type),
+            rows=rows if isinstance(rows, int) else None,
             seconds=time.monotonic() - started,
-        ) | self._lineage(exported, target.output_type)
+        )
+        if schema is not None:
+            names = [column.name for column in schema.columns]
+            copied = {name: [dg.TableColumnDep(self._predictions, name)] for name in names}
+            metadata[COLUMN_LINEAGE] = dg.TableColumnLineage(copied)
+        return metadata
 
     def _full_name(self, partition_key: str | None) -> str:
         """The target's name: as a translator has completed it, or else as the server tells it."""
@@ -108,16 +116,6 @@ class ExportRun:
         if defined != target.full_name:
             return defined
         return self._client.generation.written_to(target.request()) or defined
-
-    def _lineage(self, exported: Mapping[str, Any], output_type: OutputType) -> dict[str, Any]:
-        schema = _schema(exported, output_type)
-        if schema is None:
-            return {}
-        copied = {
-            column.name: [dg.TableColumnDep(self._predictions, column.name)]
-            for column in schema.columns
-        }
-        return {COLUMN_LINEAGE: dg.TableColumnLineage(copied)}
 
     def _page(self, job_id: str) -> str:
         """The page of the prediction job in Kumo, which exports do not have; empty if it is not known."""
@@ -136,12 +134,6 @@ class ExportRun:
                 "prediction job, so there is nothing to export. Materialize it first."
             )
         return recorded
-
-
-def _rows(exported: Mapping[str, Any], output_type: OutputType) -> int | None:
-    """How many rows the upstream asset has, if it is the output that is exported."""
-    rows = exported.get(ROW_COUNT)
-    return rows if isinstance(rows, int) and _schema(exported, output_type) else None
 
 
 def _schema(exported: Mapping[str, Any], output_type: OutputType) -> dg.TableSchema | None:

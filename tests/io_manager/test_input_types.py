@@ -33,14 +33,24 @@ def load(annotation, stored, columns=None):
 
 
 @pytest.fixture(params=["disk", "memory"])
-def stored(request, tmp_path) -> Predictions:
-    if request.param == "disk":
-        # A folder whose name means something to readers that expand patterns, or read partitions off it.
-        return write_files(tmp_path / "a*[1]" / "day=2026-11-24", TABLES)
-    files = [UPath(f"memory://{tmp_path.name}/{i}.parquet") for i in range(len(TABLES))]
-    for path, table in zip(files, TABLES, strict=True):
-        path.write_bytes(parquet_bytes(table))
-    return Predictions([StoredFile(path) for path in files])
+def keep(request, tmp_path):
+    """Keeps tables in files, one each."""
+
+    def keep(*tables):
+        if request.param == "disk":
+            # A folder whose name means something to readers that expand patterns, or read partitions off it.
+            return write_files(tmp_path / "a*[1]" / "day=2026-11-24", tables)
+        files = [UPath(f"memory://{tmp_path.name}/{i}.parquet") for i in range(len(tables))]
+        for path, table in zip(files, tables, strict=True):
+            path.write_bytes(parquet_bytes(table))
+        return Predictions([StoredFile(path) for path in files])
+
+    return keep
+
+
+@pytest.fixture
+def stored(keep) -> Predictions:
+    return keep(*TABLES)
 
 
 @pytest.mark.parametrize("columns", [None, ["y"], ["y", "x"]], ids=str)
@@ -92,21 +102,6 @@ def read(request):
     """Loads an input of one kind and reads it as rows."""
     annotation, as_table = ENGINES[request.param]
     return lambda stored, columns: as_table(load(annotation, stored, columns)).to_pylist()
-
-
-@pytest.fixture(params=["disk", "memory"])
-def keep(request, tmp_path):
-    """Keeps tables in files, one each."""
-
-    def keep(*tables):
-        if request.param == "disk":
-            return write_files(tmp_path, tables)
-        files = [UPath(f"memory://{tmp_path.name}/{i}.parquet") for i in range(len(tables))]
-        for path, table in zip(files, tables, strict=True):
-            path.write_bytes(parquet_bytes(table))
-        return Predictions([StoredFile(path) for path in files])
-
-    return keep
 
 
 OLD, NEW = pa.table({"x": [1], "z": pa.nulls(1)}), pa.table({"y": ["new"], "x": [0.5], "z": ["z"]})
