@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _MODEL = "model"
 """The name of the graph's input for the trained model."""
 _KEPT = {STEP_VALUE: True}
-_WITHOUT_DYNAMIC_STEPS = ("dask",)
 
 
 def build_fanned_out_assets(
@@ -221,10 +220,9 @@ def _check(
 
 
 def _check_executor(context: dg.AssetExecutionContext) -> None:
-    executor = context.job_def.executor_def.name
-    if executor in _WITHOUT_DYNAMIC_STEPS:
+    if context.job_def.executor_def.name == "dask":
         raise ValueError(
-            f"The {executor} executor skips steps that are planned during a run, so the run "
+            "The dask executor skips steps that are planned during a run, so the run "
             "would succeed with nothing stored.\n"
             "Run the job by another executor, or leave fan_out=True out."
         )

@@ -75,7 +75,7 @@ class KumoPartitionsError(KumoError, dg.Failure):
 
 
 class PartitionJobs(Generic[T]):
-    """Calls `make` for each partition on threads of its own. What it returns are futures.
+    """Calls `make` for each partition on threads of its own.
 
     They are begun in the order of `keys`. When one fails in a way that would fail the others too, those that have
     not begun are cancelled. The threads are daemons, unlike an executor's: a terminated run must not wait for jobs
@@ -90,11 +90,11 @@ class PartitionJobs(Generic[T]):
             name = f"kumo-partitions-{number}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def completed(self) -> Iterator[tuple[str, Future[T]]]:
-        """Each partition with its future as soon as that is done, failed or cancelled."""
+    def completed(self) -> Iterator[tuple[str, Callable[[], T]]]:
+        """Each partition as soon as it is done, failed or cancelled, with what returns its result."""
         key_of = {future: key for key, future in self._futures.items()}
         for future in as_completed(key_of):
-            yield key_of[future], future
+            yield key_of[future], future.result
 
     def _work(self) -> None:
         while True:

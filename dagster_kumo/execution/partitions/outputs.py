@@ -7,7 +7,7 @@ named in the error of the step; the rest is still stored, and recorded although 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -68,7 +68,7 @@ class PartitionOutputs(Generic[T]):
         if self._results is None:
             self._results = _Results(self._assets)
             with self._run_jobs.cancel_jobs_on_termination():
-                self._results.make(context, _results_of(self._jobs), store_output)
+                self._results.make(context, self._jobs.completed(), store_output)
         _add_metadata(context.asset_key, self._results.take(context, context.asset_key))
 
 
@@ -110,7 +110,7 @@ def materialize_each(
     Raises:
         KumoPartitionsError: Some partitions failed; the others are materialized.
     """
-    _make_each(context, asset_key, _results_of(jobs), lambda _, metadata: metadata)
+    _make_each(context, asset_key, jobs.completed(), lambda _, metadata: metadata)
     return dg.MaterializeResult(asset_key=asset_key)
 
 
@@ -123,10 +123,6 @@ def _make_each(
     results = _Results([asset_key])
     results.make(context, given, lambda _, key, value: make(key, value))
     _add_metadata(asset_key, results.take(context, asset_key))
-
-
-def _results_of(jobs: PartitionJobs[T]) -> Iterator[tuple[str, Callable[[], T]]]:
-    return ((key, future.result) for key, future in jobs.completed())
 
 
 def _around_data(job_metadata: Metadata) -> tuple[Metadata, Metadata]:
