@@ -48,13 +48,6 @@ def _retry_policy(given: Any) -> Any:
 RETRY_POLICY = InYaml(RetryPolicySection, _retry_policy)
 
 
-def _resolve_retry_policy(
-    context: dg.ResolutionContext,  # noqa: ARG001 - the form of a resolver
-    given: RetryPolicySection,
-) -> dg.RetryPolicy:
-    return _retry_policy(given.model_dump(exclude_unset=True))
-
-
 def _resolve_backfill_policy(
     context: dg.ResolutionContext,  # noqa: ARG001 - the form of a resolver
     given: BackfillPolicySection,
@@ -66,7 +59,10 @@ def _resolve_backfill_policy(
 
 ResolvedRetryPolicy = Annotated[
     dg.RetryPolicy | None,
-    dg.Resolver(_resolve_retry_policy, model_field_type=RetryPolicySection),
+    dg.Resolver(
+        lambda _, given: _retry_policy(given.model_dump(exclude_unset=True)),
+        model_field_type=RetryPolicySection,
+    ),
 ]
 ResolvedBackfillPolicy = Annotated[
     dg.BackfillPolicy | None,

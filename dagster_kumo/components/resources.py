@@ -20,14 +20,6 @@ _IO_MANAGER = Section(KumoIOManager, omit=("kumo",))
 _VARIABLE = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 
 
-def _resolve_kumo(context: dg.ResolutionContext, given: BaseModel) -> KumoResource:
-    return KumoResource(**_settings(KumoResource, context, given))
-
-
-def _resolve_io_manager(context: dg.ResolutionContext, given: BaseModel) -> KumoIOManager:
-    return KumoIOManager(**_settings(KumoIOManager, context, given))
-
-
 def with_connection(io_manager: KumoIOManager, kumo: KumoResource | None) -> KumoIOManager:
     """The I/O manager with this connection, which it uses to read results of jobs."""
     settings: dict[str, Any] = {
@@ -72,7 +64,7 @@ def _secret(context: dg.ResolutionContext, value: Any, name: str) -> Any:
 ResolvedKumo = Annotated[
     Any,
     dg.Resolver(
-        _resolve_kumo,
+        lambda context, given: KumoResource(**_settings(KumoResource, context, given)),
         model_field_type=_KUMO.model,
         description=(
             "The connection to Kumo. Without it, the resource of the project is used. "
@@ -83,7 +75,7 @@ ResolvedKumo = Annotated[
 ResolvedIOManager = Annotated[
     Any,
     dg.Resolver(
-        _resolve_io_manager,
+        lambda context, given: KumoIOManager(**_settings(KumoIOManager, context, given)),
         model_field_type=_IO_MANAGER.model,
         description="Where outputs are stored. Without it, the I/O manager of the project is used.",
     ),

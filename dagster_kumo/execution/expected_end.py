@@ -53,5 +53,5 @@ class ExpectedEnd:
             self._warned = True
             self._log.warning(
                 f"{self._job} is expected to end at about {text}, after its deadline "
-                f"{deadline:%Y-%m-%d %H:%M} UTC. It goes on. Tell who waits for it, or see in Kumo what keeps it."
+                f"{deadline:%Y-%m-%d %H:%M} UTC. It goes on. Look in Kumo for what delays it, and tell the people who wait for it."
             )
