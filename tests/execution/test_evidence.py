@@ -197,7 +197,7 @@ def test_a_job_that_stays_unknown_is_an_error_that_names_it(
     run = materialize(purchase_assets(), settling=0.2)
 
     found, message = error_of(run)
-    assert found == "KumoAPIError"
+    assert found == "KumoNotFoundError"
     assert launched()[0]["job_id"] in message
 
 
