@@ -426,5 +426,6 @@ def test_an_evaluated_day_shows_how_right_it_was(dagit: Dagit, browser_page: Pag
 
 def test_the_lineage_from_source_table_to_export(dagit: Dagit, browser_page: Page) -> None:
     page = browser_page
+    page.set_viewport_size({"width": 1600, "height": 1200})  # so high that no box is cut
     show_lineage(dagit, page)
     picture(page, "graph")
