@@ -269,10 +269,7 @@ class KumoClient(Connection):
 
         Training costs money, so the request is sent only once. With `find`, which looks for the job by its
         tags, it is repeated if the answer was lost and `find` returns None until the settling time is over.
-
-        Args:
-            request: The body, with a plan as this server gives or echoes it, if there is one.
-            find: Looks for the job.
+        A plan in the `request` is as this server gives or echoes it.
         """
         body = self.generation.training(request)
         return self._launch("/training_jobs", "The training job", body, find)
@@ -321,10 +318,7 @@ class KumoClient(Connection):
     def suggest_model_plan(self, query: str, graph_id: str, run_mode: str) -> Any:
         """The plan that the server suggests for training a query's model, as it gives it.
 
-        Args:
-            query: The text of the query.
-            graph_id: The graph that it reads.
-            run_mode: `fast`, `normal`, `best` or `debug`.
+        `query` is the query's text, `run_mode` is `fast`, `normal`, `best` or `debug`.
         """
         path = "/predictive_queries/model_plan"
         body = {"query_string": query, "graph_id": graph_id, "run_mode": run_mode}

@@ -45,11 +45,7 @@ _ENDING_BEFORE_TYPE = re.compile(r"\.(csv|parquet)_(predictions|embeddings)$", r
 
 
 class Generation(ABC):
-    """How to call one generation of the API.
-
-    Args:
-        get: Asks the server.
-    """
+    """How to call one generation of the API."""
 
     version: str
     """The SDK that speaks it."""
@@ -97,8 +93,7 @@ class Generation(ABC):
         """An output as it is asked for, in a launch or an export."""
 
     def written_to(self, output: Mapping[str, Any]) -> str | None:
-        """The full name of what an output is written to, if the server knows more than the
-        request."""
+        """The full name of what an output is written to, if the server knows more than the request."""
         del output
         return None
 

@@ -123,13 +123,9 @@ class ProjectConnector(Record):
 def find_connector(
     connectors: Sequence[ProjectConnector], storage: str, wanted: str | None, url: str | None
 ) -> ProjectConnector:
-    """The connector that a request means.
+    """The connector to a storage, such as `SNOWFLAKE`, that a request means.
 
-    Args:
-        connectors: Those of the project.
-        storage: The storage that it connects to, such as `SNOWFLAKE`.
-        wanted: Its name or id; None for the one with the longest root that covers `url`.
-        url: The file that it is to reach.
+    It is the one with the `wanted` name or id, or the one with the longest root that covers `url`.
 
     Raises:
         KumoError: There is none, or more than one.

@@ -19,12 +19,8 @@ LOCK_POLL_INTERVAL = 0.005  # seconds; the lock is held for less than that
 class RateLimit:
     """Spaces the calls to one deployment evenly, over all threads and processes.
 
-    The file holds the time of the last call. Its lock is held only to read and write it, never while
+    A file holds the time of the last call. Its lock is held only to read and write it, never while
     waiting, and the operating system releases it if a process dies.
-
-    Args:
-        path: The file, without its ending.
-        per_second: How many calls are allowed per second.
     """
 
     def __init__(self, path: Path, per_second: float) -> None:
@@ -36,8 +32,7 @@ class RateLimit:
     def wait(self, check: Callable[[], None] | None = None) -> None:
         """Wait until the next call is allowed.
 
-        Args:
-            check: Called when no other thread of the process is to call before. What it raises ends the wait.
+        `check` is called when no other thread of the process is to call before. What it raises ends the wait.
         """
         with self._first_in_line:  # one thread at a time queues for the process
             if check is not None:
@@ -77,13 +72,14 @@ def rate_limit(url: str, per_second: float) -> RateLimit:
 
 def _folder() -> Path:
     """A folder in the temp folder that belongs to this user."""
-    if not hasattr(os, "getuid"):  # Windows, where the temp folder itself is
-        folder = Path(tempfile.gettempdir()) / "dagster-kumo"
-        folder.mkdir(exist_ok=True)
-        return folder
-    folder = Path(tempfile.gettempdir()) / f"dagster-kumo-{os.getuid()}"
+    user = (
+        os.getuid() if hasattr(os, "getuid") else None
+    )  # on Windows, the temp folder itself is the user's
+    folder = Path(tempfile.gettempdir()) / (
+        "dagster-kumo" if user is None else f"dagster-kumo-{user}"
+    )
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():
+    if user is not None and folder.lstat().st_uid != user:
         raise PermissionError(
             f"max_requests_per_second keeps its count in {folder}, which belongs to another user.\n"
             "Remove it, or name another temp folder with the environment variable TMPDIR."

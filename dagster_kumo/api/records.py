@@ -191,19 +191,16 @@ class JobProgress(Progress):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """The iterations."""
         return self.completed_iterations, self.total_iterations
 
     @property
     def times(self) -> tuple[timedelta, timedelta | None]:
-        """The elapsed time, and the server's estimate."""
         return self.elapsed_prediction_time, self.estimated_prediction_time
 
 
 class TrainingTrial(Record):
     """How far a trial of a training job is: one of the models that are tried."""
 
-    num_epochs_completed: Count = 0
     final_validation_metrics: dict[str, float | None] | None = None
 
 
@@ -218,7 +215,6 @@ class TrainingProgress(Progress):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """The trials."""
         return self.completed_trials, self.total_trials
 
     @property
@@ -388,7 +384,6 @@ class TrainingJobSummary(Record):
 
     eval_metrics: EvaluationMetrics = EvaluationMetrics()
     total_elapsed_time: timedelta | None = None
-    automl_experiments_completed: Count | None = None
 
 
 class TrainingJobConfig(Record):

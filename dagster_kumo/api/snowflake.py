@@ -102,7 +102,7 @@ class SnowflakeAccount:
 
     @contextmanager
     def errors(self, refuses: str) -> Generator[None, None, None]:
-        """Turns the connector's errors into errors of this project, without secrets."""
+        """Turn the connector's errors into errors of this project, without secrets."""
         from snowflake import connector
 
         try:

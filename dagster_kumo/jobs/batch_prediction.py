@@ -35,10 +35,6 @@ EMBEDDINGS_BY_A_CONNECTOR = (
 class BatchPredictionJob(ProgressingJob[JobProgress, "BatchPredictionJobResult"]):
     """A prediction job, running or ended.
 
-    Args:
-        job_id: The id that Kumo gave it.
-        client: The connection.
-
     Examples:
         >>> job = BatchPredictionJob("bp-job-1", client)     # doctest: +SKIP
         >>> job.result().summary().num_entities_predicted    # doctest: +SKIP
@@ -69,10 +65,6 @@ class BatchPredictionJob(ProgressingJob[JobProgress, "BatchPredictionJobResult"]
 
 class BatchPredictionJobResult(Handle):
     """The result of a prediction job: everything that the official SDK's class of this name offers.
-
-    Args:
-        job_id: The id of the prediction job.
-        client: The connection.
 
     Examples:
         >>> result = BatchPredictionJobResult("bp-job-1", client)   # doctest: +SKIP

@@ -109,7 +109,6 @@ class BatchPrediction:
         self._check_model()
         self._check_outputs()
         self._check_options()
-        self._check_time()
         self._check_table()
         check_job_tags(self.job_tags)
 
@@ -185,9 +184,8 @@ class BatchPrediction:
             )
         if len(set(self.outputs)) < len(self.outputs):
             raise ValueError(f"outputs names one twice: {tuple(self.outputs)}.")
-        object.__setattr__(
-            self, "outputs", tuple(self.outputs)
-        )  # a list, as JSON has it, is the same
+        # A list, as JSON has it, is the same.
+        object.__setattr__(self, "outputs", tuple(self.outputs))
 
     def _check_options(self) -> None:
         threshold = self.binary_classification_threshold
@@ -202,8 +200,6 @@ class BatchPrediction:
             )
         if not 1 <= self.num_workers <= MAX_WORKERS:
             raise ValueError(f"num_workers is 1 to {MAX_WORKERS}, not {self.num_workers}.")
-
-    def _check_time(self) -> None:
         if self.anchor is not None and self.anchor not in get_args(Anchor):
             raise ValueError(f"anchor is 'end', 'start' or None, not {self.anchor!r}.")
 

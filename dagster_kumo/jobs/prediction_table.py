@@ -135,8 +135,7 @@ class PredictionTableJob(Handle):
     def _errors(self) -> str:
         try:
             return "; ".join(self._client.get_prediction_table_errors(self.id))
-        except (
-            KumoError
-        ) as error:  # the job's failure matters more, and its report may name the cause
+        except KumoError as error:
+            # The job's failure matters more, and its report may name the cause.
             logger.warning("Kumo does not say why %s failed: %s", self.id, error)
             return ""

@@ -32,16 +32,13 @@ class ProgressingJob(Handle, ABC, Generic[P, R]):
     """The name of this kind of job in messages."""
 
     @abstractmethod
-    def get(self) -> JobResource:
-        """The job as the server keeps it."""
+    def get(self) -> JobResource: ...
 
     @abstractmethod
-    def progress(self, *, repeat: bool = True) -> P:
-        """How far the job is. With `repeat=False` the request is not retried."""
+    def progress(self, *, repeat: bool = True) -> P: ...
 
     @abstractmethod
-    def cancel(self) -> bool:
-        """Cancel the job. True if it is cancelled now."""
+    def cancel(self) -> bool: ...
 
     @abstractmethod
     def _result(self) -> R: ...

@@ -96,12 +96,9 @@ class PromotionGate:
         *,
         measured: str = "",
     ) -> list[Judgement]:
-        """What the gate says about each limit.
+        """What the gate says about each limit, by the metrics of the candidate and of the champion, if there is one.
 
-        Args:
-            candidate: The metrics of the candidate.
-            champion: Those of the champion; None if there is none.
-            measured: On what the champion's were measured, as the end of "the champion's 0.795".
+        `measured` says on what the champion's were measured. It follows "the champion's 0.795".
         """
         said = [
             self._bounded(name, candidate, limit, least=True)

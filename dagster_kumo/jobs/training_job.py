@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 class TrainingJob(ProgressingJob[TrainingProgress, "TrainingJobResult"]):
     """A training job, running or ended.
 
-    Args:
-        job_id: The id that Kumo gave it.
-        client: The connection.
-
     Examples:
         >>> job = TrainingJob("trainingjob-1", client)               # doctest: +SKIP
         >>> job.result().metrics().test_metrics                      # doctest: +SKIP
@@ -45,10 +41,6 @@ class TrainingJob(ProgressingJob[TrainingProgress, "TrainingJobResult"]):
 
 class TrainingJobResult(Handle):
     """The result of a training job: its model's metrics, plan and holdout data.
-
-    Args:
-        job_id: The id of the training job.
-        client: The connection.
 
     Examples:
         >>> result = TrainingJobResult("trainingjob-1", client)      # doctest: +SKIP

@@ -78,11 +78,7 @@ class TrainingSpec:
         return f"again like the newest training job with the tags {tags}"
 
     def request(self, client: KumoClient, refresh: Callable[[str], str]) -> dict[str, Any]:
-        """The request for the job, without tags. Asks the server for what has to be known.
-
-        Args:
-            client: The connection.
-            refresh: Takes a snapshot of a graph, and returns its id.
+        """The request for the job, without tags. `refresh` takes a snapshot of a graph, and returns its id.
 
         Raises:
             KumoModelError: There is no such query, or no such training job to train again.
@@ -107,11 +103,7 @@ class TrainingSpec:
         return request
 
     def check_query(self, client: KumoClient, job: TrainingJobResource) -> None:
-        """Refuse a training job of another query.
-
-        Raises:
-            KumoModelError: It was trained for another query, or names none.
-        """
+        """Raise a `KumoModelError` if a training job was trained for another query, or names none."""
         wanted, found = self.query or _query_of(self._earlier(client)), _query_of(job)
         if wanted == found:
             return

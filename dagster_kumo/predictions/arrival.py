@@ -62,11 +62,7 @@ class Arrival:
         return self._footer
 
     def read_footer(self) -> tuple[pq.FileMetaData, pa.Schema]:
-        """What the footer says, once it is there.
-
-        Raises:
-            KumoDataError: The file is not Parquet.
-        """
+        """What the footer says, once it is there. A `KumoDataError` if the file is not Parquet."""
         with self._changed:
             if self._footer is None:
                 with open_parquet(self._path, name=self._name) as parquet:

@@ -26,10 +26,7 @@ SPARE = 1.1  # files differ a little in length; memory that is never written cos
 class FrameBuilder:
     """Builds a frame: numbers and times without nulls as numpy arrays, other columns as Arrow's.
 
-    Its types are those of `concat(...).to_pandas()`.
-
-    Args:
-        names: Of the files, for messages.
+    Its types are those of `concat(...).to_pandas()`. Messages use the `names` of the files.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -108,11 +105,7 @@ class FrameBuilder:
         self._copying.clear()
 
     def frame(self) -> pd.DataFrame:
-        """All tables as one frame.
-
-        Raises:
-            KumoDataError: They cannot become one table.
-        """
+        """All tables as one frame. Raises as `concat` does."""
         import pandas as pd
 
         self._settle()

@@ -202,7 +202,7 @@ class Predictions:
     def num_rows(self) -> int:
         """The rows of all files, according to their footers."""
         if self._num_rows is None:
-            self._num_rows = sum(rows for _, rows in self._footers) if self.files else 0
+            self._num_rows = sum(rows for _, rows in self._footers)
         return self._num_rows
 
     def __iter__(self) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -21,12 +21,9 @@ Data = TypeVar("Data", pa.Table, pa.RecordBatch)
 
 
 def unify(schemas: Sequence[pa.Schema], names: Sequence[str], rows: Sequence[int]) -> pa.Schema:
-    """One schema for the data of all files.
+    """One schema for the data of all files, of which messages use the `names`.
 
-    Args:
-        schemas: The schema of each file.
-        names: What messages call each file.
-        rows: How many rows each file has. One without rows adds columns, but does not decide on types.
+    A file without rows adds columns, but does not decide on types.
 
     Raises:
         KumoDataError: Two files have a column of the same name, and its types cannot be combined.
@@ -60,11 +57,14 @@ def check_names(schema: pa.Schema, name: str) -> None:
     """
     if any(not column or "\0" in column for column in schema.names):
         raise KumoDataError(f"{name} has a column without a name. Name it, or drop it.")
-    twice = [column for column, times in Counter(schema.names).items() if times > 1]
+    check_unique(schema.names, f"{name} has duplicate columns")
+
+
+def check_unique(names: Iterable[str], what: str) -> None:
+    """Refuse names that stand twice, with a message that begins with `what`."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise KumoDataError(
-            f"{name} has duplicate columns: {', '.join(twice)}. Rename or drop one of each name."
-        )
+        raise KumoDataError(f"{what}: {', '.join(twice)}. Rename or drop one of each name.")
 
 
 def project(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
@@ -118,9 +118,8 @@ def _widened(unified: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
             other = other.set(at, schema.field(at).with_type(_plain(types[1])))
         widened = pa.unify_schemas([one, other], promote_options="permissive")
         for field in widened:
-            if "decimal256(" in str(
-                field.type
-            ):  # neither polars nor DuckDB reads more than 38 digits
+            if "decimal256(" in str(field.type):
+                # Neither polars nor DuckDB reads more than 38 digits.
                 raise pa.ArrowTypeError(f"{field.name} would be a {field.type}, beyond 38 digits")
         return widened
     except pa.ArrowException as error:

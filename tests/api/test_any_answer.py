@@ -40,7 +40,7 @@ REPORT = {
     "start_time": NOW,
     "end_time": None,
     "event_log": [{"stage_name": "Predicting", "last_updated_at": NOW, "detail": "half"}],
-    "validation_response": {"warnings": [ISSUE], "errors": [ISSUE], "info_items": []},
+    "validation_response": {"warnings": [ISSUE], "errors": [ISSUE]},
 }
 JOB = {
     "job_id": "bp-1",
@@ -82,7 +82,6 @@ MODEL = {
     "result": {
         "eval_metrics": {"test_metrics": METRICS, "validation_metrics": METRICS},
         "total_elapsed_time": "PT1H",
-        "automl_experiments_completed": 4,
     },
 }
 TRAINING_PROGRESS = {
@@ -92,11 +91,11 @@ TRAINING_PROGRESS = {
     "elapsed_training_time": 3.5,
     "estimated_training_time": 60.0,
     "trial_progress": {
-        "0": {"num_epochs_completed": 3, "final_validation_metrics": {"auroc": 0.7, "ap": None}},
-        "1": {"num_epochs_completed": 1, "final_validation_metrics": None},
+        "0": {"final_validation_metrics": {"auroc": 0.7, "ap": None}},
+        "1": {"final_validation_metrics": None},
     },
 }
-QUERY = {"query_string": "PREDICT ...", "name": "q", "desc": None, "graph": {"tables": {"t": {}}}}
+QUERY = {"query_string": "PREDICT ...", "name": "q", "graph": {"tables": {"t": {}}}}
 URL = "https://bucket/part-0.parquet?X-Amz-Signature=s1g"
 
 Call = Callable[[KumoClient], Any]
@@ -104,7 +103,7 @@ CALLS: dict[str, tuple[Call, Any]] = {
     "check": (lambda c: c.check(), []),
     "launch": (
         lambda c: c.create_prediction_job(BatchPredictionRequest()),
-        ["bp-1", {"warnings": [ISSUE], "errors": [], "info_items": []}],
+        ["bp-1", {"warnings": [ISSUE], "errors": []}],
     ),
     "job": (lambda c: c.get_prediction_job("1"), JOB),
     "jobs": (lambda c: c.list_prediction_jobs({"a": "b"}), [JOB]),

@@ -49,11 +49,9 @@ _BY_HEADER = {
 
 
 class Checksum:
-    """The expected checksum of a file.
+    """The checksum of a file that the headers of an answer state.
 
-    Args:
-        headers: Of an answer.
-        is_whole: Whether it gives the whole file. Most headers are about what the answer gives.
+    Most headers are about what the answer gives: the whole file, if it `is_whole`, or a part.
     """
 
     def __init__(self, headers: Mapping[str, str], *, is_whole: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Fetch one file of a live output over HTTP. Broken transfers are resumed, and expired urls renewed."""
+"""Fetch one file of a live output over HTTP. Broken and stalled transfers are resumed, and expired urls renewed."""
 
 from __future__ import annotations
 
@@ -57,16 +57,9 @@ class RemoteFile:
         return self.urls.get(self.index)
 
     def fetch_to(self, to: Path, lane: Lane, columns: Sequence[str] | None = None) -> Path:
-        """Fetch the file by pieces, or its footer and some columns, with bounded memory.
+        """A file that has changed, or that does not have the stated checksum, is fetched again from the start.
 
-        A broken or stalled piece is resumed, and an expired url is renewed. A file that has changed, or that
-        does not have the stated checksum, is fetched again from the start. If the server does not serve ranges,
-        one connection fetches the whole file.
-
-        Raises:
-            KumoConnectionError: A piece broke again and again without progress.
-            KumoDataError: The file cannot be fetched, its length or checksum is another one than stated,
-                or the disk is full.
+        If the server does not serve ranges, one connection fetches the whole file.
         """
         why = ""
         has_ranges = True
@@ -95,16 +88,13 @@ class _Version:
 
     def __init__(self, remote: RemoteFile, lane: Lane, has_ranges: bool) -> None:
         self.remote = remote
+        self.name = remote.name
         self.lane = lane
         self.has_ranges = has_ranges
         self.etag: str | None = None
         self._length: int | None = None
         self._checksum = Checksum({})
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        return self.remote.name
 
     def read(self, start: int, end: int | None, write: Write, known: Known) -> None:
         """See `pieces.Source`."""
@@ -114,15 +104,18 @@ class _Version:
 
     def note(self, response: requests.Response) -> tuple[int, Span]:
         """The file's length and the bytes that an answer has, if it is of this version."""
-        span, length = _place(response)
-        if length is None:
+        place = _place(response)
+        if place is None:
             raise KumoDataError(
                 f"{self.name} came without its length, so a truncated transfer could not be "
                 "detected. Does a proxy in between remove headers?"
             )
+        span, length = place
+        etag = response.headers.get("ETag")
+        if etag and etag.startswith("W/"):
+            etag = None  # two versions may have the same weak one
         with self._lock:
-            etag = _strong_etag(response)
-            if self.etag is not None and etag is not None and self.etag != etag:
+            if self.etag and etag and self.etag != etag:
                 raise Changed
             if self._length is None:
                 self._checksum = Checksum(response.headers, is_whole=span == (0, length))
@@ -176,13 +169,7 @@ class _Piece:
 
     @contextmanager
     def _open(self) -> Generator[requests.Response, None, None]:
-        """The answer to a GET, with bytes of the file.
-
-        Raises:
-            Failure: The status may be another one next time.
-            Changed: The file is of another version.
-            KumoDataError: The file is not there, also with a fresh url.
-        """
+        """The answer to a GET, with bytes of the file."""
         while True:
             with self._remote.transport.stream(self._url, self._headers()) as response:
                 if response.status_code in (200, 206):
@@ -255,20 +242,10 @@ class _Piece:
             raise requests.ConnectionError("the transfer ended early")
 
 
-def _place(response: requests.Response) -> tuple[Span, int | None]:
+def _place(response: requests.Response) -> tuple[Span, int] | None:
     """The place of an answer's bytes in the file, and the file's length, if the answer states them."""
     if response.status_code == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if match is None:
-            return (0, 0), None
-        return (int(match[1]), int(match[2]) + 1), int(match[3])
-    length = response.headers.get("Content-Length", "")
-    if not _LENGTH.fullmatch(length):
-        return (0, 0), None
-    return (0, int(length)), int(length)
-
-
-def _strong_etag(response: requests.Response) -> str | None:
-    """The ETag, if it is a strong one."""
-    etag = response.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else None
+        return match and ((int(match[1]), int(match[2]) + 1), int(match[3]))
+    match = _LENGTH.fullmatch(response.headers.get("Content-Length", ""))
+    return match and ((0, int(match[0])), int(match[0]))

@@ -22,9 +22,6 @@ class OutputUrls:
         self._lock = threading.Lock()
         self._urls: list[str] | None = None
 
-    def __len__(self) -> int:
-        return len(self.all())
-
     def all(self) -> list[str]:
         """Every url, in the server's order."""
         with self._lock:

@@ -39,15 +39,11 @@ class _Best:
 
 @dataclass
 class ClassShares:
-    """What is known of the classes, in one pass over rows in which those of an entity lie together.
-
-    Attributes:
-        rows: The rows of each class.
-        scores: The sum of each class's scores.
-    """
+    """What is known of the classes, in one pass over rows in which those of an entity lie together."""
 
     rows: Counter[str] = field(default_factory=Counter[str])
     scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+    """The sum of each class's scores."""
     _best: Counter[str] = field(default_factory=Counter[str])
     _longest: int = 0
     _first: _Best | None = None
@@ -55,11 +51,7 @@ class ClassShares:
     """The first and the last entity. The others are in `_best`."""
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Take in a batch of rows.
-
-        Raises:
-            ValueError: There are too many classes.
-        """
+        """Take in a batch of rows. A `ValueError` if there are too many classes."""
         if not batch.num_rows:
             return
         encoded: Any = plain(batch.column(CLASS)).dictionary_encode()
@@ -79,11 +71,7 @@ class ClassShares:
             self._find_best(entity, of_row, np.where(known, score, -np.inf), names)
 
     def merge(self, other: ClassShares) -> None:
-        """Take in what another has seen, of the rows that follow.
-
-        Raises:
-            ValueError: There are too many classes.
-        """
+        """Take in what another has seen, of the rows that follow. Raises as `update` does."""
         self.rows.update(other.rows)
         for name, score in other.scores.items():
             self.scores[name] += score
@@ -106,11 +94,7 @@ class ClassShares:
         return max([self._longest, *(entity.rows for entity in self._open_entities())])
 
     def best_of(self, entities: int | None) -> Counter[str] | None:
-        """How many entities each class has the highest score of; None when their rows do not lie together.
-
-        Args:
-            entities: How many there are, if that is known.
-        """
+        """How many of the `entities` each class has the highest score of; None if their rows do not lie together."""
         found = self.best.total()
         lie_together = found == entities if entities is not None else self.longest > 1
         if not lie_together:

@@ -149,13 +149,7 @@ class StoredStatistics(BaseModel):
         *,
         entities: int | None = None,
     ) -> StoredStatistics:
-        """The statistics to store for an output.
-
-        Args:
-            summary: Of the output.
-            anchors: The earliest and the latest anchor time in the data.
-            entities: For how many its job says that it predicted.
-        """
+        """The statistics to store for an output. `entities` is for how many its job says that it predicted."""
         columns: dict[str, StoredColumn] = {}
         scores = [name for name in SCORE_COLUMNS if name in summary.columns]
         numeric = 0

@@ -74,11 +74,8 @@ class Storage(ABC):
     def check_writable(self, needed: int) -> None:
         """Write a little and remove it.
 
-        Args:
-            needed: How many bytes of free space are needed, if the storage tells.
-
         Raises:
-            OSError: Nothing can be written here; says why, and what to do.
+            OSError: Nothing can be written, or `needed` bytes are not free; says why, and what to do.
         """
 
     @abstractmethod

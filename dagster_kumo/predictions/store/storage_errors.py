@@ -32,11 +32,8 @@ def explained(
 
     Not all file systems raise an `OSError`: those of Azure and Google have their own classes.
 
-    Args:
-        what: What could not be done.
-        advice: What to do; by default what fits the error.
-        denied: What to do if the storage denies access.
-        errors: The class of errors to explain.
+    `what` could not be done. What to do is `advice`, or `denied` if the storage denies access; by default it is
+    what fits the error.
 
     >>> with explained("/store could not be written"):
     ...     raise PermissionError(13, "Permission denied")

@@ -44,12 +44,10 @@ _PERHAPS_NOTHING = (
 
 
 class PartitionStore:
-    """The stored versions of one asset partition, in a directory of any fsspec file system.
+    """The stored versions of one asset partition, in a directory of any fsspec file system. It need not exist.
 
-    Args:
-        directory: The directory, which need not exist.
-        grace_period: How long a version is kept for its readers when it is no longer in force.
-        owner: The owner of the output. If another owner's output is stored, nothing is written.
+    A version that is no longer in force is kept for its readers for the `grace_period`. If the output of another
+    `owner` is stored, nothing is written.
     """
 
     def __init__(
@@ -100,14 +98,11 @@ class PartitionStore:
         return Manifest.parse(content, str(path))
 
     def check_writable(self, needed: int = 0) -> None:
-        """Check that a version could be written, without writing one.
-
-        Args:
-            needed: How many bytes of free space are needed, if the storage tells.
+        """Check that a version of `needed` bytes could be written, without writing one.
 
         Raises:
             KumoDataError: The output of another owner is stored here.
-            OSError: the store cannot be written to; says why, and what to do.
+            OSError: The store cannot be written to; says why, and what to do.
         """
         self._check_owner()
         self.storage.check_writable(needed)
@@ -117,7 +112,7 @@ class PartitionStore:
 
         Raises:
             FileNotFoundError: Nothing has been stored here.
-            KumoDataError, OSError: as `manifest` does.
+            KumoDataError, OSError: As `manifest` does.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -153,7 +148,7 @@ class PartitionStore:
         removed by a later write, once it is old.
 
         Raises:
-            KumoDataError, OSError: as `new_version` does.
+            KumoDataError, OSError: As `new_version` does.
         """
         self._check_owner()
         version = NewVersion(self, name)
@@ -292,10 +287,9 @@ class NewVersion:
             self._store.remove(self._name)
 
     def _may_be_in_force(self) -> bool:
-        """Whether the manifest names this version, if that can be read.
+        """Whether the manifest names this version.
 
-        This is possible although the commit raised an error: the answer of an object store was lost, or the
-        process was interrupted right after the write.
+        It may after an error of the commit: an object store's answer was lost, or the process was interrupted.
         """
         if self._state != "committing":
             return self._state == "committed"

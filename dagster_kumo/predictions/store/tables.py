@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from dagster_kumo.api.errors import KumoDataError
 from dagster_kumo.predictions.predictions import BATCH_ROWS, Predictions
+from dagster_kumo.predictions.schemas import check_unique
 from dagster_kumo.predictions.streams import Lane
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TableFile:
         """Write the Parquet file.
 
         Raises:
-            KumoDataError: A column has a type that Parquet does not know, or that not every reader does.
+            KumoDataError: A column has a type that Parquet, or not every reader, knows.
             StreamError: The stream raised an error.
         """
         for field in self.reader.schema:
@@ -134,12 +134,8 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
     import pandas as pd
 
     named = [name for name in frame.index.names if name is not None]
-    for columns, what in (frame.columns, "columns"), (named, "index levels"):
-        twice = [name for name, times in Counter(map(str, columns)).items() if times > 1]
-        if twice:
-            raise KumoDataError(
-                f"The frame has duplicate {what}: {', '.join(twice)}. Rename or drop one of each name."
-            )
+    check_unique(map(str, frame.columns), "The frame has duplicate columns")
+    check_unique(map(str, named), "The frame has duplicate index levels")
     for level, name in reversed(list(enumerate(frame.index.names))):
         values = frame.index.get_level_values(level)
         repeated = name is not None and name in frame.columns

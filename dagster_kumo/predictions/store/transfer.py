@@ -88,11 +88,8 @@ def transfer(
 ) -> Transferred:
     """Put `files` into `version`, which is not committed here.
 
-    Args:
-        files: The files of an output.
-        version: Where to put them.
-        max_parallel: How many connections fetch at the same time at most.
-        summarise: Whether to compute statistics, or of which columns.
+    At most `max_parallel` connections fetch at the same time. `summarise` says whether to compute statistics, or
+    of which columns.
 
     Raises:
         KumoDataError: A file is not Parquet, or the files cannot be read with one schema.
