@@ -18,7 +18,6 @@ from dagster_kumo.jobs.export_target import ExportTarget
 from dagster_kumo.jobs.outputs import embeddings_urls, read_files
 from dagster_kumo.jobs.prediction_table import PredictionTable, PredictionTableJob
 from dagster_kumo.jobs.progressing_job import Handle, ProgressingJob
-from dagster_kumo.jobs.waiting import raise_unless_done
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +40,7 @@ class BatchPredictionJob(ProgressingJob[JobProgress, "BatchPredictionJobResult"]
         23570
     """
 
-    kind = "prediction job"
+    _kind = "prediction job"
 
     def get(self) -> BatchPredictionJobResource:
         """The job as the server keeps it: status, tags, config and summary."""
@@ -72,6 +71,7 @@ class BatchPredictionJobResult(Handle):
         ...     print(table.num_rows)
     """
 
+    _kind = "prediction job"
     _ended: BatchPredictionJobResource | None = None
 
     def get(self) -> BatchPredictionJobResource:
@@ -96,9 +96,7 @@ class BatchPredictionJobResult(Handle):
         """
         result = self.done_job().result
         if result is None:
-            raise KumoError(
-                f"Prediction job {self.id} is DONE, but the server keeps no summary of it."
-            )
+            raise KumoError(f"{self._called} is DONE, but the server keeps no summary of it.")
         return result
 
     def done_job(self) -> BatchPredictionJobResource:
@@ -111,17 +109,12 @@ class BatchPredictionJobResult(Handle):
         status = job.job_status_report.status
         if not job.job_status_report.is_terminal:
             raise KumoJobFailedError(
-                f"Prediction job {self.id} is {status} and has no summary yet. "
+                f"{self._called} is {status} and has no summary yet. "
                 "Wait for it with BatchPredictionJob(...).result().",
                 job_id=self.id,
                 status=status,
             )
-        raise_unless_done(
-            job.job_status_report,
-            job=f"Prediction job {self.id}",
-            job_id=self.id,
-            url=self.tracking_url,
-        )
+        self._check_done(job.job_status_report)
         return job
 
     @property
@@ -134,7 +127,7 @@ class BatchPredictionJobResult(Handle):
         table_job_id = self.get().config.pred_table_job_id
         if table_job_id is None:
             raise KumoError(
-                f"Prediction job {self.id} has no prediction table job: it used a table given by its "
+                f"{self._called} has no prediction table job: it used a table given by its "
                 "path, or ended before its table was made."
             )
         job = PredictionTableJob(table_job_id, self._client)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dagster_kumo.api.errors import KumoJobFailedError
 from dagster_kumo.api.records import CANCELLED, MISSING, TERMINAL_STATUSES, JobStatusReport
 from dagster_kumo.jobs.progressing_job import Handle
-from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, wait_for_end
 
 
 class ArtifactExportJob(Handle):
@@ -17,6 +17,8 @@ class ArtifactExportJob(Handle):
         >>> ArtifactExportJob("export-1", client).result()  # doctest: +SKIP
         'export-1'
     """
+
+    _kind = "export job"
 
     def status(self) -> str:
         """The status of the job, which is all that Kumo says about an export."""
@@ -39,10 +41,9 @@ class ArtifactExportJob(Handle):
             KumoJobFailedError: The export ended FAILED or CANCELLED, or the service has forgotten it.
             KumoTimeoutError: `timeout` seconds are over; the export goes on.
         """
-        job = f"Export job {self.id}"
         report = wait_for_end(
             lambda: JobStatusReport(status=self.status()),
-            job=job,
+            job=self._called,
             poll_interval=poll_interval,
             timeout=timeout,
             on_status=on_status,
@@ -50,12 +51,12 @@ class ArtifactExportJob(Handle):
         )
         if report.status == MISSING:
             raise KumoJobFailedError(
-                f"{job} is MISSING: the service has forgotten it, so whether everything was written is "
+                f"{self._called} is MISSING: the service has forgotten it, so whether everything was written is "
                 "not known. Look at its target before you export again.",
                 job_id=self.id,
                 status=MISSING,
             )
-        raise_unless_done(report, job=job, job_id=self.id, detail=_NO_REASON)
+        self._check_done(report, _NO_REASON)
         return self.id
 
 

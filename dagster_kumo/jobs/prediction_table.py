@@ -17,7 +17,7 @@ from dagster_kumo.api.records import (
 )
 from dagster_kumo.jobs.outputs import read_files
 from dagster_kumo.jobs.progressing_job import Handle
-from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, wait_for_end
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +90,8 @@ class PredictionTableJob(Handle):
         datetime.datetime(2026, 11, 24, 0, 0, tzinfo=datetime.timezone.utc)
     """
 
+    _kind = "prediction table job"
+
     def get(self) -> PredictionTableJobResource:
         """The job as the server keeps it: status, tags and plan."""
         return self._client.get_prediction_table_job(self.id)
@@ -119,17 +121,14 @@ class PredictionTableJob(Handle):
             KumoJobFailedError: The job ended FAILED or CANCELLED. The message has the server's reason.
             KumoTimeoutError: `timeout` seconds are over; the job goes on.
         """
-        job = f"Prediction table job {self.id}"
         report = wait_for_end(
-            self.status, job=job, poll_interval=poll_interval, timeout=timeout, on_status=on_status
+            self.status,
+            job=self._called,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_status=on_status,
         )
-        raise_unless_done(
-            report,
-            job=job,
-            job_id=self.id,
-            url=self._client.public_url(report.tracking_url),
-            detail="" if report.status == DONE else self._errors(),
-        )
+        self._check_done(report, "" if report.status == DONE else self._errors())
         return PredictionTable(self.id, self._client)
 
     def _errors(self) -> str:

@@ -1,4 +1,4 @@
-"""What jobs and results have in common: their id, and of jobs that report progress, how they are waited for."""
+"""What jobs and results have in common: their id and errors, and of jobs that report progress, how to wait."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.records import JobResource, JobStatusReport, Progress
-from dagster_kumo.jobs.waiting import POLL_INTERVAL, raise_unless_done, wait_for_end
+from dagster_kumo.api.errors import KumoJobFailedError
+from dagster_kumo.api.records import CANCELLED, DONE, JobResource, JobStatusReport, Progress
+from dagster_kumo.jobs.waiting import POLL_INTERVAL, wait_for_end
 
 P = TypeVar("P", bound=Progress)
 R = TypeVar("R")
@@ -17,6 +18,9 @@ R = TypeVar("R")
 class Handle:
     """A job, or its result, by the job's id."""
 
+    _kind: str
+    """The name of this kind of job in messages."""
+
     def __init__(self, job_id: str, client: KumoClient) -> None:
         self.id = job_id
         self._client = client
@@ -24,12 +28,32 @@ class Handle:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
 
+    @property
+    def _called(self) -> str:
+        """What messages call the job."""
+        return f"{self._kind.capitalize()} {self.id}"
+
+    def _check_done(self, report: JobStatusReport, detail: str = "") -> None:
+        """Raise a `KumoJobFailedError` if the job has not ended well. Its report has the reason, if not `detail`."""
+        if report.status == DONE:
+            return
+        detail = detail or report.reason
+        if report.status == CANCELLED:
+            message = f"{self._called} was cancelled in Kumo, so it has no output."
+            way_out = "Run it again to launch a new job."
+        else:
+            reason = detail or "the server gave no reason"
+            message = f"{self._called} {report.status}: {reason}"
+            way_out = "Fix the cause and run it again: a new job is launched."
+        url = self._client.public_url(report.tracking_url)
+        message += f"\n{way_out}" + (f" Page of the job: {url}" if url else "")
+        raise KumoJobFailedError(
+            message, job_id=self.id, status=report.status, detail=detail, tracking_url=url
+        )
+
 
 class ProgressingJob(Handle, ABC, Generic[P, R]):
     """A job, running or ended."""
-
-    kind: str
-    """The name of this kind of job in messages."""
 
     @abstractmethod
     def get(self) -> JobResource: ...
@@ -74,7 +98,7 @@ class ProgressingJob(Handle, ABC, Generic[P, R]):
         """
         return wait_for_end(
             self.status,
-            job=f"{self.kind.capitalize()} {self.id}",
+            job=self._called,
             poll_interval=poll_interval,
             timeout=timeout,
             on_status=on_status,
@@ -103,10 +127,5 @@ class ProgressingJob(Handle, ABC, Generic[P, R]):
             on_status=on_status,
             on_progress=on_progress,
         )
-        raise_unless_done(
-            report,
-            job=f"{self.kind.capitalize()} {self.id}",
-            job_id=self.id,
-            url=self._client.public_url(report.tracking_url),
-        )
+        self._check_done(report)
         return self._result()

@@ -21,7 +21,7 @@ class TrainingJob(ProgressingJob[TrainingProgress, "TrainingJobResult"]):
         [Metric(name='auroc', value=0.79)]
     """
 
-    kind = "training job"
+    _kind = "training job"
 
     def get(self) -> TrainingJobResource:
         """The job as the server keeps it: status, tags, config and metrics."""

@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable, Set
 from typing import TypeVar
 
-from dagster_kumo.api.errors import KumoError, KumoJobFailedError, KumoTimeoutError
+from dagster_kumo.api.errors import KumoError, KumoTimeoutError
 from dagster_kumo.api.records import (
-    CANCELLED,
-    DONE,
     LIVE_STATUSES,
     RUNNING,
     TERMINAL_STATUSES,
@@ -130,28 +128,3 @@ def _unless_it_fails(get_progress: Callable[[], P], job: str) -> P | None:
     except KumoError as error:  # progress is optional
         logger.debug("The progress of %s is not known: %s", job, error)
         return None
-
-
-def raise_unless_done(
-    report: JobStatusReport, *, job: str, job_id: str, url: str = "", detail: str = ""
-) -> None:
-    """Raise if a job has not ended well.
-
-    Raises:
-        KumoJobFailedError: The job ended FAILED or CANCELLED.
-    """
-    if report.status == DONE:
-        return
-    detail = detail or report.reason
-    if report.status == CANCELLED:
-        message = f"{job} was cancelled in Kumo, so it has no output."
-        way_out = "Run it again to launch a new job."
-    else:
-        message = f"{job} {report.status}: {detail or 'the server gave no reason'}"
-        way_out = "Fix the cause and run it again: a new job is launched."
-    message += f"\n{way_out}"
-    if url:
-        message += f" Page of the job: {url}"
-    raise KumoJobFailedError(
-        message, job_id=job_id, status=report.status, detail=detail, tracking_url=url
-    )
