@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import math
 from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import click
@@ -46,9 +47,8 @@ def models(
         for job in client.list_training_jobs(tags, status=status, limit=limit)
         if fits(job, tags, status)
     ]
-    query_ids = {job.config.pquery_id for job in found}
-    names = {query_id: _query_name(client, query_id) for query_id in query_ids if query_id}
-    rows = [_row(job, names.get(job.config.pquery_id or "")) for job in found]
+    query_of = cache(partial(_query, client))
+    rows = [_row(job, query_of(job.config.pquery_id)) for job in found]
     print_rows(
         rows,
         lambda row: {
@@ -72,9 +72,9 @@ def show(client: KumoClient, training_job_id: str, *, as_json: bool) -> None:
     """Show all details of a training job."""
     job = client.get_training_job(training_job_id)
     report = job.job_status_report
-    query = _query(client, job.config.pquery_id) if job.config.pquery_id else None
+    query = _query(client, job.config.pquery_id)
     facts: dict[str, Any] = {
-        **_row(job, query.name if query else job.config.pquery_id),
+        **_row(job, query),
         "query_string": query.query_string if query else None,
         "tables": list(query.tables) if query else [],
         "started_at": report.start_time,
@@ -160,11 +160,11 @@ def _print_move(move: promotion.Move, name: str, *, as_json: bool, if_none: str)
     )
 
 
-def _row(job: TrainingJobResource, query: str | None) -> dict[str, Any]:
+def _row(job: TrainingJobResource, query: PredictiveQuery | None) -> dict[str, Any]:
     metrics = job.result.eval_metrics.test_metrics if job.result else ()
     return {
         "training_job_id": job.job_id,
-        "query": query,
+        "query": (query.name if query else None) or job.config.pquery_id,
         "status": job.job_status_report.status,
         "created_at": job.created_at,
         "test_metrics": {
@@ -176,14 +176,10 @@ def _row(job: TrainingJobResource, query: str | None) -> dict[str, Any]:
     }
 
 
-def _query_name(client: KumoClient, query_id: str) -> str:
-    """The name of a query, or its id where it has no name."""
-    query = _query(client, query_id)
-    return (query.name if query else None) or query_id
-
-
-def _query(client: KumoClient, query_id: str) -> PredictiveQuery | None:
+def _query(client: KumoClient, query_id: str | None) -> PredictiveQuery | None:
     """A query; None if Kumo does not have it any more."""
+    if not query_id:
+        return None
     try:
         return client.get_predictive_query(query_id)
     except KumoAPIError as error:

@@ -231,6 +231,14 @@ def test_a_model_is_shown_with_its_query(run: Run) -> None:
     assert json.loads(run("models", "show", PURCHASE, "--json").stdout)["tables"]
 
 
+def test_a_query_without_a_name_is_named_by_its_id(run: Run, kumo: LocalKumo) -> None:
+    query = {"query_string": "PREDICT x", "graph": {}, "name": None}
+    kumo.faults.answer(200, path="/predictive_queries/", body=query, times=None)
+    shown = json.loads(run("models", "show", PURCHASE, "--json").stdout)
+    (spend,) = json.loads(run("models", "--tag", "use_case=spend", "--json").stdout)
+    assert (shown["query"], spend["query"]) == ("pquery-cdnow-purchase", "pquery-cdnow-spend")
+
+
 def test_a_prediction_job_is_no_model(run: Run, done_job_id: str) -> None:
     shown = run("models", "show", done_job_id)
     assert shown.exit_code == 1
