@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A machine may have it set. Then every process would compile the tests and the package anew.
 export PYTHONDONTWRITEBYTECODE :=
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python compiles what is imported; to compile all that is installed would take a third of the time.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: help demo dagit ui test test-fast test-production test-production-fast test-scale compat e2e lint audit format docs package bench bench-short chaos postgresql clean
 
