@@ -32,17 +32,12 @@ _TICK = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Author:
-    """Who moves the mark, and why.
-
-    Attributes:
-        by: A person or a run.
-        why: The reason, in a few words.
-        run_id: The root run, by which a retry finds what an earlier attempt has done.
-    """
+    """Who moves the mark, and why."""
 
     by: str = ""
     why: str = ""
     run_id: str | None = None
+    """The root run, by which a retry finds what an earlier attempt has done."""
 
     def tags(self) -> dict[str, str | None]:
         """As tags of the champion."""
@@ -55,17 +50,12 @@ class Author:
 
 @dataclass(frozen=True)
 class Move:
-    """What a promotion or a rollback did.
-
-    Attributes:
-        champion: The champion now.
-        before: The champion that it replaced, if there was one.
-        is_new: False if an earlier attempt had moved the mark already, or nothing had to be moved.
-    """
+    """What a promotion or a rollback did: the champion now, and the one before, if there was one."""
 
     champion: TrainingJobResource
     before: str | None
     is_new: bool
+    """False if an earlier attempt had moved the mark already, or nothing had to be moved."""
 
 
 def promote(client: KumoClient, training_job_id: str, name: str, author: Author) -> Move:

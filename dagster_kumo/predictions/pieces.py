@@ -181,11 +181,7 @@ def _write_at(file: BinaryIO, offset: int, content: bytes, name: str) -> None:
 
 
 def _check_room(path: Path, needed: int, name: str) -> None:
-    """Refuse a file before it is written, if its disk has no room for it.
-
-    Raises:
-        KumoDataError: There is no room.
-    """
+    """Refuse a file before it is written, if its disk has no room for it."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise KumoDataError(
