@@ -216,7 +216,7 @@ def footer_start(path: Path, name: str) -> int:
 def chunk_span(chunk: pq.ColumnChunkMetaData) -> Span:
     """Where a column of a row group lies in the file."""
     offsets = [chunk.data_page_offset, chunk.dictionary_page_offset]
-    start = min(offset for offset in offsets if offset)
+    start = min((offset for offset in offsets if offset), default=0)  # a damaged file may have none
     return start, start + chunk.total_compressed_size
 
 

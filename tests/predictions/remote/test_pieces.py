@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
@@ -339,3 +340,16 @@ def test_a_file_of_a_bucket_that_is_replaced_between_pieces_is_refused(stored_la
     replace = SimpleNamespace(begin=lambda _: place.write_bytes(OTHER), arrived=lambda _: None)
     with pytest.raises(KumoDataError, match="changed while it was read"):
         fetch(BucketFile(place, len(CONTENT)), tmp_path / "part", watcher=replace)
+
+
+def test_a_file_whose_columns_begin_nowhere_is_refused(tmp_path):
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    content = parquet_bytes(pa.table({"x": [1, 2, 3]}), store_schema=False, **plain)
+    # The first page is at byte 4, which the footer says of the column, and then of its row group.
+    place = content.rindex(b"\x26\x08", 0, content.rindex(b"\x26\x08"))
+    damaged = content[: place + 1] + b"\x00" + content[place + 2 :]
+    (tmp_path / "part").write_bytes(damaged)
+    assert pq.read_metadata(tmp_path / "part").row_group(0).column(0).data_page_offset == 0
+    output = Predictions([StoredFile(UPath(tmp_path / "part"))])
+    with pytest.raises(KumoDataError):
+        store_output(output, PartitionStore(UPath(tmp_path / "store")))
