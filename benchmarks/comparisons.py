@@ -5,6 +5,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,14 +130,15 @@ def _medians(runs: list[list[Measured]]) -> list[Measured]:
 
 @contextmanager
 def server(bytes_per_second: float, delay: float, *rows: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.server"]
-    command += [str(value) for value in (bytes_per_second, delay, *{ROWS_PER_FILE, *rows})]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.server", folder]
+        command += [str(value) for value in (bytes_per_second, delay, *{ROWS_PER_FILE, *rows})]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            try:
+                yield process.stdout.readline().strip()
+            finally:
+                process.terminate()
 
 
 def run(side: str, url: str = "", job: str = "", *, whole: bool = False) -> Measured:

@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -38,11 +39,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--ticks", type=int, default=5, help="while all jobs go on")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="held-"))
-    with postgres() as url, LocalKumo(folder / "kumo", run_seconds=3600, keep_requests=100_000) as kumo:  # fmt: skip
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(postgres())
+        kumo = LocalKumo(folder / "kumo", run_seconds=3600, keep_requests=100_000)
+        stack.enter_context(kumo)
         (folder / "dagster.yaml").write_text(YAML.format(url=url))
-        with dg.DagsterInstance.from_config(str(folder)) as instance:
-            _measure(instance, kumo, folder, arguments.runs, arguments.ticks)
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
+        _measure(instance, kumo, folder, arguments.runs, arguments.ticks)
 
 
 def _measure(

@@ -8,7 +8,6 @@ Run as a process of its own, so that neither side shares its interpreter with th
 import json
 import re
 import sys
-import tempfile
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -123,8 +122,7 @@ def serve(folder: Path, bytes_per_second: float, delay: float) -> None:
 
 
 if __name__ == "__main__":
-    bytes_per_second, delay = map(float, sys.argv[1:3])
-    with tempfile.TemporaryDirectory() as name:
-        for rows in map(int, sys.argv[3:]):
-            make_files(Path(name), rows)
-        serve(Path(name), bytes_per_second, delay)
+    folder, bytes_per_second, delay = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    for rows in map(int, sys.argv[4:]):
+        make_files(folder, rows)
+    serve(folder, bytes_per_second, delay)
