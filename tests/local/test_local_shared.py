@@ -167,6 +167,7 @@ def test_the_command_line_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(standin, "find_spec", lambda name: None if name == "duckdb" else object())
     with pytest.raises(ImportError, match=r"duckdb.*pip install 'dagster-kumo\[local\]'"):
         LocalKumo().start()
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its handlers
     result = CliRunner().invoke(main, ["local"])
     assert result.exit_code == 1
     assert "duckdb" in result.output

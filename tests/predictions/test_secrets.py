@@ -23,7 +23,7 @@ def everything_logged(caplog):
     """All that is logged by anybody, at the lowest level."""
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3", "requests", "dagster_kumo", "fsspec"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, logger=name)
     return caplog
 
 
