@@ -361,6 +361,25 @@ def test_so_it_does_with_what_a_run_of_the_first_one_has_delivered_after_its_end
     assert len(launched()) == 1
 
 
+@pytest.mark.parametrize("strategy", ["dagster/is_resume_retry", "dagster/is_asset_resume_retry"])
+def test_a_retry_takes_what_the_run_before_has_delivered_after_the_retry_was_launched(
+    strategy: str, kumo: LocalKumo, instance: dg.DagsterInstance, tmp_path: Path, launched: Any
+) -> None:
+    """A worker that Dagster takes for dead may end its step all the same."""
+    runs = QueuedRuns(
+        [purchase_assets()], instance=instance, url=kumo.url, api_key=kumo.api_key, store=tmp_path
+    )
+    first = runs.add(DAY, {HOLD: "released"})
+    retries = [first]
+    for _ in range(2):
+        tags = {HOLD: "released", strategy: "true"}
+        retries.append(runs.add(DAY, tags, parent_run_id=retries[-1], root_run_id=first))
+
+    assert runs.execute(first).is_success
+    assert runs.execute(retries[-1]).is_success
+    assert len(launched()) == 1
+
+
 def test_an_output_that_is_missing_alone_is_taken_from_the_job_of_both(
     kumo: LocalKumo, materialize: Materialize, launched: Any
 ) -> None:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 # Of one partition. A root run with more deliveries than this is not a retry.
 MATERIALIZATIONS_LOOKED_AT = 20
+_FROM_FAILURE_TAGS = {"dagster/is_resume_retry", "dagster/is_asset_resume_retry"}
 # Before Dagster 1.12.18, SQLite refuses to use an in-memory event log while another thread writes to it.
 _LOCKED = "table is locked"
 _LOCKED_SECONDS = 2.0
@@ -52,13 +53,15 @@ def beginning_of_launch(instance: dg.DagsterInstance, run_id: str, step_key: str
     Materializing again on purpose predicts again: a job that an earlier run has delivered is not used
     again. A run that continues an unfinished run is not on purpose, and neither is another attempt in the same run,
     nor a backfill that is re-executed: Dagster asks again for what a run of the first one delivered after its end.
-    They use what their own attempts delivered, also if a process of an earlier attempt still works beside them.
+    They use what their own attempts delivered, also if a process of an earlier attempt still works beside them. A run
+    from failure has a step that succeeded before only if that ended after the run was launched.
     """
     with RUNS_LOCK:
         begun = instance.get_run_record_by_id(run_id)
         while begun is not None and (parent_id := previous_attempt(begun.dagster_run)) is not None:
             parent = instance.get_run_record_by_id(parent_id)
-            if parent is None or _succeeded(instance, parent_id, step_key):
+            is_on_purpose = _FROM_FAILURE_TAGS.isdisjoint(begun.dagster_run.tags)
+            if parent is None or (is_on_purpose and _succeeded(instance, parent_id, step_key)):
                 break
             begun = parent
     if begun is None:
