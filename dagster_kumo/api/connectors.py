@@ -200,9 +200,8 @@ def prediction_output(
     if connector.takes_write_mode:
         if write_mode and write_mode not in get_args(WriteMode):
             raise ValueError(f"write_mode is OVERWRITE or APPEND, not {write_mode!r}.")
-        if write_mode or not isinstance(
-            connector, DatabricksConnector
-        ):  # SDK 2.x has no such field there
+        # SDK 2.x has no such field for Databricks.
+        if write_mode or not isinstance(connector, DatabricksConnector):
             output["write_mode"] = write_mode or "OVERWRITE"
     elif write_mode is not None:
         raise ValueError(

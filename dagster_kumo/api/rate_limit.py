@@ -72,12 +72,10 @@ def rate_limit(url: str, per_second: float) -> RateLimit:
 
 def _folder() -> Path:
     """A folder in the temp folder that belongs to this user."""
-    user = (
-        os.getuid() if hasattr(os, "getuid") else None
-    )  # on Windows, the temp folder itself is the user's
-    folder = Path(tempfile.gettempdir()) / (
-        "dagster-kumo" if user is None else f"dagster-kumo-{user}"
-    )
+    # On Windows, the temp folder itself is the user's.
+    user = os.getuid() if hasattr(os, "getuid") else None
+    name = "dagster-kumo" if user is None else f"dagster-kumo-{user}"
+    folder = Path(tempfile.gettempdir()) / name
     folder.mkdir(mode=0o700, exist_ok=True)
     if user is not None and folder.lstat().st_uid != user:
         raise PermissionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.errors import KumoNotFoundError
 from dagster_kumo.jobs.trained_model import holdout_data
 from dagster_kumo.predictions.columns import CLASS, TARGET_PRED, TRUE_PROB
 from dagster_kumo.predictions.statistics.drift import compared_columns
@@ -30,10 +30,8 @@ def holdout_statistics(
     try:
         data = holdout_data(client, training_job_id)
         names = data.schema.names
-    except KumoAPIError as error:
-        if error.status_code == 404:
-            return NOTHING
-        raise
+    except KumoNotFoundError:
+        return NOTHING
     is_of_classes = CLASS in output.columns and CLASS not in names
     wanted = [name for name in names if name in (TARGET_PRED, *output.columns)]
     summary: OutputSummary | None = None

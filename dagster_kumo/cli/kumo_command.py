@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoError
+from dagster_kumo.api.errors import KumoError, KumoNotFoundError
 from dagster_kumo.api.records import (
     LIVE_STATUSES,
     TERMINAL_STATUSES,
@@ -57,7 +57,7 @@ def kumo_command(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError(_message(error)) from None
         except KumoError as error:
             message = _message(error)
-            if isinstance(error, KumoAPIError) and error.status_code == 404:
+            if isinstance(error, KumoNotFoundError):
                 message = _of_another_kind(options) or message
                 if client is not None and not client.url.endswith("/api"):
                     message += f"\nDoes the address end in /api? It is {client.url}."

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.errors import KumoNotFoundError
 from dagster_kumo.api.records import PredictiveQuery, TrainingJobResource
 from dagster_kumo.cli.kumo_command import (
     as_json_option,
@@ -182,7 +182,5 @@ def _query(client: KumoClient, query_id: str | None) -> PredictiveQuery | None:
         return None
     try:
         return client.get_predictive_query(query_id)
-    except KumoAPIError as error:
-        if error.status_code != 404:
-            raise
+    except KumoNotFoundError:
         return None

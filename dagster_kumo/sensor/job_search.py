@@ -10,7 +10,7 @@ from itertools import takewhile
 import dagster as dg
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoError
+from dagster_kumo.api.errors import KumoError, KumoNotFoundError
 from dagster_kumo.api.records import BatchPredictionJobResource
 from dagster_kumo.sensor.call_budget import BudgetExhausted
 from dagster_kumo.sensor.cursor import MAX_SEEN, MAX_WAITING, Cursor
@@ -112,9 +112,7 @@ class JobSearch:
         """A job that is too old for the list; None if Kumo no longer has it."""
         try:
             return self.client.get_prediction_job(job_id)
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
+        except KumoNotFoundError:
             self.warn(f"Kumo no longer has prediction job {job_id}.")
             return None
 

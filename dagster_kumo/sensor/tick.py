@@ -10,7 +10,7 @@ from functools import cache
 import dagster as dg
 
 from dagster_kumo.api.client import KumoClient
-from dagster_kumo.api.errors import KumoAPIError, KumoDataError
+from dagster_kumo.api.errors import KumoDataError, KumoNotFoundError
 from dagster_kumo.api.records import DONE, BatchPredictionJobResource, OutputType
 from dagster_kumo.execution.adopted_job import DELIVER_JOB_TAG
 from dagster_kumo.execution.launch.deliveries import materialized_job_ids
@@ -91,9 +91,7 @@ class Tick:
     def _model_tags(self, training_job_id: str) -> Mapping[str, str]:
         try:
             return self.client.get_training_job(training_job_id).tags
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
+        except KumoNotFoundError:
             return {}
 
     def _match(self, assets: WatchedAssets, job: BatchPredictionJobResource) -> _Match:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import dagster as dg
 
 from dagster_kumo.api.client import LIST_LIMIT, KumoClient
-from dagster_kumo.api.errors import KumoAPIError
+from dagster_kumo.api.errors import KumoNotFoundError
 from dagster_kumo.api.records import MISSING, JobStatusReport
 from dagster_kumo.execution.launch.base import TaggedLaunch
 from dagster_kumo.execution.launch.notes import jobs_on_run
@@ -62,7 +62,5 @@ class HeldJobs:
     def _get(self, kind: Kind, job_id: str) -> JobStatusReport:
         try:
             return kind.handle(job_id, self._client).status()
-        except KumoAPIError as error:
-            if error.status_code != 404:
-                raise
+        except KumoNotFoundError:
             return JobStatusReport(status=MISSING)
